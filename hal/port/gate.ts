@@ -1,0 +1,25 @@
+/**
+ * The address gate: the kernel answers for a floating address (ARP, ND and every packet, in and out) only while
+ * the address stands in a set whose elements expire. Whatever happens to the processes, silence comes by itself.
+ * All calls are synchronous and take about a millisecond: the caller's clock must not move between deciding
+ * on a lease and the kernel's start of counting it.
+ */
+import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+
+export interface Gate {
+  /** Installs the tables with every floating address closed. Anything left by an earlier run is removed first. */
+  setUp(nic: string, floating: readonly string[]): Outcome;
+  /** Adds an address for `leaseMs`. Opening an open gate is a fault (`gateFailed`): use `renew`. */
+  open(addresses: readonly string[], leaseMs: number): Outcome;
+  /**
+   * Replaces each element by one that lasts `leaseMs` from now, in one transaction. The kernel refuses it (fault
+   * `gateExpired`) when an element has expired, so a controller that slept cannot reopen what closed meanwhile.
+   */
+  renew(addresses: readonly string[], leaseMs: number): Outcome;
+  /** Closes the addresses now. Closing a closed gate is a success. */
+  close(addresses: readonly string[]): Outcome;
+  /** Addresses open at this instant, with what is left of their lease in ms. For verification and status. */
+  read(): Outcome<ReadonlyMap<string, number>>;
+  /** Removes the tables. */
+  tearDown(): Outcome;
+}

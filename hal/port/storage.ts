@@ -1,0 +1,44 @@
+/**
+ * Disks of the shelf, as a controller sees them. A disk is named by its serial (VPD page 80h), never by the order in
+ * which it appeared. Reservation commands and I/O of one disk travel in the same I_T nexus (SPC-4 5.9.1).
+ */
+import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type {
+  ReservationAnswer,
+  ReservationCommand,
+} from "../../firmware-ts/schema/reservation.ts";
+
+export interface DiskHandlers {
+  /** Path lost or back. After `up` the registration must be verified before any write. */
+  readonly path: (serial: string, up: boolean, reason: string) => void;
+  /** The disk told us that our registration or reservation was preempted (unit attention or conflict on a write). */
+  readonly fenced: (serial: string, reason: string) => void;
+}
+
+export interface Disks {
+  /** One persistent reservation command. Unit attentions are retried inside; `deadlineMs` bounds everything. */
+  reserve(
+    serial: string,
+    command: ReservationCommand,
+    deadlineMs: number,
+  ): Promise<ReservationAnswer>;
+  close(): Promise<void>;
+}
+
+export interface BlockService {
+  /** Makes the disk a local block device and returns its path. Nothing is read through it before ownership. Idempotent. */
+  attach(serial: string): Promise<Outcome<string>>;
+  /** Removes the device; succeeds only when the kernel says that nothing holds it. Idempotent. */
+  detach(serial: string): Promise<Outcome>;
+}
+
+export interface FileSystems {
+  /** Mounts (journal replay included) and verifies with the kernel. Already mounted from this device is a success. */
+  mount(device: string, path: string): Promise<Outcome>;
+  /** Flushes and unmounts; `stillMounted` when the kernel says so. Not mounted is a success. */
+  unmount(path: string): Promise<Outcome>;
+  /** Shuts the file system down without writing back (EXT4_IOC_SHUTDOWN, NOLOGFLUSH), then unmounts: for a fenced owner. */
+  abandon(path: string): Promise<Outcome>;
+  /** Source device of the mount, or undefined. Read from the kernel. */
+  mountedFrom(path: string): Outcome<string | undefined>;
+}
