@@ -1,0 +1,153 @@
+/**
+ * The configuration of one controller (`dyad.toml`; keys there are written in snake_case). The part under `shared` words
+ * must be the same on both: its CRC travels in every beat, and controllers that disagree do not pair.
+ */
+import { z } from "zod";
+import { virtualServersMax } from "./beat.ts";
+import { controllerIdSchema, virtualServerNameSchema } from "./ids.ts";
+
+const path = z.string().min(1).max(255).startsWith("/", "expected an absolute path");
+const milliseconds = (min: number, max: number) => z.number().int().min(min).max(max);
+const serial = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,32}$/, "expected a disk serial: 1 to 32 letters, digits, dots, dashes");
+const ip = z.union([z.ipv4(), z.ipv6()]);
+
+/** `address/prefix` of a floating address. */
+const floatingAddress = z
+  .string()
+  .max(64)
+  .refine((text) => {
+    const [address, prefix, extra] = text.split("/");
+    if (extra !== undefined || !ip.safeParse(address).success) return false;
+    const bits = address?.includes(":") ? 128 : 32;
+    return /^\d{1,3}$/.test(prefix ?? "") && Number(prefix) >= 1 && Number(prefix) <= bits;
+  }, "expected an address with its prefix length, as in 10.0.0.100/24");
+
+const volume = z.strictObject({
+  disk: serial,
+  /** Path under which clients mount the volume; the same on both controllers. */
+  export: path.max(64),
+});
+
+const virtualServer = z.strictObject({
+  name: virtualServerNameSchema,
+  home: controllerIdSchema,
+  addresses: z.array(floatingAddress).min(1).max(8),
+  volumes: z.array(volume).min(1).max(8),
+});
+
+/**
+ * What an administrator may turn. Everything else is derived in core/timing, which also refuses combinations
+ * that break the safety argument.
+ */
+const timing = z.strictObject({
+  beatIntervalMs: milliseconds(5, 1000).default(10),
+  diskBeatIntervalMs: milliseconds(10, 2000).default(20),
+  /** Silence on the serial and network links after which they are red. */
+  linkSilenceMs: milliseconds(20, 5000).default(60),
+  /** Silence on the disk link after which it is red. */
+  diskSilenceMs: milliseconds(40, 10000).default(100),
+  gateTimeoutMs: milliseconds(60, 20000).default(150),
+  soloGateTimeoutMs: milliseconds(100, 30000).default(400),
+  /** Covers the granularity of the kernel's timer and the drift of two clocks over one gate timeout. */
+  clockMarginMs: milliseconds(5, 1000).default(15),
+  /** Age of the main loop's last progress at which the controller counts as hung. */
+  progressTimeoutMs: milliseconds(50, 10000).default(250),
+  /** How long a starting controller listens for a partner before it arbitrates alone. */
+  startupWaitMs: milliseconds(100, 60000).default(1500),
+});
+
+export const configSchema = z
+  .strictObject({
+    version: z.literal(1),
+    controller: z.strictObject({
+      id: controllerIdSchema,
+      stateDir: path.default("/var/lib/dyad"),
+      runDir: path.default("/run/dyad"),
+    }),
+    pair: z.strictObject({ id: z.number().int().min(1).max(65535), keyFile: path }),
+    timing: timing.prefault({}),
+    links: z.strictObject({
+      serial: z
+        .strictObject({ path, baudRate: z.number().int().min(9600).max(4_000_000).default(115200) })
+        .optional(),
+      network: z
+        .strictObject({
+          local: ip,
+          partner: ip,
+          port: z.number().int().min(1).max(65535).default(7411),
+        })
+        .optional(),
+      disk: z.boolean().default(true),
+    }),
+    data: z.strictObject({
+      nic: z.string().regex(/^[a-zA-Z0-9._-]{1,15}$/, "expected a NIC name"),
+    }),
+    shelf: z.strictObject({
+      portal: z.string().regex(/^[^\s]+:\d{1,5}$/, "expected host:port of the shelf"),
+      target: z.string().min(1).max(223),
+      initiatorName: z.string().min(1).max(200),
+      coordinators: z.array(serial).min(1).max(7),
+    }),
+    virtualServers: z.array(virtualServer).min(1).max(virtualServersMax),
+    mqtt: z
+      .strictObject({
+        url: z
+          .string()
+          .regex(/^mqtts?:\/\/[^\s]+$/, "expected mqtt://host:port or mqtts://host:port"),
+        topicPrefix: z
+          .string()
+          .regex(/^[^+#\s]{1,64}$/)
+          .default("dyad"),
+        username: z.string().max(64).optional(),
+        passwordFile: path.optional(),
+        caFile: path.optional(),
+      })
+      .optional(),
+    api: z.strictObject({ socket: path.default("/run/dyad/dyad.sock") }).prefault({}),
+    /** Return virtual servers to their home as soon as the partner has been back and healthy for a while. */
+    autoGiveback: z.boolean().default(false),
+  })
+  .superRefine(refuseContradictions);
+
+export type Config = z.infer<typeof configSchema>;
+export type VirtualServerConfig = Config["virtualServers"][number];
+export type TimingConfig = Config["timing"];
+
+/** Rules that span several keys: an odd number of coordinators, and nothing used twice. */
+function refuseContradictions(
+  config: {
+    shelf: { coordinators: string[] };
+    virtualServers: z.infer<typeof virtualServer>[];
+    links: { serial?: unknown; network?: unknown; disk: boolean };
+  },
+  context: z.RefinementCtx,
+): void {
+  const complain = (path: (string | number)[], message: string) =>
+    context.addIssue({ code: "custom", path, message });
+  if (config.shelf.coordinators.length % 2 === 0)
+    complain(["shelf", "coordinators"], "expected an odd number of coordinator disks");
+  if (!config.links.serial && !config.links.network)
+    complain(["links"], "expected at least one of links.serial and links.network");
+  const used = new Map<string, string>();
+  const claim = (what: string, path: (string | number)[], by: string) => {
+    const other = used.get(what);
+    if (other !== undefined) complain(path, `${what} is already used by ${other}`);
+    else used.set(what, by);
+  };
+  config.shelf.coordinators.forEach((disk, i) => {
+    claim(`disk ${disk}`, ["shelf", "coordinators", i], "shelf.coordinators");
+  });
+  config.virtualServers.forEach((server, i) => {
+    claim(`name ${server.name}`, ["virtualServers", i, "name"], "another virtual server");
+    server.addresses.forEach((text, j) => {
+      const address = text.split("/")[0];
+      claim(`address ${address}`, ["virtualServers", i, "addresses", j], server.name);
+    });
+    server.volumes.forEach((each, j) => {
+      claim(`disk ${each.disk}`, ["virtualServers", i, "volumes", j, "disk"], server.name);
+      claim(`export ${each.export}`, ["virtualServers", i, "volumes", j, "export"], server.name);
+    });
+  });
+}
