@@ -1,0 +1,209 @@
+/**
+ * The beat on the wire: one fixed big-endian layout for every link, authenticated with the pair's key.
+ *
+ *     offset size                         offset size
+ *        0   2  magic 0x44D7                 27   4  configuration
+ *        2   1  version                      31   2  progress age, ms
+ *        3   1  flags                        33   2  owned
+ *        4   2  pair id                      35   2  serving
+ *        6   1  mode                         37   4  message acknowledged
+ *        7   4  session                      41  (4  message id, 2 body length, body: when flagged)
+ *       11   4  sequence                     ..  16  HMAC-SHA-256 of all before it, cut to 128 bits
+ *       15   4  acknowledged session
+ *       19   4  acknowledged sequence
+ *       23   4  epoch
+ *
+ * A beat without a message is 57 bytes: 5.1 ms of a line of 115,200 baud once framed.
+ *
+ * Glossary. *pair id*: tells two pairs on one wire apart before any cryptography. *reflection*: our own beat
+ * coming back, through a loop on a serial plug or an attacker; it carries our key and must not count as the partner.
+ *
+ * Obligations. Nothing of a frame is believed before its code has been verified. A replayed frame is authentic:
+ * session and sequence tell the decisions (core/links) that it is old.
+ */
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { type Beat, messageBytesMax, modes } from "../schema/beat.ts";
+import type { ControllerId } from "../schema/ids.ts";
+
+/** What both controllers of one pair share. */
+export interface Pair {
+  /** 16 bits. */
+  readonly pairId: number;
+  /** The pair's secret. */
+  readonly key: Uint8Array;
+}
+
+const magic = 0x44d7;
+const version = 1;
+const headBytes = 41;
+const messageHeadBytes = 6;
+/** NIST SP 800-107r1 5.3.3 wants at least 32 bits of a truncated HMAC; 128 leave guessing hopeless. */
+const macBytes = 16;
+
+/** A beat without a message. */
+export const beatBytesMin = headBytes + macBytes;
+/** A beat with the longest message. It fits a slot of one 512-byte sector on the disk link. */
+export const beatBytesMax = beatBytesMin + messageHeadBytes + messageBytesMax;
+
+const flags = {
+  granting: 1,
+  goodbye: 2,
+  dyingGasp: 4,
+  dataLinkDown: 8,
+  message: 16,
+  senderIsB: 32,
+} as const;
+const flagsKnown = 63;
+
+const uint16Max = 0xffff;
+const uint32Max = 0xffffffff;
+
+/** Why a frame was not a beat of the partner. Each is counted by the caller. */
+export type BeatRefusal =
+  | "short"
+  | "long"
+  | "magic"
+  | "version" // a partner of another release
+  | "pair" // another pair on the same wire
+  | "mac" // damaged or forged
+  | "sender" // authentic, but ours: a reflection
+  | "field"; // authentic, but not what this release may send
+
+export type BeatDecoding =
+  | { readonly ok: true; readonly beat: Beat }
+  | { readonly ok: false; readonly reason: BeatRefusal };
+
+/** Encodes and signs a beat. A value that does not fit its field is a broken invariant and throws. */
+export function encodeBeat(beat: Beat, pair: Pair): Uint8Array {
+  const body = beat.message?.body;
+  if (body && body.length > messageBytesMax) {
+    throw new RangeError(`message body of ${body.length} bytes, the limit is ${messageBytesMax}`);
+  }
+  const signedBytes = headBytes + (body ? messageHeadBytes + body.length : 0);
+  const out = new Uint8Array(signedBytes + macBytes);
+  const view = new DataView(out.buffer);
+  view.setUint16(0, magic);
+  view.setUint8(2, version);
+  view.setUint8(3, flagsOf(beat));
+  view.setUint16(4, uint(pair.pairId, uint16Max, "pairId"));
+  view.setUint8(6, modes.indexOf(beat.mode));
+  view.setUint32(7, uint(beat.session, uint32Max, "session", 1));
+  view.setUint32(11, uint(beat.sequence, uint32Max, "sequence"));
+  view.setUint32(15, uint(beat.ack.session, uint32Max, "ack.session"));
+  view.setUint32(19, uint(beat.ack.sequence, uint32Max, "ack.sequence"));
+  view.setUint32(23, uint(beat.epoch, uint32Max, "epoch"));
+  view.setUint32(27, uint(beat.configuration, uint32Max, "configuration"));
+  view.setUint16(31, saturated(beat.progressAgeMs));
+  view.setUint16(33, uint(beat.owned, uint16Max, "owned"));
+  view.setUint16(35, uint(beat.serving, uint16Max, "serving"));
+  view.setUint32(37, uint(beat.messageAck, uint32Max, "messageAck"));
+  if (beat.message) {
+    view.setUint32(headBytes, uint(beat.message.id, uint32Max, "message.id", 1));
+    view.setUint16(headBytes + 4, beat.message.body.length);
+    out.set(beat.message.body, headBytes + messageHeadBytes);
+  }
+  out.set(macOf(out.subarray(0, signedBytes), pair.key), signedBytes);
+  return out;
+}
+
+/** Verifies and decodes a frame that should come from `expectedSender`. Never throws, whatever the bytes. */
+export function decodeBeat(
+  bytes: Uint8Array,
+  pair: Pair,
+  expectedSender: ControllerId,
+): BeatDecoding {
+  if (bytes.length < beatBytesMin) return refused("short");
+  if (bytes.length > beatBytesMax) return refused("long");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.getUint16(0) !== magic) return refused("magic");
+  if (view.getUint8(2) !== version) return refused("version");
+  if (view.getUint16(4) !== pair.pairId) return refused("pair");
+  const signedBytes = bytes.length - macBytes;
+  const mac = macOf(bytes.subarray(0, signedBytes), pair.key);
+  if (!timingSafeEqual(mac, bytes.subarray(signedBytes))) return refused("mac");
+  const bits = view.getUint8(3);
+  const sender: ControllerId = bits & flags.senderIsB ? "b" : "a";
+  if (sender !== expectedSender) return refused("sender");
+  return readFields(view, bytes, bits, sender);
+}
+
+function readFields(
+  view: DataView,
+  bytes: Uint8Array,
+  bits: number,
+  sender: ControllerId,
+): BeatDecoding {
+  const mode = modes[view.getUint8(6)];
+  const session = view.getUint32(7);
+  const message = readMessage(view, bytes, bits);
+  if (mode === undefined || session === 0 || bits > flagsKnown || message === "invalid") {
+    return refused("field");
+  }
+  return {
+    ok: true,
+    beat: {
+      sender,
+      session,
+      sequence: view.getUint32(11),
+      ack: { session: view.getUint32(15), sequence: view.getUint32(19) },
+      granting: (bits & flags.granting) !== 0,
+      mode,
+      epoch: view.getUint32(23),
+      configuration: view.getUint32(27),
+      progressAgeMs: view.getUint16(31),
+      goodbye: (bits & flags.goodbye) !== 0,
+      dyingGasp: (bits & flags.dyingGasp) !== 0,
+      dataLinkDown: (bits & flags.dataLinkDown) !== 0,
+      owned: view.getUint16(33),
+      serving: view.getUint16(35),
+      messageAck: view.getUint32(37),
+      ...(message ? { message } : {}),
+    },
+  };
+}
+
+/** The message, undefined when the beat carries none, or `invalid` when lengths or id contradict each other. */
+function readMessage(
+  view: DataView,
+  bytes: Uint8Array,
+  bits: number,
+): Beat["message"] | undefined | "invalid" {
+  const available = bytes.length - beatBytesMin;
+  if (!(bits & flags.message)) return available === 0 ? undefined : "invalid";
+  if (available < messageHeadBytes) return "invalid";
+  const id = view.getUint32(headBytes);
+  const length = view.getUint16(headBytes + 4);
+  if (id === 0 || length !== available - messageHeadBytes) return "invalid";
+  const start = headBytes + messageHeadBytes;
+  return { id, body: bytes.slice(start, start + length) };
+}
+
+function flagsOf(beat: Beat): number {
+  return (
+    (beat.granting ? flags.granting : 0) |
+    (beat.goodbye ? flags.goodbye : 0) |
+    (beat.dyingGasp ? flags.dyingGasp : 0) |
+    (beat.dataLinkDown ? flags.dataLinkDown : 0) |
+    (beat.message ? flags.message : 0) |
+    (beat.sender === "b" ? flags.senderIsB : 0)
+  );
+}
+
+function macOf(signed: Uint8Array, key: Uint8Array): Uint8Array {
+  return createHmac("sha256", key).update(signed).digest().subarray(0, macBytes);
+}
+
+function uint(value: number, max: number, field: string, min = 0): number {
+  if (Number.isInteger(value) && value >= min && value <= max) return value;
+  throw new RangeError(`beat field ${field} is ${value}, expected ${min} to ${max}`);
+}
+
+/** An age may be fractional and of any size; what is too old to count stays "too old". */
+function saturated(ageMs: number): number {
+  if (!(ageMs >= 0)) throw new RangeError(`beat field progressAgeMs is ${ageMs}`);
+  return Math.min(uint16Max, Math.ceil(ageMs));
+}
+
+function refused(reason: BeatRefusal): BeatDecoding {
+  return { ok: false, reason };
+}
