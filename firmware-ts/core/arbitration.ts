@@ -1,0 +1,176 @@
+/**
+ * Arbitration on the coordinator disks: whoever preempts the partner's keys on a majority survives (Veritas' coordinator
+ * disks; SAFETY: the race needs no clock). All disks are asked in parallel.
+ *
+ *     reading ──own key gone──────────────▶ lost        (somebody preempted us here)
+ *        │  └──partner has no key─────────▶ won
+ *        ▼
+ *     preempting ──GOOD, no key left──────▶ won
+ *        └────────RESERVATION CONFLICT────▶ lost        (our registration went between the two commands)
+ *     any ──error or deadline─────────────▶ failed      (counts for nobody)
+ *
+ * PREEMPT is atomic on a disk and fails for a nexus that is no longer registered (SPC-4 5.9.11.4), so two racers never
+ * both win one disk.
+ */
+import { type ControllerId, partnerOf } from "../schema/ids.ts";
+import type { ReservationAnswer, ReservationKey } from "../schema/reservation.ts";
+import type { Effect } from "./effects.ts";
+import { parseKey } from "./keys.ts";
+
+type Stage =
+  | { readonly at: "reading" }
+  | { readonly at: "preempting"; readonly victims: readonly ReservationKey[] }
+  | { readonly at: "won" }
+  | { readonly at: "lost" }
+  | { readonly at: "failed"; readonly reason: string };
+
+export interface Race {
+  readonly id: number;
+  readonly me: ControllerId;
+  readonly pairId: number;
+  /** The key under which we are registered on every coordinator. */
+  readonly key: ReservationKey;
+  readonly startedMs: number;
+  readonly deadlineMs: number;
+  readonly disks: Readonly<Record<string, Stage>>;
+  /** Highest epoch seen in any key of the pair. */
+  readonly epochSeen: number;
+}
+
+export type Verdict = "pending" | "won" | "lost";
+
+export interface RaceSetup {
+  readonly id: number;
+  readonly me: ControllerId;
+  readonly pairId: number;
+  readonly key: ReservationKey;
+  readonly coordinators: readonly string[];
+  readonly nowMs: number;
+  readonly timeoutMs: number;
+}
+
+type Step = readonly [Race, readonly Effect[]];
+
+export function startRace(setup: RaceSetup): Step {
+  if (setup.coordinators.length % 2 === 0)
+    throw new Error("startRace: an even number of coordinators has no majority in a tie");
+  const disks: Record<string, Stage> = {};
+  for (const serial of setup.coordinators) disks[serial] = { at: "reading" };
+  const race: Race = {
+    id: setup.id,
+    me: setup.me,
+    pairId: setup.pairId,
+    key: setup.key,
+    startedMs: setup.nowMs,
+    deadlineMs: setup.nowMs + setup.timeoutMs,
+    disks,
+    epochSeen: parseKey(setup.key)?.epoch ?? 0,
+  };
+  return [race, setup.coordinators.map((serial) => ask(race, serial, { op: "readKeys" }))];
+}
+
+function ask(
+  race: Race,
+  serial: string,
+  command: Extract<Effect, { kind: "reserve" }>["command"],
+): Effect {
+  const deadlineMs = race.deadlineMs - race.startedMs;
+  return { kind: "reserve", token: raceToken(race, serial), serial, command, deadlineMs };
+}
+
+function raceToken(race: Race, serial: string): string {
+  return `race:${race.id}:${serial}`;
+}
+
+/** The disk that a token of this race names; undefined for any other token (an older race's, for instance). */
+export function raceDisk(race: Race, token: string): string | undefined {
+  return Object.keys(race.disks).find((serial) => raceToken(race, serial) === token);
+}
+
+export function raceAnswer(race: Race, serial: string, answer: ReservationAnswer): Step {
+  const stage = race.disks[serial];
+  if (!stage) throw new Error(`raceAnswer: ${serial} is not in this race`);
+  switch (stage.at) {
+    case "reading":
+      return afterKeys(race, serial, answer);
+    case "preempting":
+      return afterPreempt(race, serial, stage.victims, answer);
+    default:
+      return [race, []]; // an answer that came after the deadline changes nothing
+  }
+}
+
+function set(race: Race, serial: string, stage: Stage): Race {
+  return { ...race, disks: { ...race.disks, [serial]: stage } };
+}
+
+function afterKeys(race: Race, serial: string, answer: ReservationAnswer): Step {
+  if (answer.status !== "keys")
+    return [set(race, serial, { at: "failed", reason: describe(answer) }), []];
+  const partner = partnerOf(race.me);
+  const owners = answer.keys.map((key) => ({ key, owner: parseKey(key) }));
+  const ours = owners.filter(({ owner }) => owner?.pairId === race.pairId);
+  const epochSeen = Math.max(race.epochSeen, ...ours.map(({ owner }) => owner?.epoch ?? 0));
+  const next = { ...race, epochSeen };
+  if (!answer.keys.includes(race.key)) return [set(next, serial, { at: "lost" }), []];
+  const victims = [
+    ...new Set(ours.filter((o) => o.owner?.controller === partner).map((o) => o.key)),
+  ];
+  return preemptNext(next, serial, victims);
+}
+
+function preemptNext(race: Race, serial: string, victims: readonly ReservationKey[]): Step {
+  const [victim] = victims;
+  if (victim === undefined) return [set(race, serial, { at: "won" }), []];
+  const command = {
+    op: "preempt",
+    key: race.key,
+    victim,
+    type: "writeExclusiveAllRegistrants",
+  } as const;
+  return [set(race, serial, { at: "preempting", victims }), [ask(race, serial, command)]];
+}
+
+function afterPreempt(
+  race: Race,
+  serial: string,
+  victims: readonly ReservationKey[],
+  answer: ReservationAnswer,
+): Step {
+  if (answer.status === "good") return preemptNext(race, serial, victims.slice(1));
+  if (answer.status === "conflict") return [set(race, serial, { at: "lost" }), []];
+  return [set(race, serial, { at: "failed", reason: describe(answer) }), []];
+}
+
+function describe(answer: ReservationAnswer): string {
+  return answer.status === "failed" ? answer.reason : `unexpected answer: ${answer.status}`;
+}
+
+/** Disks that did not answer in time count for nobody. */
+export function raceDeadline(race: Race, nowMs: number): Race {
+  if (nowMs < race.deadlineMs) return race;
+  let next = race;
+  for (const [serial, stage] of Object.entries(race.disks))
+    if (stage.at === "reading" || stage.at === "preempting")
+      next = set(next, serial, { at: "failed", reason: "no answer in time" });
+  return next;
+}
+
+/** Won as soon as a majority is won; lost as soon as a majority can no longer be won. */
+export function raceVerdict(race: Race): Verdict {
+  const stages = Object.values(race.disks);
+  const majority = Math.floor(stages.length / 2) + 1;
+  const won = stages.filter((stage) => stage.at === "won").length;
+  if (won >= majority) return "won";
+  const open = stages.filter((s) => s.at === "reading" || s.at === "preempting").length;
+  return won + open >= majority ? "pending" : "lost";
+}
+
+/** Disk by disk, for the event that tells the operator how the race went. */
+export function raceSummary(race: Race): Record<string, string> {
+  const entries = Object.entries(race.disks).map(([serial, stage]) => [
+    serial,
+    stage.at === "failed" ? `failed: ${stage.reason}` : stage.at,
+  ]);
+  return Object.fromEntries(entries) as Record<string, string>;
+}

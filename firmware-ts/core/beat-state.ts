@@ -1,0 +1,125 @@
+/** State of the beat machine and the small functions that every part of it uses. */
+import type { ControllerId, LinkName } from "../schema/ids.ts";
+import type { BeatEffect, Mandate, Observation, PartnerView } from "./beat-types.ts";
+import { type Colours, type Links, newLinks } from "./links.ts";
+import type { Timing } from "./timing.ts";
+
+export interface PendingOpen {
+  readonly token: string;
+  readonly addresses: readonly string[];
+  readonly notBeforeMs: number;
+}
+
+export interface BeatState {
+  readonly me: ControllerId;
+  readonly session: number;
+  readonly configuration: number;
+  readonly timing: Timing;
+  readonly links: Links;
+  readonly mandate: Mandate;
+  readonly progressAtMs: number;
+  /** Sequence number of the last beat that we sent. */
+  readonly sequence: number;
+  readonly nextSendMs: { readonly [name in LinkName]: number };
+  /** When each recent beat was sent; what is older than freshAckMs is forgotten. */
+  readonly sent: readonly { readonly sequence: number; readonly atMs: number }[];
+  /** The partner's believed session and its newest beat. */
+  readonly heard: { readonly session: number; readonly sequence: number } | undefined;
+  readonly heardAtMs: number | undefined;
+  /** A session that still has to prove itself. */
+  readonly candidate: { readonly session: number; readonly sequence: number } | undefined;
+  readonly retired: readonly number[];
+  /** Defined while the partner counts as alive. */
+  readonly partner: PartnerView | undefined;
+  /** When, in this contact, a beat first showed a mode other than alone. */
+  readonly pairedHeardAtMs: number | undefined;
+  readonly granting: boolean;
+  readonly lastGrantedMs: number | undefined;
+  readonly messageSeen: number;
+  readonly messageAcked: number;
+  /** Our gates may stay open until then, on the partner's acknowledgement, or on our coordinator writes. */
+  readonly ackLeaseMs: number;
+  readonly soloLeaseMs: number;
+  /** Addresses whose gate is renewed, with the end of the last lease. */
+  readonly kept: ReadonlyMap<string, number>;
+  readonly opens: readonly PendingOpen[];
+  readonly shown: { readonly colours: Colours; readonly diskReadable: boolean };
+}
+
+export type Step = readonly [BeatState, readonly BeatEffect[]];
+
+export interface BeatSetup {
+  readonly me: ControllerId;
+  /** Random, not 0, new at every start. */
+  readonly session: number;
+  readonly configuration: number;
+  readonly timing: Timing;
+  readonly links: readonly LinkName[];
+  readonly nowMs: number;
+}
+
+export function newBeatState(setup: BeatSetup): BeatState {
+  if (setup.session === 0) throw new Error("beat: session 0 means none");
+  const red: Colours = { serial: "red", network: "red", disk: "red" };
+  return {
+    me: setup.me,
+    session: setup.session,
+    configuration: setup.configuration,
+    timing: setup.timing,
+    links: newLinks(setup.links),
+    mandate: {
+      mode: "starting",
+      epoch: 0,
+      owned: 0,
+      serving: 0,
+      goodbye: false,
+      dyingGasp: false,
+      dataLinkDown: false,
+      ground: "none",
+      messageAck: 0,
+    },
+    progressAtMs: setup.nowMs,
+    sequence: 0,
+    nextSendMs: { serial: setup.nowMs, network: setup.nowMs, disk: setup.nowMs },
+    sent: [],
+    heard: undefined,
+    heardAtMs: undefined,
+    candidate: undefined,
+    retired: [],
+    partner: undefined,
+    pairedHeardAtMs: undefined,
+    granting: false,
+    lastGrantedMs: undefined,
+    messageSeen: 0,
+    messageAcked: 0,
+    ackLeaseMs: 0,
+    soloLeaseMs: 0,
+    kept: new Map(),
+    opens: [],
+    shown: { colours: red, diskReadable: false },
+  };
+}
+
+/** Runs a further part of a step on the state that the first part left, and joins their effects. */
+export function then(step: Step, more: (state: BeatState) => Step): Step {
+  const [next, effects] = more(step[0]);
+  return [next, effects.length === 0 ? step[1] : [...step[1], ...effects]];
+}
+
+export function observe(observation: Observation): BeatEffect {
+  return { kind: "observe", observation };
+}
+
+/** Remembers when a beat was sent and forgets those too old to be a fresh acknowledgement. */
+export function keepSent(
+  sent: BeatState["sent"],
+  one: { sequence: number; atMs: number },
+  oldestMs: number,
+): BeatState["sent"] {
+  return [...sent.filter((each) => each.atMs >= oldestMs), one];
+}
+
+/** Send time of a recent beat; undefined when it was never sent or is too old to prove anything. */
+export function sentAt(sent: BeatState["sent"], sequence: number): number | undefined {
+  return sent.find((each) => each.sequence === sequence)?.atMs;
+}

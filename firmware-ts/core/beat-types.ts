@@ -1,0 +1,121 @@
+/** What the beat machine is told, what it asks for, and what it tells the main loop. See core/beat.ts. */
+import type { Beat, Mode } from "../schema/beat.ts";
+import type { LinkName } from "../schema/ids.ts";
+import type { Colours } from "./links.ts";
+
+/** On which proof the gates may be renewed now. */
+export type Ground = "none" | "acknowledged" | "solo";
+
+/** What the main loop wants the beats to say. It changes rarely; the beats repeat it. */
+export interface Mandate {
+  readonly mode: Mode;
+  readonly epoch: number;
+  readonly owned: number;
+  readonly serving: number;
+  readonly goodbye: boolean;
+  readonly dyingGasp: boolean;
+  readonly dataLinkDown: boolean;
+  readonly ground: Ground;
+  readonly messageAck: number;
+  readonly message?: { readonly id: number; readonly body: Uint8Array } | undefined;
+}
+
+/** Commands of the main loop about gates; each is answered by an observation with the same token. */
+export type GateCommand =
+  | {
+      readonly kind: "gateOpen";
+      readonly token: string;
+      readonly addresses: readonly string[];
+      /** Not before this local monotonic time: the partner's kernel may still be answering. */
+      readonly notBeforeMs: number;
+    }
+  | { readonly kind: "gateKeep"; readonly addresses: readonly string[] }
+  | { readonly kind: "gateClose"; readonly token: string; readonly addresses: readonly string[] };
+
+export type BeatEvent =
+  | { readonly kind: "tick"; readonly nowMs: number }
+  | {
+      readonly kind: "frame";
+      readonly nowMs: number;
+      readonly link: LinkName;
+      readonly beat: Beat;
+    }
+  | {
+      readonly kind: "carrier";
+      readonly nowMs: number;
+      readonly link: LinkName;
+      readonly up: boolean;
+    }
+  | {
+      readonly kind: "written";
+      readonly nowMs: number;
+      readonly sentAtMs: number;
+      readonly accepted: number;
+      readonly refused: number;
+      readonly total: number;
+    }
+  | { readonly kind: "mandate"; readonly nowMs: number; readonly mandate: Mandate }
+  | { readonly kind: "progress"; readonly nowMs: number }
+  | { readonly kind: "grant"; readonly nowMs: number; readonly on: boolean }
+  | (GateCommand & { readonly nowMs: number })
+  | {
+      readonly kind: "gateOutcome";
+      readonly nowMs: number;
+      readonly action: "open" | "renew" | "close";
+      readonly token: string;
+      readonly addresses: readonly string[];
+      readonly ok: boolean;
+      readonly reason: string;
+    };
+
+export type BeatEffect =
+  | { readonly kind: "send"; readonly links: readonly LinkName[]; readonly beat: Beat }
+  | {
+      readonly kind: "open" | "renew";
+      readonly token: string;
+      readonly addresses: readonly string[];
+      /** The lease ends at this local monotonic time; the performer turns it into a duration at the very last moment. */
+      readonly untilMs: number;
+    }
+  | { readonly kind: "close"; readonly token: string; readonly addresses: readonly string[] }
+  | { readonly kind: "observe"; readonly observation: Observation };
+
+/** The partner as its newest accepted beat shows it. */
+export interface PartnerView {
+  readonly session: number;
+  readonly mode: Mode;
+  readonly epoch: number;
+  readonly configuration: number;
+  readonly owned: number;
+  readonly serving: number;
+  readonly granting: boolean;
+  readonly dataLinkDown: boolean;
+}
+
+export type LossReason = "silent" | "stalled" | "dyingGasp" | "goodbye" | "restarted";
+
+/** What the beat machine tells the main loop; each becomes an event of core/controller. */
+export type Observation =
+  | { readonly kind: "links"; readonly colours: Colours; readonly diskReadable: boolean }
+  | { readonly kind: "partner"; readonly view: PartnerView }
+  | {
+      readonly kind: "partnerLost";
+      readonly reason: LossReason;
+      /** When we last received a beat that we acknowledged as a lease; undefined: we never did. */
+      readonly lastGrantedMs: number | undefined;
+      /** Until then the partner's gates may live on the ground of its own coordinator writes. */
+      readonly soloBoundMs: number;
+    }
+  | { readonly kind: "message"; readonly id: number; readonly body: Uint8Array }
+  | { readonly kind: "messageAcked"; readonly id: number }
+  | { readonly kind: "soloRefused" }
+  | { readonly kind: "gateOpened"; readonly token: string; readonly addresses: readonly string[] }
+  | { readonly kind: "gateRefused"; readonly token: string; readonly reason: string }
+  | {
+      readonly kind: "gateClosed";
+      readonly token: string;
+      readonly ok: boolean;
+      readonly reason: string;
+    }
+  | { readonly kind: "gateLapsed"; readonly addresses: readonly string[] }
+  | { readonly kind: "frameRefused"; readonly reason: "replay" | "session" | "stale" };

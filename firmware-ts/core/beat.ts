@@ -1,0 +1,348 @@
+/**
+ * The beat machine: decides, frame by frame, whether the partner lives, what may be acknowledged, and how long the
+ * kernel may keep our own addresses open. It runs in a process of its own with real-time priority; the main
+ * loop tells it what to say (mandate) and which gates to keep, and learns of changes by observations.
+ *
+ *     frame ─▶ session known? ──no──▶ answered, not believed, until it acknowledges *our* session (a replay cannot)
+ *                  │yes
+ *                  ▼
+ *              newer than all before ─▶ partner view, lease on our gates (if the partner grants), messages
+ *
+ *     silent on all links / stalled / dying gasp / goodbye / restarted ─▶ partnerLost, and nothing granted from then on
+ *
+ * Safety (docs/SAFETY.md): `lastGrantedMs` is the receive time of the newest beat that any acknowledgement of ours with
+ * `granting` named. The partner renews its gates to the *send* time of that beat plus gateTimeout, so on our clock they
+ * are closed at lastGrantedMs + gateTimeout + margin. That holds only because granting stops in the very step that
+ * declares the loss.
+ */
+import type { Beat } from "../schema/beat.ts";
+import { type LinkName, linkNames } from "../schema/ids.ts";
+import {
+  closeGates,
+  gateOutcome,
+  keepGates,
+  openDue,
+  queueOpen,
+  renewGates,
+} from "./beat-gates.ts";
+import { type BeatState, keepSent, observe, type Step, sentAt, then } from "./beat-state.ts";
+import type { BeatEffect, BeatEvent, LossReason, Mandate, PartnerView } from "./beat-types.ts";
+import { allSilent, linkColours } from "./links.ts";
+
+/** Sessions of the partner that have ended; a frame of one is a replay. */
+const retiredSessionsMax = 16;
+
+/** "No bound is known": far beyond any clock, and still a number in the journal. */
+const unknownBoundMs = Number.MAX_SAFE_INTEGER;
+
+export function beatStep(state: BeatState, event: BeatEvent): Step {
+  switch (event.kind) {
+    case "tick":
+      return tick(state, event.nowMs);
+    case "frame":
+      return frame(state, event.link, event.beat, event.nowMs);
+    case "carrier":
+      return carrier(state, event.link, event.up, event.nowMs);
+    case "written":
+      return written(state, event);
+    case "mandate":
+      return mandate(state, event.mandate, event.nowMs);
+    case "progress":
+      return [{ ...state, progressAtMs: event.nowMs }, []];
+    case "grant":
+      return [{ ...state, granting: event.on && state.partner !== undefined }, []];
+    case "gateOpen":
+      return then(queueOpen(state, event), (next) => openDue(next, event.nowMs));
+    case "gateKeep":
+      return then(keepGates(state, event.addresses), (next) => renewGates(next, event.nowMs));
+    case "gateClose":
+      return closeGates(state, event.token, event.addresses);
+    case "gateOutcome":
+      return gateOutcome(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+function unreachable(event: never): never {
+  throw new Error(`beatStep: unknown event ${JSON.stringify(event)}`);
+}
+
+function tick(state: BeatState, nowMs: number): Step {
+  let step: Step = [state, []];
+  step = then(step, (next) => judgeSilence(next, nowMs));
+  step = then(step, (next) => sendDue(next, nowMs));
+  step = then(step, (next) => openDue(next, nowMs));
+  return then(step, (next) => showLinks(next, nowMs));
+}
+
+/** Tells the main loop when a light changes, not at every beat. */
+function showLinks(state: BeatState, nowMs: number): Step {
+  const colours = linkColours(state.links, state.timing, nowMs);
+  const diskReadable = state.links.disk.present && state.links.disk.carrier;
+  const shown = state.shown;
+  const same =
+    shown.diskReadable === diskReadable && linkNames.every((n) => shown.colours[n] === colours[n]);
+  if (same) return [state, []];
+  const next = { ...state, shown: { colours, diskReadable } };
+  return [next, [observe({ kind: "links", colours, diskReadable })]];
+}
+
+function judgeSilence(state: BeatState, nowMs: number): Step {
+  if (!state.partner) return [state, []];
+  if (!allSilent(linkColours(state.links, state.timing, nowMs))) return [state, []];
+  return lose(state, "silent");
+}
+
+/** Ends the partner's session in our eyes: from here on nothing is granted. */
+function lose(state: BeatState, reason: LossReason): Step {
+  const soloBoundMs = soloBound(state);
+  const next: BeatState = {
+    ...state,
+    granting: false,
+    partner: undefined,
+    pairedHeardAtMs: undefined,
+  };
+  return [
+    next,
+    [
+      observe({
+        kind: "partnerLost",
+        reason,
+        lastGrantedMs: state.lastGrantedMs,
+        soloBoundMs,
+      }),
+    ],
+  ];
+}
+
+/**
+ * A partner that was alone renews by its coordinator writes until it turns paired; what it renewed just before lives for
+ * soloGateTimeout more. We learn of the turn when a beat says so, hence from that moment, and without one, from now on.
+ */
+function soloBound(state: BeatState): number {
+  if (!state.partner) return 0;
+  const turned = state.pairedHeardAtMs;
+  if (turned === undefined) return unknownBoundMs;
+  return turned + state.timing.soloSilentMs;
+}
+
+/** Sends one beat on every link that is due; all carry the same sequence number. */
+function sendDue(state: BeatState, nowMs: number): Step {
+  const due = linkNames.filter(
+    (name) => state.links[name].present && nowMs >= state.nextSendMs[name],
+  );
+  return due.length === 0 ? [state, []] : send(state, due, nowMs);
+}
+
+function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
+  const sequence = state.sequence + 1;
+  const { mandate, timing } = state;
+  const ack = state.heard ?? state.candidate ?? { session: 0, sequence: 0 };
+  const granting = state.granting && state.heard !== undefined;
+  const { ground: _ground, ...said } = mandate;
+  const beat: Beat = {
+    sender: state.me,
+    session: state.session,
+    sequence,
+    configuration: state.configuration,
+    ...said,
+    ack: { session: ack.session, sequence: ack.sequence },
+    granting,
+    progressAgeMs: Math.min(65_535, Math.max(0, Math.round(nowMs - state.progressAtMs))),
+  };
+  const nextSendMs = { ...state.nextSendMs };
+  for (const name of due) {
+    const interval = name === "disk" ? timing.diskBeatIntervalMs : timing.beatIntervalMs;
+    // Catch up without bursts: a late beat moves the schedule.
+    nextSendMs[name] =
+      nextSendMs[name] + interval > nowMs ? nextSendMs[name] + interval : nowMs + interval;
+  }
+  const next: BeatState = {
+    ...state,
+    sequence,
+    nextSendMs,
+    sent: keepSent(state.sent, { sequence, atMs: nowMs }, nowMs - timing.freshAckMs),
+    lastGrantedMs: granting ? state.heardAtMs : state.lastGrantedMs,
+  };
+  return [next, sendEffects(due, beat, state, nowMs)];
+}
+
+/** A message makes a beat five times longer: the slow serial line carries it only when the network does not. */
+function sendEffects(
+  due: readonly LinkName[],
+  beat: Beat,
+  state: BeatState,
+  nowMs: number,
+): BeatEffect[] {
+  const network = linkColours(state.links, state.timing, nowMs).network;
+  if (!beat.message || !due.includes("serial") || network === "red" || network === "absent")
+    return [{ kind: "send", links: due, beat }];
+  const others = due.filter((name) => name !== "serial");
+  const { message: _message, ...short } = beat;
+  const effects: BeatEffect[] = [{ kind: "send", links: ["serial"], beat: short }];
+  if (others.length > 0) effects.push({ kind: "send", links: others, beat });
+  return effects;
+}
+
+/** What the main loop says is heard by the partner now, not at the next tick: a transfer is made of such turns. */
+function mandate(state: BeatState, said: Mandate, nowMs: number): Step {
+  const next = { ...state, mandate: said };
+  const urgent = (["network", "serial"] as const).find((name) => state.links[name].present);
+  let step: Step = urgent ? send(next, [urgent], nowMs) : [next, []];
+  step = then(step, (after) => renewGates(after, nowMs));
+  return step;
+}
+
+function carrier(state: BeatState, name: LinkName, up: boolean, nowMs: number): Step {
+  if (state.links[name].carrier === up) return [state, []];
+  const links = { ...state.links, [name]: { ...state.links[name], carrier: up } };
+  return showLinks({ ...state, links }, nowMs);
+}
+
+function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Step {
+  if (state.retired.includes(beat.session)) return refuse(state, "session");
+  const known = state.heard?.session === beat.session;
+  if (known && beat.sequence <= state.links[link].sequence) {
+    // The disk keeps the last beat for ever: reading it again is no attack.
+    return link === "disk" ? [state, []] : refuse(state, "replay");
+  }
+  const ackedAtMs =
+    beat.ack.session === state.session ? sentAt(state.sent, beat.ack.sequence) : undefined;
+  if (!known && ackedAtMs === undefined) return meet(state, beat, nowMs);
+  return accept(state, link, beat, ackedAtMs, nowMs);
+}
+
+function refuse(state: BeatState, reason: "replay" | "session" | "stale"): Step {
+  return [state, [observe({ kind: "frameRefused", reason })]];
+}
+
+/**
+ * A session that we do not know: it is acknowledged (as a receipt) so that it can prove itself, and not believed before it
+ * has named a beat that we sent lately.
+ */
+function meet(state: BeatState, beat: Beat, nowMs: number): Step {
+  const candidate = { session: beat.session, sequence: beat.sequence };
+  if (state.heard) {
+    // While the known session speaks, a stranger must not steal the one acknowledgement that a beat has room for.
+    const silent = allSilent(linkColours(state.links, state.timing, nowMs));
+    if (!silent) return refuse(state, "stale");
+  }
+  return [{ ...state, candidate, heard: silentHeard(state, nowMs) }, []];
+}
+
+function silentHeard(state: BeatState, nowMs: number): BeatState["heard"] {
+  return allSilent(linkColours(state.links, state.timing, nowMs)) ? undefined : state.heard;
+}
+
+function accept(
+  state: BeatState,
+  link: LinkName,
+  beat: Beat,
+  ackedAtMs: number | undefined,
+  nowMs: number,
+): Step {
+  let step: Step = [state, []];
+  if (state.heard?.session !== beat.session) step = then(step, (next) => newSession(next, beat));
+  const newest = step[0].heard?.sequence ?? 0;
+  step = then(step, (next) => [
+    {
+      ...next,
+      links: {
+        ...next.links,
+        [link]: { ...next.links[link], lastHeardMs: nowMs, sequence: beat.sequence },
+      },
+    },
+    [],
+  ]);
+  step = then(step, (next) => takeMessage(next, beat));
+  if (beat.sequence > newest) {
+    step = then(step, (next) => believe(next, beat, ackedAtMs, nowMs));
+    step = then(step, (next) => renewGates(next, nowMs));
+  }
+  return step;
+}
+
+/** Same process, new session: whatever the partner's last session held is lost, and said so before the new one is shown. */
+function newSession(state: BeatState, beat: Beat): Step {
+  const lost: Step = state.partner ? lose(state, "restarted") : [state, []];
+  return then(lost, (next) => {
+    const retired = next.heard ? [...next.retired, next.heard.session] : next.retired;
+    const links = { ...next.links };
+    for (const name of linkNames) links[name] = { ...links[name], sequence: 0 };
+    return [
+      {
+        ...next,
+        links,
+        heard: { session: beat.session, sequence: 0 },
+        candidate: undefined,
+        messageSeen: 0,
+        messageAcked: 0,
+        retired: retired.slice(-retiredSessionsMax),
+      },
+      [],
+    ];
+  });
+}
+
+function takeMessage(state: BeatState, beat: Beat): Step {
+  const effects: BeatEffect[] = [];
+  let { messageSeen, messageAcked } = state;
+  if (beat.message && beat.message.id === messageSeen + 1) {
+    messageSeen = beat.message.id;
+    effects.push(observe({ kind: "message", id: messageSeen, body: beat.message.body }));
+  }
+  if (beat.messageAck > messageAcked) {
+    messageAcked = beat.messageAck;
+    effects.push(observe({ kind: "messageAcked", id: messageAcked }));
+  }
+  return effects.length === 0 ? [state, []] : [{ ...state, messageSeen, messageAcked }, effects];
+}
+
+/** The newest word of the partner: how it is, and how long our gates may live. */
+function believe(state: BeatState, beat: Beat, ackedAtMs: number | undefined, nowMs: number): Step {
+  const leaseMs =
+    beat.granting && ackedAtMs !== undefined
+      ? Math.max(state.ackLeaseMs, ackedAtMs + state.timing.gateTimeoutMs)
+      : state.ackLeaseMs;
+  const heard = { session: beat.session, sequence: beat.sequence };
+  const next: BeatState = { ...state, heard, heardAtMs: nowMs, ackLeaseMs: leaseMs };
+  const ending = endOf(beat, state);
+  if (ending) return next.partner ? lose(next, ending) : [next, []];
+  const view = viewOf(beat);
+  const pairedHeardAtMs = view.mode === "alone" ? undefined : (next.pairedHeardAtMs ?? nowMs);
+  const changed = !next.partner || !sameView(next.partner, view);
+  return [
+    { ...next, partner: view, pairedHeardAtMs },
+    changed ? [observe({ kind: "partner", view })] : [],
+  ];
+}
+
+/** A partner that says so itself is lost at once, whatever its links show. */
+function endOf(beat: Beat, state: BeatState): LossReason | undefined {
+  if (beat.goodbye) return "goodbye";
+  if (beat.dyingGasp) return "dyingGasp";
+  if (beat.progressAgeMs >= state.timing.progressTimeoutMs) return "stalled";
+  return undefined;
+}
+
+function viewOf(beat: Beat): PartnerView {
+  const { session, mode, epoch, configuration, owned, serving, granting, dataLinkDown } = beat;
+  return { session, mode, epoch, configuration, owned, serving, granting, dataLinkDown };
+}
+
+function sameView(one: PartnerView, other: PartnerView): boolean {
+  return (Object.keys(one) as (keyof PartnerView)[]).every((key) => one[key] === other[key]);
+}
+
+/** A write that a majority of coordinators let through proves that nobody had preempted us when it was sent. */
+function written(
+  state: BeatState,
+  event: { nowMs: number; sentAtMs: number; accepted: number; refused: number; total: number },
+): Step {
+  const majority = Math.floor(event.total / 2) + 1;
+  if (event.refused >= majority) return [state, [observe({ kind: "soloRefused" })]];
+  if (event.accepted < majority) return [state, []];
+  const soloLeaseMs = Math.max(state.soloLeaseMs, event.sentAtMs + state.timing.soloGateTimeoutMs);
+  return renewGates({ ...state, soloLeaseMs }, event.nowMs);
+}

@@ -1,0 +1,81 @@
+/**
+ * What a controller wants done. Effects are data; one loop performs them in the order of `effectRank` (persist → fence →
+ * act → announce) and reports every outcome as an event with the effect's token.
+ */
+import type { PersistentRecord } from "../schema/journal.ts";
+import type { ReservationCommand } from "../schema/reservation.ts";
+import type { CommandAnswer } from "../schema/status.ts";
+import type { GateCommand, Mandate } from "./beat-types.ts";
+
+/** One operator event, before the loop adds sequence, wall clock and controller. */
+export interface Report {
+  readonly severity: "info" | "warning" | "error";
+  readonly code: string;
+  readonly message: string;
+  readonly detail?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** Work on a virtual server's parts. Works of one virtual server are performed one after another, in order. */
+export type Work =
+  | { readonly op: "attach" | "detach"; readonly disk: string }
+  | { readonly op: "mount" | "unmount" | "abandon"; readonly disk: string }
+  /** Reads the service state that the last owner left on the volume. */
+  | { readonly op: "loadState" }
+  | { readonly op: "startService" }
+  /** `kill`: nothing is flushed and nobody is asked, because the volume is no longer ours. */
+  | { readonly op: "stopService" | "killService" }
+  | { readonly op: "addAddresses" | "removeAddresses" }
+  /** Gratuitous ARP and tickles: says to the network that the address is here. */
+  | { readonly op: "announce" };
+
+export type Effect =
+  | { readonly kind: "persist"; readonly record: PersistentRecord }
+  | { readonly kind: "gate"; readonly command: GateCommand }
+  | {
+      readonly kind: "reserve";
+      readonly token: string;
+      readonly serial: string;
+      readonly command: ReservationCommand;
+      readonly deadlineMs: number;
+    }
+  | {
+      readonly kind: "work";
+      readonly token: string;
+      readonly virtualServer: string;
+      readonly work: Work;
+      readonly limitMs: number;
+    }
+  | { readonly kind: "mandate"; readonly mandate: Mandate }
+  | { readonly kind: "grant"; readonly on: boolean }
+  | { readonly kind: "answer"; readonly id: number; readonly answer: CommandAnswer }
+  | { readonly kind: "report"; readonly report: Report }
+  | { readonly kind: "exit"; readonly code: number; readonly reason: string };
+
+/** Order within one step. Closing a gate is fencing ourselves, hence before anything else touches the world. */
+export function effectRank(effect: Effect): number {
+  switch (effect.kind) {
+    case "persist":
+      return 0;
+    case "gate":
+      return effect.command.kind === "gateClose" ? 1 : 4;
+    case "grant":
+      return 2;
+    case "reserve":
+      return 3;
+    case "work":
+      return 5;
+    case "mandate":
+      return 6;
+    case "answer":
+    case "report":
+      return 7;
+    case "exit":
+      return 8;
+    default:
+      return unknownEffect(effect);
+  }
+}
+
+function unknownEffect(effect: never): never {
+  throw new Error(`effectRank: unknown effect ${JSON.stringify(effect)}`);
+}

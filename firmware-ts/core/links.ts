@@ -1,0 +1,66 @@
+/**
+ * Links: one light per heartbeat channel. Green: a beat came in time. Yellow: one is overdue. Red: silent for longer than
+ * any schedule of the partner explains. A link that the configuration does not have is absent and never counts.
+ *
+ *      green ──(half the limit)──▶ yellow ──(limit)──▶ red
+ *        ▲───────────── a beat ───────┴──────────────────┘
+ */
+import type { LinkName } from "../schema/ids.ts";
+import { linkNames } from "../schema/ids.ts";
+import type { LinkColour } from "../schema/status.ts";
+import type { Timing } from "./timing.ts";
+
+export interface LinkState {
+  readonly present: boolean;
+  readonly carrier: boolean;
+  readonly lastHeardMs: number | undefined;
+  /** Newest sequence number heard on this link: an older one here is a replay. */
+  readonly sequence: number;
+}
+
+export type Links = { readonly [name in LinkName]: LinkState };
+
+/** All links silent; those in `present` can become green. */
+export function newLinks(present: readonly LinkName[]): Links {
+  const link = (name: LinkName): LinkState => ({
+    present: present.includes(name),
+    carrier: false,
+    lastHeardMs: undefined,
+    sequence: 0,
+  });
+  return { serial: link("serial"), network: link("network"), disk: link("disk") };
+}
+
+/** Silence after which the link is red, ms. */
+export function silenceLimitMs(name: LinkName, timing: Timing): number {
+  return name === "disk" ? timing.diskSilenceMs : timing.linkSilenceMs;
+}
+
+export function linkColour(
+  name: LinkName,
+  link: LinkState,
+  timing: Timing,
+  nowMs: number,
+): LinkColour {
+  if (!link.present) return "absent";
+  if (link.lastHeardMs === undefined) return "red";
+  const silentMs = nowMs - link.lastHeardMs;
+  const limitMs = silenceLimitMs(name, timing);
+  if (silentMs >= limitMs) return "red";
+  return silentMs >= limitMs / 2 ? "yellow" : "green";
+}
+
+export type Colours = { readonly [name in LinkName]: LinkColour };
+
+export function linkColours(links: Links, timing: Timing, nowMs: number): Colours {
+  return {
+    serial: linkColour("serial", links.serial, timing, nowMs),
+    network: linkColour("network", links.network, timing, nowMs),
+    disk: linkColour("disk", links.disk, timing, nowMs),
+  };
+}
+
+/** True when no present link was heard within its limit: the only silence that counts as a loss. */
+export function allSilent(colours: Colours): boolean {
+  return linkNames.every((name) => colours[name] === "red" || colours[name] === "absent");
+}
