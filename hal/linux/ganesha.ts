@@ -1,0 +1,263 @@
+/**
+ * The file service of one virtual server: one nfs-ganesha, started where the volumes are mounted and the address is (a controller's
+ * own network and mount namespaces).
+ *
+ * Glossary: *spare*: a process that waits for its configuration (see `ganesha/instance.ts`). *Leftover*: a process of an earlier life.
+ *
+ * Obligations: at most one server of this name serves; none serves after `stop` or `kill` has settled well; the death of a server is
+ * reported at once; a service counts as serving only after `probe` has had an answer for every export.
+ *
+ * It is stopped by SIGKILL, always. What NFS has acknowledged as stable is in the file system, what it has not the client sends again,
+ * and NFSv4 records lie on the volume; so a kill loses nothing, needs a quarter of the time of an orderly end, and leaves the
+ * registrations of the port mapper alone that other virtual servers share.
+ */
+
+import { execFile } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { promisify } from "node:util";
+import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import {
+  type FileService,
+  type FileServiceSpec,
+  fileServiceSchema,
+  renderConfiguration,
+} from "./ganesha/config.ts";
+import { type Instance, type InstanceEnd, startInstance } from "./ganesha/instance.ts";
+import { killLeftovers } from "./ganesha/leftovers.ts";
+import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
+import { probeService } from "./ganesha/probe.ts";
+import type { PortMapper } from "./ganesha/rpcbind.ts";
+
+export interface GaneshaOptions {
+  /** Name of the virtual server: letters, digits, dashes. */
+  readonly name: string;
+  /** A directory in memory, private to this controller. */
+  readonly runDir: string;
+  readonly portMapper: PortMapper;
+  readonly log: (message: string) => void;
+  /** Called once for each server that ended; `expected` when `stop` or `kill` asked for it. */
+  readonly onEnd: (end: InstanceEnd & { readonly expected: boolean }) => void;
+}
+
+export interface GaneshaState {
+  readonly alive: boolean;
+  readonly pid: number | undefined;
+  readonly spare: boolean;
+  readonly grace: GraceView;
+}
+
+export interface Ganesha {
+  /** Starts a spare, so that the next `start` is faster. Does nothing when there is one. */
+  prepare(): Promise<Outcome>;
+  /**
+   * Starts the server; value: its pid. It does not answer yet: `probe` tells. Already serving the same is a success. Faults: `refused`
+   * (serves something else), `badInput`, `toolMissing`, `ioError`, `serviceFailed`, `timeout`.
+   */
+  start(spec: FileServiceSpec): Promise<Outcome<number>>;
+  /** Waits until every export answers; value: milliseconds. Faults: `serviceSilent`, `serviceFailed`. */
+  probe(deadlineMs: number): Promise<Outcome<number>>;
+  /** Ends the server; settles well only when the kernel has released everything it held. Fault: `timeout`. */
+  stop(options: { timeoutMs: number }): Promise<Outcome>;
+  /** Ends the server without waiting. */
+  kill(): void;
+  state(): GaneshaState;
+  /** Kills what an earlier life left behind; call it once before anything else. Fault: `timeout`. */
+  killLeftovers(timeoutMs: number): Promise<Outcome>;
+  /** `stop`, and the spare too. */
+  close(options: { timeoutMs: number }): Promise<Outcome>;
+}
+
+interface Serving {
+  readonly instance: Instance;
+  readonly service: FileService;
+  stopping: boolean;
+}
+
+/** How long `start` waits for a server that was killed a moment before. */
+const lastEndMs = 2000;
+
+/** The driver of one virtual server's file service; it touches nothing before the first call. */
+export function createGanesha(options: GaneshaOptions): Ganesha {
+  if (!/^[A-Za-z0-9-]{1,32}$/.test(options.name)) {
+    throw new Error(`file service name "${options.name}"`);
+  }
+  return new Driver(options);
+}
+
+class Driver implements Ganesha {
+  readonly #options: GaneshaOptions;
+  /** All files of this driver's processes begin so; it is how leftovers are recognised. */
+  readonly #prefix: string;
+  #count = 0;
+  #spare: Instance | undefined;
+  #serving: Serving | undefined;
+  /** Raised by `kill`, so that a start under way does not bring up what was just killed. */
+  #killCount = 0;
+  /** All but `kill` wait for each other: two starts at once would be two servers on one volume. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: GaneshaOptions) {
+    this.#options = options;
+    this.#prefix = `${options.runDir}/ganesha-${options.name}.`;
+  }
+
+  prepare(): Promise<Outcome> {
+    return this.#inTurn(async () => {
+      if (this.#spare !== undefined) return done;
+      const launched = await this.#launch(undefined);
+      if (!launched.ok) return launched;
+      const instance = launched.value;
+      this.#spare = instance;
+      void instance.ended.then(() => {
+        if (this.#spare === instance) this.#spare = undefined;
+      });
+      return done;
+    });
+  }
+
+  start(spec: FileServiceSpec): Promise<Outcome<number>> {
+    const parsed = fileServiceSchema.safeParse(spec);
+    if (parsed.success) return this.#inTurn(() => this.#start(parsed.data));
+    const operation = `start file service ${this.#options.name}`;
+    return Promise.resolve(failed("badInput", operation, parsed.error.message));
+  }
+
+  async probe(deadlineMs: number): Promise<Outcome<number>> {
+    const mine = this.#serving;
+    if (mine === undefined) {
+      return failed("serviceFailed", `probe ${this.#options.name}`, "not started");
+    }
+    const stillUseful = () => mine.instance.alive();
+    return await probeService(mine.service, { deadlineMs, stillUseful });
+  }
+
+  stop({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
+    return this.#inTurn(() => this.#stop(timeoutMs));
+  }
+
+  kill(): void {
+    this.#killCount += 1;
+    if (this.#serving === undefined) return;
+    this.#serving.stopping = true;
+    this.#serving.instance.kill();
+  }
+
+  state(): GaneshaState {
+    return {
+      alive: this.#serving !== undefined,
+      pid: this.#serving?.instance.pid,
+      spare: this.#spare !== undefined,
+      grace: this.#serving?.instance.grace() ?? noGrace,
+    };
+  }
+
+  killLeftovers(timeoutMs: number): Promise<Outcome> {
+    return this.#inTurn(() => killLeftovers(this.#prefix, timeoutMs));
+  }
+
+  close({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
+    return this.#inTurn(async () => {
+      const spare = this.#spare;
+      this.#spare = undefined;
+      if (spare !== undefined) await end(spare, `end spare of ${this.#options.name}`, timeoutMs);
+      return await this.#stop(timeoutMs);
+    });
+  }
+
+  #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const mine = this.#turn.then(action);
+    this.#turn = mine.catch(() => undefined);
+    return mine;
+  }
+
+  async #start(service: FileService): Promise<Outcome<number>> {
+    const { name, portMapper, log } = this.#options;
+    const operation = `start file service ${name}`;
+    const killsBefore = this.#killCount;
+    const current = this.#serving;
+    if (current?.stopping) {
+      const ended = await end(current.instance, operation, lastEndMs);
+      if (!ended.ok) return ended;
+    } else if (current !== undefined) {
+      if (JSON.stringify(current.service) === JSON.stringify(service)) {
+        return good(current.instance.pid);
+      }
+      return failed("refused", operation, "it serves something else");
+    }
+    const mapped = await portMapper.ensure();
+    if (!mapped.ok) return mapped;
+    const made = await makeRecoveryDir(service.recoveryDir, log);
+    if (!made.ok) return made;
+    const launched = await this.#launchConfigured(renderConfiguration(service));
+    if (!launched.ok) return launched;
+    this.#adopt(launched.value, service);
+    if (killsBefore === this.#killCount) return good(launched.value.pid);
+    this.kill();
+    return failed("refused", operation, "it was killed while it started");
+  }
+
+  async #launchConfigured(configuration: string): Promise<Outcome<Instance>> {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare === undefined) return await this.#launch(configuration);
+    const configured = await spare.configure(configuration);
+    if (configured.ok) return good(spare);
+    this.#options.log(`the spare file service is of no use: ${configured.fault.message}`);
+    const ended = await end(spare, "end a broken spare", lastEndMs);
+    return ended.ok ? await this.#launch(configuration) : ended;
+  }
+
+  #launch(configuration: string | undefined): Promise<Outcome<Instance>> {
+    this.#count += 1;
+    mkdirSync(this.#options.runDir, { recursive: true });
+    const base = `${this.#prefix}${process.pid}.${this.#count}`;
+    return startInstance({ base, configuration, log: this.#options.log });
+  }
+
+  #adopt(instance: Instance, service: FileService): void {
+    const mine: Serving = { instance, service, stopping: false };
+    this.#serving = mine;
+    void instance.ended.then((ending) => {
+      if (this.#serving === mine) this.#serving = undefined;
+      this.#options.onEnd({ ...ending, expected: mine.stopping });
+    });
+  }
+
+  async #stop(timeoutMs: number): Promise<Outcome> {
+    if (this.#serving === undefined) return done;
+    this.#serving.stopping = true;
+    return await end(this.#serving.instance, `stop file service ${this.#options.name}`, timeoutMs);
+  }
+}
+
+async function end(instance: Instance, operation: string, timeoutMs: number): Promise<Outcome> {
+  instance.kill();
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<Outcome>((resolve) => {
+    timer = setTimeout(() => {
+      resolve(failed("timeout", operation, `process ${instance.pid} lives after ${timeoutMs} ms`));
+    }, timeoutMs);
+  });
+  const outcome = await Promise.race([instance.ended.then(() => done), late]);
+  clearTimeout(timer);
+  return outcome;
+}
+
+/**
+ * Creates the directory of client records with synchronous directory updates (chattr(1), +D; inherited): ganesha does not sync a new
+ * client's record itself, and a client without a record cannot reclaim its locks after a takeover.
+ */
+async function makeRecoveryDir(path: string, log: (message: string) => void): Promise<Outcome> {
+  try {
+    if (mkdirSync(path, { recursive: true, mode: 0o700 }) === undefined) return done;
+  } catch (error) {
+    return failed("ioError", `make ${path}`, "not created", error);
+  }
+  try {
+    await promisify(execFile)("chattr", ["+D", path]);
+  } catch (error) {
+    // Serving is worth more than the locks of a client that arrives in the second before a crash.
+    log(`client records in ${path} are not synchronous: ${String(error)}`);
+  }
+  return done;
+}

@@ -1,0 +1,93 @@
+/**
+ * The proof that a file service answers and that its exports are there: NFS NULL on the bound address, then MOUNT3 MNT of each
+ * export (RFC 1813 5.2.1). Run where the service runs, before the address is announced, and later as a health check.
+ */
+import { performance } from "node:perf_hooks";
+import { failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import type { FileService } from "./config.ts";
+import type { AuthSys, RpcProcedure } from "./rpc.ts";
+import { connectRpc } from "./rpc-connection.ts";
+import { XdrReader, XdrWriter } from "./xdr.ts";
+
+const nfsNull: RpcProcedure = { program: 100003, version: 3, procedure: 0 };
+const mountMnt: RpcProcedure = { program: 100005, version: 3, procedure: 1 };
+/** RFC 1813 2.4: a version 3 file handle has at most 64 bytes. */
+const fileHandleBytesMax = 64;
+const identity: AuthSys = { machine: "dyad", uid: 0, gid: 0 };
+/** Pause between attempts while the service is starting: a refused connection on the same host costs 0.1 ms. */
+const retryMs = 1;
+
+/** How to end a probe early: `stillUseful` is asked before each new attempt. */
+export interface ProbeOptions {
+  readonly deadlineMs: number;
+  readonly stillUseful: () => boolean;
+}
+
+/**
+ * Asks again and again until the service answers for every export, or until `deadlineMs` have passed.
+ * Value: milliseconds it took. Faults: `serviceSilent` (with the last reason), `serviceFailed` (no longer useful).
+ */
+export async function probeService(
+  service: FileService,
+  { deadlineMs, stillUseful }: ProbeOptions,
+): Promise<Outcome<number>> {
+  const startedAt = performance.now();
+  const operation = `probe ${service.address}`;
+  for (;;) {
+    const leftMs = deadlineMs - (performance.now() - startedAt);
+    const attempt = await probeOnce(service, Math.max(1, leftMs));
+    if (attempt.ok) return good(performance.now() - startedAt);
+    if (!stillUseful()) {
+      return failed("serviceFailed", operation, "the file service ended", attempt.fault);
+    }
+    if (performance.now() - startedAt + retryMs >= deadlineMs) {
+      return failed("serviceSilent", operation, `no answer in ${deadlineMs} ms`, attempt.fault);
+    }
+    await new Promise((resolve) => setTimeout(resolve, retryMs));
+  }
+}
+
+async function probeOnce(service: FileService, timeoutMs: number): Promise<Outcome> {
+  const nfs = await withConnection(service.address, service.port, timeoutMs, (call) =>
+    call(nfsNull, Buffer.alloc(0)),
+  );
+  if (!nfs.ok) return nfs;
+  return await withConnection(service.address, service.mountdPort, timeoutMs, async (call) => {
+    for (const each of service.exports) {
+      const reply = await call(mountMnt, new XdrWriter().string(each.pseudo).finish());
+      if (!reply.ok) return reply;
+      const handle = decodeMount(reply.value, each.pseudo);
+      if (!handle.ok) return handle;
+    }
+    return good(Buffer.alloc(0));
+  });
+}
+
+/** RFC 1813 5.2.1: the handle of an export, or the status that refused it as a fault. */
+export function decodeMount(body: Buffer, exportPath: string): Outcome<Buffer> {
+  const operation = `MNT ${exportPath}`;
+  try {
+    const reader = new XdrReader(body);
+    const status = reader.uint32();
+    if (status !== 0) return failed("refused", operation, `mount status ${status}`);
+    return good(reader.opaque(fileHandleBytesMax));
+  } catch (error) {
+    return failed("badInput", operation, "malformed reply", error);
+  }
+}
+
+type Call = (target: RpcProcedure, args: Uint8Array) => Promise<Outcome<Buffer>>;
+
+async function withConnection(
+  host: string,
+  port: number,
+  timeoutMs: number,
+  use: (call: Call) => Promise<Outcome<Buffer>>,
+): Promise<Outcome> {
+  const opened = await connectRpc(host, port, identity, timeoutMs);
+  if (!opened.ok) return opened;
+  let xid = 0;
+  const outcome = await use((target, args) => opened.value.call(++xid, target, args, timeoutMs));
+  opened.value.close();
+  return outcome.ok ? good(undefined) : outcome;
+}

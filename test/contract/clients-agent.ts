@@ -1,0 +1,53 @@
+/**
+ * Runs the file service driver inside a throw-away controller (network and mount namespaces of its own) for the tests: commands as JSON
+ * lines on standard input, answers and events as JSON lines on standard output. It ends when its input ends.
+ */
+import { createInterface } from "node:readline";
+import type { FileServiceSpec } from "../../hal/linux/ganesha/config.ts";
+import { createPortMapper } from "../../hal/linux/ganesha/rpcbind.ts";
+import { createGanesha } from "../../hal/linux/ganesha.ts";
+
+type Command =
+  | { op: "prepare" | "kill" | "state" }
+  | { op: "start"; spec: FileServiceSpec }
+  | { op: "probe"; deadlineMs: number }
+  | { op: "stop" | "close" | "killLeftovers"; timeoutMs: number };
+
+const say = (message: object) => process.stdout.write(`${JSON.stringify(message)}\n`);
+const portMapper = createPortMapper();
+const ganesha = createGanesha({
+  name: process.argv[2] ?? "vs1",
+  runDir: "/run/dyad-test",
+  portMapper,
+  log: (message) => say({ event: "log", message }),
+  onEnd: (end) => say({ event: "end", ...end }),
+});
+
+async function perform(command: Command): Promise<unknown> {
+  switch (command.op) {
+    case "prepare":
+      return await ganesha.prepare();
+    case "start":
+      return await ganesha.start(command.spec);
+    case "probe":
+      return await ganesha.probe(command.deadlineMs);
+    case "stop":
+      return await ganesha.stop(command);
+    case "close":
+      return await ganesha.close(command);
+    case "killLeftovers":
+      return await ganesha.killLeftovers(command.timeoutMs);
+    case "kill":
+      return ganesha.kill();
+    case "state":
+      return ganesha.state();
+  }
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { id, ...command } = JSON.parse(line) as { id: number } & Command;
+  const startedAt = performance.now();
+  void perform(command).then((value) => say({ id, value, ms: performance.now() - startedAt }));
+}
+await ganesha.close({ timeoutMs: 2000 });
+await portMapper.stop();
