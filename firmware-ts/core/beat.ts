@@ -15,7 +15,7 @@
  * are closed at lastGrantedMs + gateTimeout + margin. That holds only because granting stops in the very step that
  * declares the loss.
  */
-import type { Beat } from "../schema/beat.ts";
+import type { Beat, Mode } from "../schema/beat.ts";
 import { type LinkName, linkNames } from "../schema/ids.ts";
 import {
   closeGates,
@@ -288,7 +288,7 @@ function newSession(state: BeatState, beat: Beat): Step {
 function takeMessage(state: BeatState, beat: Beat): Step {
   const effects: BeatEffect[] = [];
   let { messageSeen, messageAcked } = state;
-  if (beat.message && beat.message.id === messageSeen + 1) {
+  if (beat.message && beat.message.id > messageSeen) {
     messageSeen = beat.message.id;
     effects.push(observe({ kind: "message", id: messageSeen, body: beat.message.body }));
   }
@@ -318,10 +318,16 @@ function believe(state: BeatState, beat: Beat, ackedAtMs: number | undefined, no
   ];
 }
 
+/** Modes in which a controller may hold something of the pair; from these it cannot become a guest but by losing. */
+const member: readonly Mode[] = ["paired", "racing", "alone", "leaving"];
+
 /** A partner that says so itself is lost at once, whatever its links show. */
 function endOf(beat: Beat, state: BeatState): LossReason | undefined {
   if (beat.goodbye) return "goodbye";
   if (beat.dyingGasp) return "dyingGasp";
+  if (beat.mode === "out" || beat.mode === "starting") return "restarted";
+  if (beat.mode === "joining" && state.partner && member.includes(state.partner.mode))
+    return "restarted";
   if (beat.progressAgeMs >= state.timing.progressTimeoutMs) return "stalled";
   return undefined;
 }

@@ -93,7 +93,11 @@ function afterKeys(pass: number, key: ReservationKey, answer: ReservationAnswer)
     if (!owner || owner.pairId !== mine.pairId)
       return [{ at: "refused", reason: `key ${each} belongs to another system` }, undefined];
     // SAFETY epochsOnlyRise: an executor with an older epoch is refused wherever it acts.
-    if (owner.epoch > mine.epoch)
+    // Two controllers at one epoch cannot both be right either.
+    if (
+      owner.epoch > mine.epoch ||
+      (owner.epoch === mine.epoch && owner.controller !== mine.controller)
+    )
       return [
         {
           at: "refused",

@@ -55,7 +55,7 @@ export function deriveTiming(config: TimingConfig): Timing {
   return {
     ...config,
     lossMs: Math.max(config.linkSilenceMs, config.diskSilenceMs) + tickMs,
-    raceTimeoutMs: 1000,
+    raceTimeoutMs: 500,
     raceBudgetMs: 20,
     partnerSilentMs: config.gateTimeoutMs + config.clockMarginMs,
     soloSilentMs: config.soloGateTimeoutMs + config.clockMarginMs,
@@ -109,6 +109,10 @@ export function timingFaults(t: Timing): string[] {
   need(
     t.progressTimeoutMs >= 5 * tickMs,
     "progress_timeout_ms must be at least five ticks of the main loop",
+  );
+  need(
+    t.startupWaitMs > 2 * t.raceTimeoutMs,
+    "startup_wait_ms must be longer than two races: a registration younger than that does not count in one",
   );
   need(
     t.startupWaitMs > t.soloSilentMs + t.lossMs,

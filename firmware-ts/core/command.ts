@@ -1,0 +1,49 @@
+/** Commands of the operator: what would be done, what speaks against it, and the first move of each part of the plan. */
+import type { CommandAnswer } from "../schema/status.ts";
+import { type ControllerState, type Step, tell, then } from "./controller-state.ts";
+import type { Command } from "./events.ts";
+import { offerServer, requestServer } from "./transfer.ts";
+import { type Move, planMoves, stopped, vetoes } from "./vetoes.ts";
+
+/** Predicted duration of a planned move that was never made here, ms; afterwards the last start counts. */
+const movePredictedMs = 60;
+
+export function onCommand(state: ControllerState, command: Command, nowMs: number): Step {
+  const moves = planMoves(state, command);
+  const reasons = vetoes(state, moves);
+  const { force, dryRun, reason } = command.request;
+  const refused = stopped(reasons, force);
+  const answer: CommandAnswer = {
+    accepted: !refused,
+    vetoes: reasons,
+    plan: moves.map((move) => describe(state, move)),
+  };
+  const answered: Step = [state, [{ kind: "answer", id: command.id, answer }]];
+  if (dryRun || refused) return answered;
+  const overridden = reasons.filter((veto) => veto.severity === "soft").map((veto) => veto.code);
+  const audit = tell(
+    overridden.length > 0 ? "warning" : "info",
+    overridden.length > 0 ? "command.forced" : "command.accepted",
+    `${command.kind} by ${command.by}${reason ? `: ${reason}` : ""}`,
+    { command: command.kind, by: command.by, reason, overridden },
+  );
+  return moves.reduce(
+    (step: Step, move) => then(step, (next) => begin(next, move, command.kind, nowMs)),
+    then(answered, (next) => [next, [audit]]),
+  );
+}
+
+function begin(state: ControllerState, move: Move, why: string, nowMs: number): Step {
+  return move.to === state.me
+    ? requestServer(state, move.index, why, nowMs)
+    : offerServer(state, move.index, false, why, nowMs);
+}
+
+function describe(state: ControllerState, move: Move): CommandAnswer["plan"][number] {
+  const server = state.servers[move.index];
+  return {
+    virtualServer: server?.config.name ?? `#${move.index}`,
+    action: `move to controller ${move.to}`,
+    predictedMs: Math.round(server?.lastStartMs ?? movePredictedMs),
+  };
+}

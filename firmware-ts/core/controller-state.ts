@@ -1,0 +1,208 @@
+/** State of one controller's decisions, and the helpers that every part of them uses. */
+import type { Mode } from "../schema/beat.ts";
+import type { Config } from "../schema/config.ts";
+import type { ControllerId } from "../schema/ids.ts";
+import type { Message } from "../schema/messages.ts";
+import { encodeMessage } from "../schema/messages.ts";
+import type { ReservationKey } from "../schema/reservation.ts";
+import type { Race } from "./arbitration.ts";
+import type { LossReason, Mandate, PartnerView } from "./beat-types.ts";
+import type { Effect, Report } from "./effects.ts";
+import { makeKey } from "./keys.ts";
+import type { Colours } from "./links.ts";
+import { checkTransition } from "./modes.ts";
+import type { Timing } from "./timing.ts";
+import type { VirtualServerContext, VirtualServerState } from "./vserver-types.ts";
+
+/** Our registration on one coordinator disk. */
+export type Registration =
+  | { readonly at: "none"; readonly againAtMs: number }
+  | { readonly at: "registering" | "reading" | "reserving"; readonly round: number }
+  | { readonly at: "registered"; readonly sinceMs: number };
+
+/** A planned move of one virtual server, seen from one side. */
+export type Transfer =
+  | {
+      readonly role: "source";
+      readonly at: "offered" | "stopping" | "released";
+      readonly deadlineMs: number;
+      readonly urgent: boolean;
+      readonly why: string;
+    }
+  | {
+      readonly role: "target";
+      readonly at: "requested" | "ready" | "starting";
+      readonly deadlineMs: number;
+      readonly why: string;
+    };
+
+export interface ControllerState {
+  readonly me: ControllerId;
+  readonly config: Config;
+  readonly timing: Timing;
+  /** CRC of what both controllers must agree on. */
+  readonly configuration: number;
+  readonly mode: Mode;
+  readonly modeSinceMs: number;
+  /** Why the controller is out, for the operator. */
+  readonly outReason: string;
+  /** Epoch under which we act, and the highest that we know of. */
+  readonly epoch: number;
+  readonly epochSeen: number;
+  /** Key of our registrations on the coordinators; changes only while starting. */
+  readonly coordinatorKey: ReservationKey;
+  readonly registrations: Readonly<Record<string, Registration>>;
+  readonly partner: PartnerView | undefined;
+  /** The partner's session heard last: message numbers count within it. */
+  readonly lastSession: number;
+  /** How the partner was lost last; what bounds its gates. Kept until it is heard again. */
+  readonly loss:
+    | {
+        readonly reason: LossReason;
+        readonly lastGrantedMs: number | undefined;
+        readonly soloBoundMs: number;
+      }
+    | undefined;
+  readonly colours: Colours;
+  readonly diskReadable: boolean;
+  readonly race: Race | undefined;
+  /** The partner's addresses stay closed until then, after a takeover. */
+  readonly openNotBeforeMs: number;
+  /** An urgent move that was refused is not offered again before this time. */
+  readonly evacuateAfterMs: number;
+  /** Since when nobody was heard while joining. */
+  readonly quietSinceMs: number;
+  readonly servers: readonly VirtualServerState[];
+  readonly transfers: Readonly<Record<number, Transfer>>;
+  readonly outbox: readonly Message[];
+  /** Id of the message at the head of the outbox. */
+  readonly messageId: number;
+  readonly messageAck: number;
+  readonly dataLinkUp: boolean;
+  readonly pathsDown: readonly string[];
+  /** Since when the partner has been healthy, for automatic giveback and adoption. */
+  readonly pairedSinceMs: number;
+  readonly round: number;
+  readonly said: Mandate | undefined;
+  readonly leaveDeadlineMs: number;
+  /** When goodbye was said first: everything here is closed and released. */
+  readonly farewellMs: number | undefined;
+}
+
+export type Step = readonly [ControllerState, readonly Effect[]];
+
+/** Runs a further part of a step on the state that the first part left, and joins their effects. */
+export function then(step: Step, more: (state: ControllerState) => Step): Step {
+  const [next, effects] = more(step[0]);
+  return [next, effects.length === 0 ? step[1] : [...step[1], ...effects]];
+}
+
+export function tell(
+  severity: Report["severity"],
+  code: string,
+  message: string,
+  detail?: Readonly<Record<string, unknown>>,
+): Effect {
+  return { kind: "report", report: { severity, code, message, ...(detail ? { detail } : {}) } };
+}
+
+export function serverContext(state: ControllerState, nowMs: number): VirtualServerContext {
+  return { nowMs, timing: state.timing, pathsDown: state.pathsDown };
+}
+
+/** The one place where a mode changes: checked against the table, told to the operator. */
+export function setMode(state: ControllerState, mode: Mode, nowMs: number, why: string): Step {
+  checkTransition(state.mode, mode, state.me);
+  const severity =
+    mode === "out" ? "error" : mode === "racing" || mode === "alone" ? "warning" : "info";
+  return [
+    { ...state, mode, modeSinceMs: nowMs },
+    [
+      tell(severity, `controller.${mode}`, `${state.mode} → ${mode}: ${why}`, {
+        from: state.mode,
+        to: mode,
+        epoch: state.epoch,
+      }),
+    ],
+  ];
+}
+
+export function dataKey(state: ControllerState): ReservationKey {
+  return makeKey({ controller: state.me, pairId: state.config.pair.id, epoch: state.epoch });
+}
+
+/** A server is ours from the decision to start until nothing of it is left here. */
+export function ownsServer(server: VirtualServerState): boolean {
+  return server.phase.kind !== "off" && server.phase.kind !== "failed";
+}
+
+/** Owned in the eyes of the partner: also what we have promised to start, or keep as failed. */
+export function claimsServer(state: ControllerState, server: VirtualServerState): boolean {
+  if (server.phase.kind !== "off") return true;
+  const transfer = state.transfers[server.index];
+  return transfer?.role === "target" && transfer.at === "starting";
+}
+
+export function partnerOwns(state: ControllerState, index: number): boolean {
+  return state.partner !== undefined && (state.partner.owned & (1 << index)) !== 0;
+}
+
+export function replaceServer(state: ControllerState, server: VirtualServerState): ControllerState {
+  if (state.servers[server.index] === server) return state;
+  const servers = state.servers.map((each) => (each.index === server.index ? server : each));
+  return { ...state, servers };
+}
+
+export function setTransfer(
+  state: ControllerState,
+  index: number,
+  transfer: Transfer | undefined,
+): ControllerState {
+  const transfers = { ...state.transfers };
+  if (transfer) transfers[index] = transfer;
+  else delete transfers[index];
+  return { ...state, transfers };
+}
+
+/** Queues a message for the partner; the beats carry it until it is acknowledged. */
+export function sendMessage(state: ControllerState, message: Message): ControllerState {
+  if (!state.partner) return state;
+  return { ...state, outbox: [...state.outbox, message] };
+}
+
+/** What the beats must say, from the state alone. */
+export function mandateOf(state: ControllerState): Mandate {
+  const bits = (test: (server: VirtualServerState) => boolean) =>
+    state.servers.reduce((map, server) => (test(server) ? map | (1 << server.index) : map), 0);
+  const head = state.outbox[0];
+  return {
+    mode: state.mode,
+    epoch: state.epoch,
+    owned: bits((server) => claimsServer(state, server)),
+    serving: bits((server) => server.phase.kind === "serving"),
+    goodbye: state.farewellMs !== undefined,
+    dyingGasp: false,
+    dataLinkDown: !state.dataLinkUp,
+    ground: groundOf(state.mode),
+    messageAck: state.messageAck,
+    ...(head ? { message: { id: state.messageId, body: encodeMessage(head) } } : {}),
+  };
+}
+
+/** On which proof gates live in each mode. While racing the last acknowledgement still counts, and runs out. */
+function groundOf(mode: Mode): Mandate["ground"] {
+  switch (mode) {
+    case "paired":
+    case "racing":
+    case "leaving":
+      return "acknowledged";
+    case "alone":
+      return "solo";
+    case "starting":
+    case "joining":
+    case "out":
+      return "none";
+    default:
+      throw new Error(`groundOf: unknown mode ${String(mode)}`);
+  }
+}

@@ -1,0 +1,414 @@
+/**
+ * The controller: composes registration, partner, takeover, virtual servers and planned moves into one pure function.
+ * Reading order: this file, core/takeover.ts, then core/vserver.ts; core/modes.ts has the diagram.
+ *
+ * A tick that changes nothing returns the very same state object and no effects; the journal leaves such ticks out, and a
+ * replay of the journal still gives identical decisions.
+ */
+import type { Mode } from "../schema/beat.ts";
+import type { Config } from "../schema/config.ts";
+import { decodeMessage } from "../schema/messages.ts";
+import type { Outcome } from "../schema/outcome.ts";
+import type { ReservationAnswer } from "../schema/reservation.ts";
+import type { Observation, PartnerView } from "./beat-types.ts";
+import { onCommand } from "./command.ts";
+import {
+  type ControllerState,
+  mandateOf,
+  ownsServer,
+  replaceServer,
+  type Step,
+  serverContext,
+  setMode,
+  tell,
+  then,
+} from "./controller-state.ts";
+import { type Effect, effectRank } from "./effects.ts";
+import type { ControllerEvent } from "./events.ts";
+import {
+  forgetRegistrations,
+  joinAnswer,
+  startingTick as joinTick,
+  mayRaceAlone,
+  registerDue,
+} from "./join.ts";
+import { makeKey } from "./keys.ts";
+import { leavingTick, shutdown } from "./leave.ts";
+import { keepServers } from "./placement.ts";
+import {
+  beginRace,
+  goOut,
+  outTick,
+  partnerLost,
+  racingTick,
+  takeoverReserved,
+} from "./takeover.ts";
+import type { Timing } from "./timing.ts";
+import { evacuate, transferMessage, transferTick } from "./transfer.ts";
+import { reopenGate, restartService, serverDone, serverReserved, startingTick } from "./vserver.ts";
+import { stopDone, stoppingTick, stopReserved, stopServer } from "./vserver-stop.ts";
+import { bareAddresses, disksOf, type VirtualServerState } from "./vserver-types.ts";
+
+export interface ControllerSetup {
+  readonly config: Config;
+  readonly timing: Timing;
+  readonly configuration: number;
+}
+
+/** A controller that has not booted: its first event is `boot` with what it remembers. */
+export function newController(setup: ControllerSetup): ControllerState {
+  const { config, timing, configuration } = setup;
+  const key = makeKey({ controller: config.controller.id, pairId: config.pair.id, epoch: 0 });
+  const servers = config.virtualServers.map(
+    (each, index): VirtualServerState => ({
+      index,
+      config: each,
+      phase: { kind: "off" },
+      claims: {},
+      key: undefined,
+      round: 0,
+      failures: 0,
+    }),
+  );
+  return forgetRegistrations({
+    me: config.controller.id,
+    config,
+    timing,
+    configuration,
+    mode: "starting",
+    modeSinceMs: 0,
+    outReason: "",
+    epoch: 0,
+    epochSeen: 0,
+    coordinatorKey: key,
+    registrations: {},
+    partner: undefined,
+    lastSession: 0,
+    loss: undefined,
+    colours: { serial: "red", network: "red", disk: "red" },
+    diskReadable: false,
+    race: undefined,
+    openNotBeforeMs: 0,
+    evacuateAfterMs: 0,
+    quietSinceMs: 0,
+    servers,
+    transfers: {},
+    outbox: [],
+    messageId: 1,
+    messageAck: 0,
+    dataLinkUp: false,
+    pathsDown: [],
+    pairedSinceMs: 0,
+    round: 0,
+    said: undefined,
+    leaveDeadlineMs: 0,
+    farewellMs: undefined,
+  });
+}
+
+/** One event in, the next state and what is to be done out; effects are in the order in which they must be performed. */
+export function controllerStep(state: ControllerState, event: ControllerEvent): Step {
+  let step = handle(state, event);
+  step = then(step, (next) => settle(next, event.nowMs));
+  step = then(step, say);
+  const effects = [...step[1]].sort((one, other) => effectRank(one) - effectRank(other));
+  return [step[0], effects];
+}
+
+function handle(state: ControllerState, event: ControllerEvent): Step {
+  const { nowMs } = event;
+  switch (event.kind) {
+    case "boot":
+      return boot(state, event.record.epoch, nowMs);
+    case "tick":
+      return tick(state, nowMs);
+    case "seen":
+      return seen(state, event.observation, nowMs);
+    case "reserved":
+      return reserved(state, event.token, event.answer, nowMs);
+    case "done":
+      return done(state, event.token, event.outcome, nowMs);
+    case "diskPath":
+      return diskPath(state, event.serial, event.up, event.reason);
+    case "diskFenced":
+      return diskFenced(state, event.serial, event.reason, nowMs);
+    case "serviceExited":
+      return serviceExited(state, event.virtualServer, event.reason, nowMs);
+    case "carrier":
+      return carrier(state, event.up);
+    case "command":
+      return onCommand(state, event.command, nowMs);
+    case "shutdown":
+      return shutdown(state, event.reason, nowMs);
+    default:
+      throw new Error(`controllerStep: unknown event ${JSON.stringify(event)}`);
+  }
+}
+
+function boot(state: ControllerState, epoch: number, nowMs: number): Step {
+  const key = makeKey({ controller: state.me, pairId: state.config.pair.id, epoch });
+  const next = { ...state, epoch, epochSeen: epoch, coordinatorKey: key, modeSinceMs: nowMs };
+  return [next, [tell("info", "controller.boot", `controller ${state.me} starts, epoch ${epoch}`)]];
+}
+
+function tick(state: ControllerState, nowMs: number): Step {
+  let step: Step = racingTick(state, nowMs);
+  step = then(step, (next) => outTick(next, nowMs));
+  step = then(step, (next) => registerDue(next, nowMs));
+  for (const { index } of state.servers) {
+    step = onServer(step, index, nowMs, startingTick);
+    step = onServer(step, index, nowMs, stoppingTick);
+  }
+  return then(step, (next) =>
+    mayRaceAlone(next, nowMs) ? beginRace(next, nowMs, "no partner was heard") : [next, []],
+  );
+}
+
+type ServerFunction = (
+  server: VirtualServerState,
+  context: ReturnType<typeof serverContext>,
+) => readonly [VirtualServerState, readonly Effect[]];
+
+function onServer(step: Step, index: number, nowMs: number, run: ServerFunction): Step {
+  return then(step, (state) => {
+    const server = state.servers[index];
+    if (!server) throw new Error(`controller: no virtual server ${index}`);
+    const [next, effects] = run(server, serverContext(state, nowMs));
+    return [replaceServer(state, next), effects];
+  });
+}
+
+/** What follows from the state alone, whatever the event was: waits for conditions, never for notifications. */
+function settle(state: ControllerState, nowMs: number): Step {
+  let step: Step = joinTick(state, nowMs);
+  step = then(step, (next) => transferTick(next, nowMs));
+  step = then(step, (next) => evacuate(next, nowMs));
+  step = then(step, (next) => keepServers(next, nowMs));
+  return then(step, (next) => leavingTick(next, nowMs));
+}
+
+/** The beats repeat what we say; they are told only when it changes. */
+function say(state: ControllerState): Step {
+  const mandate = mandateOf(state);
+  if (state.said && JSON.stringify(state.said) === JSON.stringify(mandate)) return [state, []];
+  return [{ ...state, said: mandate }, [{ kind: "mandate", mandate }]];
+}
+
+function seen(state: ControllerState, observation: Observation, nowMs: number): Step {
+  switch (observation.kind) {
+    case "links":
+      return links(state, observation);
+    case "partner":
+      return partnerSeen(state, observation.view, nowMs);
+    case "partnerLost": {
+      const { reason, lastGrantedMs, soloBoundMs } = observation;
+      return partnerLost(state, { reason, lastGrantedMs, soloBoundMs }, nowMs);
+    }
+    case "message":
+      return message(state, observation.id, observation.body, nowMs);
+    case "messageAcked":
+      if (observation.id < state.messageId || state.outbox.length === 0) return [state, []];
+      return [{ ...state, outbox: state.outbox.slice(1), messageId: state.messageId + 1 }, []];
+    case "soloRefused":
+      return refusedByCoordinators(state, nowMs);
+    case "gateOpened":
+      return done(state, observation.token, { ok: true, value: undefined }, nowMs);
+    case "gateRefused":
+    case "gateClosed":
+      return done(state, observation.token, gateOutcome(observation), nowMs);
+    case "gateLapsed":
+      return gateLapsed(state, observation.addresses, nowMs);
+    case "frameRefused":
+      return [state, []];
+    default:
+      throw new Error(`controller: unknown observation ${JSON.stringify(observation)}`);
+  }
+}
+
+function gateOutcome(
+  observation: Extract<Observation, { kind: "gateRefused" | "gateClosed" }>,
+): Outcome<undefined> {
+  if (observation.kind === "gateClosed" && observation.ok) return { ok: true, value: undefined };
+  const operation = observation.kind === "gateClosed" ? "close gate" : "open gate";
+  return { ok: false, fault: { code: "gateFailed", operation, message: observation.reason } };
+}
+
+function links(
+  state: ControllerState,
+  { colours, diskReadable }: Extract<Observation, { kind: "links" }>,
+): Step {
+  const effects: Effect[] = [];
+  for (const name of ["serial", "network", "disk"] as const) {
+    const before = state.colours[name];
+    const after = colours[name];
+    if (before === after || (before !== "red" && after !== "red")) continue;
+    const red = after === "red";
+    effects.push(
+      tell(red ? "warning" : "info", red ? "link.red" : "link.green", `${name} link: ${after}`, {
+        link: name,
+      }),
+    );
+  }
+  return [{ ...state, colours, diskReadable }, effects];
+}
+
+/** Modes of a partner with which a joining or alone controller makes a pair. */
+function pairsWith(state: ControllerState, view: PartnerView): boolean {
+  if (view.configuration !== state.configuration || !view.granting) return false;
+  if (state.mode === "joining") return view.mode === "joining" || view.mode === "paired";
+  return state.mode === "alone" && view.mode === "joining";
+}
+
+const grantingModes: readonly Mode[] = ["joining", "paired", "alone"];
+
+function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): Step {
+  let next: ControllerState = {
+    ...state,
+    partner: view,
+    epochSeen: Math.max(state.epochSeen, state.mode === "joining" ? view.epoch : 0),
+    messageAck: state.lastSession === view.session ? state.messageAck : 0,
+    lastSession: view.session,
+  };
+  const effects: Effect[] = [];
+  if (!state.partner) effects.push(...meet(next, view));
+  if (view.mode === "alone" && next.mode === "paired")
+    return then([next, effects], (after) =>
+      goOut(after, nowMs, "the partner has won the coordinator disks"),
+    );
+  if (!pairsWith(next, view)) return [next, effects];
+  const joining = next.mode === "joining";
+  // Keys that either left on a disk in an earlier life are then of an older epoch.
+  const epoch = joining ? Math.max(next.epochSeen, view.epoch) + 1 : next.epoch;
+  next = { ...next, epoch, epochSeen: epoch, pairedSinceMs: nowMs, loss: undefined };
+  if (joining) effects.push({ kind: "persist", record: { version: 1, epoch } });
+  return then([next, effects], (after) => setMode(after, "paired", nowMs, "the partner is here"));
+}
+
+/** First words of a partner: it may have our lease from now on, if it is of the same mind. */
+function meet(state: ControllerState, view: PartnerView): Effect[] {
+  if (view.configuration !== state.configuration)
+    return [
+      tell(
+        "error",
+        "partner.configuration",
+        "the partner's configuration differs in what both must agree on: no pair is made",
+      ),
+    ];
+  const said = tell("info", "partner.heard", `the partner is heard, ${view.mode}`);
+  return grantingModes.includes(state.mode) ? [{ kind: "grant", on: true }, said] : [said];
+}
+
+function message(state: ControllerState, id: number, body: Uint8Array, nowMs: number): Step {
+  if (id <= state.messageAck || !state.partner) return [state, []];
+  const next = { ...state, messageAck: id };
+  const decoded = decodeMessage(body);
+  if (!decoded)
+    return [next, [tell("warning", "message.malformed", "a message of the partner is malformed")]];
+  return transferMessage(next, decoded, nowMs);
+}
+
+/** A majority of coordinators refuses our writes: the partner has preempted us there. */
+function refusedByCoordinators(state: ControllerState, nowMs: number): Step {
+  const member = state.mode === "paired" || state.mode === "alone" || state.mode === "joining";
+  if (!member) return [state, []];
+  return goOut(state, nowMs, "a majority of the coordinator disks refuses this controller");
+}
+
+function gateLapsed(state: ControllerState, addresses: readonly string[], nowMs: number): Step {
+  let step: Step = [state, []];
+  for (const server of state.servers) {
+    const lapsed = bareAddresses(server.config).some((address) => addresses.includes(address));
+    if (!lapsed || server.phase.kind !== "serving") continue;
+    const said = tell("warning", "gate.lapsed", `${server.config.name}: the gate closed by itself`);
+    step = then(step, (next) => [next, [said]]);
+    step = onServer(step, server.index, nowMs, reopenGate);
+  }
+  return step;
+}
+
+function reserved(
+  state: ControllerState,
+  token: string,
+  answer: ReservationAnswer,
+  nowMs: number,
+): Step {
+  if (token.startsWith("join:")) return joinAnswer(state, token, answer, nowMs);
+  if (token.startsWith("race:")) return takeoverReserved(state, token, answer, nowMs);
+  const index = serverOf(state, token);
+  if (index === undefined) return [state, []];
+  const step = onServer([state, []], index, nowMs, (server, context) =>
+    server.phase.kind === "stopping"
+      ? stopReserved(server, token, answer, context)
+      : serverReserved(server, token, answer, context),
+  );
+  return rememberEpochs(step, index);
+}
+
+/** A refusal by a newer key teaches us its epoch; the next attempt, if we may still make one, is above it. */
+function rememberEpochs([state, effects]: Step, index: number): Step {
+  const claims = Object.values(state.servers[index]?.claims ?? {});
+  const newer = claims.map((claim) => (claim.at === "refused" ? (claim.newerEpoch ?? 0) : 0));
+  const epochSeen = Math.max(state.epochSeen, ...newer);
+  return [epochSeen === state.epochSeen ? state : { ...state, epochSeen }, effects];
+}
+
+function done(
+  state: ControllerState,
+  token: string,
+  outcome: Outcome<string | undefined>,
+  nowMs: number,
+): Step {
+  const index = serverOf(state, token);
+  if (index === undefined) return [state, []];
+  return onServer([state, []], index, nowMs, (server, context) =>
+    server.phase.kind === "stopping"
+      ? stopDone(server, token, outcome, context)
+      : serverDone(server, token, outcome, context),
+  );
+}
+
+function serverOf(state: ControllerState, token: string): number | undefined {
+  const name = token.startsWith("vs:") ? token.split(":")[1] : undefined;
+  return state.servers.find((server) => server.config.name === name)?.index;
+}
+
+function diskPath(state: ControllerState, serial: string, up: boolean, reason: string): Step {
+  const known = state.pathsDown.includes(serial);
+  if (known !== up) return [state, []];
+  const pathsDown = up
+    ? state.pathsDown.filter((each) => each !== serial)
+    : [...state.pathsDown, serial];
+  const said = up
+    ? tell("info", "disk.pathUp", `the path to disk ${serial} is back`)
+    : tell("error", "disk.pathDown", `the path to disk ${serial} is lost: ${reason}`);
+  return [{ ...state, pathsDown }, [said]];
+}
+
+/** A disk says that it is no longer ours: the partner has taken over, or somebody else writes there. Either way we stop. */
+function diskFenced(state: ControllerState, serial: string, reason: string, nowMs: number): Step {
+  const server = state.servers.find((each) => disksOf(each.config).includes(serial));
+  if (!server || !ownsServer(server) || server.phase.kind === "stopping") return [state, []];
+  if (server.claims[serial]?.at !== "owned") return [state, []];
+  return goOut(state, nowMs, `disk ${serial} of ${server.config.name} is fenced: ${reason}`);
+}
+
+/** More deaths of a service than this without a long stretch of service in between, and it moves. */
+const restartsMax = 3;
+
+function serviceExited(state: ControllerState, name: string, reason: string, nowMs: number): Step {
+  const server = state.servers.find((each) => each.config.name === name);
+  if (server?.phase.kind !== "serving") return [state, []];
+  const said = tell("error", "vserver.serviceDied", `${name}: the file service died: ${reason}`);
+  const restart = server.failures < restartsMax;
+  return onServer([state, [said]], server.index, nowMs, (each, context) =>
+    restart ? restartService(each, context) : stopServer(each, "failed", false, context),
+  );
+}
+
+function carrier(state: ControllerState, up: boolean): Step {
+  if (state.dataLinkUp === up) return [state, []];
+  const said = up
+    ? tell("info", "dataLink.up", "the data link has a carrier")
+    : tell("error", "dataLink.down", "the data link has no carrier");
+  return [{ ...state, dataLinkUp: up }, [said]];
+}

@@ -1,0 +1,146 @@
+/**
+ * Joining: our registration on the coordinator disks, and when a controller that hears nobody may arbitrate.
+ *
+ * A registration is renewed only while starting, or while paired with a partner that hears us. Never while racing or alone:
+ * the partner may have preempted us on this disk as one of the two it needs, and a registration made after that would
+ * let us count the same disk as ours. For the same reason a registration younger than two races does not count in
+ * one: by then every race that began before it has ended.
+ */
+import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
+import {
+  type ControllerState,
+  type Registration,
+  type Step,
+  setMode,
+  tell,
+} from "./controller-state.ts";
+import type { Effect } from "./effects.ts";
+
+/** A coordinator that did not answer is asked again after this time. */
+const againMs = 500;
+
+const type = "writeExclusiveAllRegistrants";
+
+/** Asks for registration on every coordinator whose turn it is. */
+export function registerDue(state: ControllerState, nowMs: number): Step {
+  if (state.mode !== "starting" && state.mode !== "paired") return [state, []];
+  let next = state;
+  const effects: Effect[] = [];
+  for (const [serial, registration] of Object.entries(state.registrations)) {
+    if (registration.at !== "none" || nowMs < registration.againAtMs) continue;
+    const round = next.round + 1;
+    next = setRegistration({ ...next, round }, serial, { at: "registering", round });
+    effects.push(ask(next, serial, round, { op: "register", key: state.coordinatorKey }));
+  }
+  return [next, effects];
+}
+
+function setRegistration(
+  state: ControllerState,
+  serial: string,
+  registration: Registration,
+): ControllerState {
+  return { ...state, registrations: { ...state.registrations, [serial]: registration } };
+}
+
+function ask(
+  state: ControllerState,
+  serial: string,
+  round: number,
+  command: ReservationCommand,
+): Effect {
+  const deadlineMs = state.timing.reserveTimeoutMs;
+  return { kind: "reserve", token: `join:${round}:${serial}`, serial, command, deadlineMs };
+}
+
+/** Register, see whether the disk is reserved, reserve it for all registrants if not. */
+export function joinAnswer(
+  state: ControllerState,
+  token: string,
+  answer: ReservationAnswer,
+  nowMs: number,
+): Step {
+  const [, roundText, ...rest] = token.split(":");
+  const serial = rest.join(":");
+  const registration = state.registrations[serial];
+  if (!registration || !("round" in registration) || registration.round !== Number(roundText))
+    return [state, []];
+  const { round } = registration;
+  if (answer.status === "failed") return notRegistered(state, serial, answer.reason, nowMs);
+  switch (registration.at) {
+    case "registering":
+      if (answer.status !== "good") return notRegistered(state, serial, answer.status, nowMs);
+      return [
+        setRegistration(state, serial, { at: "reading", round }),
+        [ask(state, serial, round, { op: "readReservation" })],
+      ];
+    case "reading":
+      if (answer.status !== "reservation")
+        return notRegistered(state, serial, answer.status, nowMs);
+      if (answer.holder?.type === type) return registered(state, serial, nowMs);
+      if (answer.holder)
+        return notRegistered(state, serial, `reserved as ${answer.holder.type} by others`, nowMs);
+      return [
+        setRegistration(state, serial, { at: "reserving", round }),
+        [ask(state, serial, round, { op: "reserve", key: state.coordinatorKey, type })],
+      ];
+    case "reserving":
+      if (answer.status === "good") return registered(state, serial, nowMs);
+      return notRegistered(state, serial, `reserve answered ${answer.status}`, nowMs);
+    default:
+      throw new Error("joinAnswer: unknown stage");
+  }
+}
+
+function registered(state: ControllerState, serial: string, nowMs: number): Step {
+  return [
+    setRegistration(state, serial, { at: "registered", sinceMs: nowMs }),
+    [tell("info", "coordinator.registered", `registered on coordinator disk ${serial}`)],
+  ];
+}
+
+function notRegistered(state: ControllerState, serial: string, why: string, nowMs: number): Step {
+  return [
+    setRegistration(state, serial, { at: "none", againAtMs: nowMs + againMs }),
+    [
+      tell(
+        "warning",
+        "coordinator.failed",
+        `coordinator disk ${serial} does not register us: ${why}`,
+      ),
+    ],
+  ];
+}
+
+/** Forgets all registrations, so that `starting` makes them anew. */
+export function forgetRegistrations(state: ControllerState): ControllerState {
+  const registrations: Record<string, Registration> = {};
+  for (const serial of state.config.shelf.coordinators)
+    registrations[serial] = { at: "none", againAtMs: 0 };
+  return { ...state, registrations };
+}
+
+export function registeredCount(state: ControllerState): number {
+  return Object.values(state.registrations).filter((each) => each.at === "registered").length;
+}
+
+export function majority(state: ControllerState): number {
+  return Math.floor(state.config.shelf.coordinators.length / 2) + 1;
+}
+
+/** Starting ends when a majority of coordinators knows us. */
+export function startingTick(state: ControllerState, nowMs: number): Step {
+  if (state.mode !== "starting" || registeredCount(state) < majority(state)) return [state, []];
+  const next = { ...state, quietSinceMs: nowMs };
+  return setMode(next, "joining", nowMs, "registered on a majority of the coordinator disks");
+}
+
+/**
+ * Nobody heard for long enough, *and* the coordinators can be read, so that a living partner's beats would be seen there: only
+ * then may a controller that is not paired arbitrate. A loser of a split therefore stays out until the split is mended.
+ */
+export function mayRaceAlone(state: ControllerState, nowMs: number): boolean {
+  if (state.mode !== "joining" || state.partner) return false;
+  if (state.config.links.disk && !state.diskReadable) return false;
+  return nowMs - state.quietSinceMs >= state.timing.startupWaitMs;
+}

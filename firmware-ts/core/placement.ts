@@ -1,0 +1,90 @@
+/**
+ * Placement: which virtual servers this controller starts by itself. A server that nobody has goes to its home; one that failed is
+ * tried again after its back-off; one whose home does not come for it is asked for, never simply taken.
+ */
+import {
+  type ControllerState,
+  partnerOwns,
+  replaceServer,
+  type Step,
+  then,
+} from "./controller-state.ts";
+import { takeServer } from "./takeover.ts";
+import { offerServer, requestServer } from "./transfer.ts";
+import type { VirtualServerState } from "./vserver-types.ts";
+
+/** How long the home of an orphan may take to start it before the other asks for it. */
+const adoptAfterMs = 3000;
+
+/** How long the pair must have been whole before servers return home by themselves (autoGiveback). */
+const givebackAfterMs = 10_000;
+
+/** Service for this long forgives earlier failures. */
+const forgiveAfterMs = 60_000;
+
+export function keepServers(state: ControllerState, nowMs: number): Step {
+  let step: Step = [state, []];
+  for (const { index } of state.servers) {
+    step = then(step, (next) => {
+      const server = next.servers[index];
+      if (!server) throw new Error(`keepServers: no virtual server ${index}`);
+      return keepServer(next, server, nowMs);
+    });
+  }
+  return step;
+}
+
+function keepServer(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+  const { phase } = server;
+  switch (phase.kind) {
+    case "serving":
+      return serving(state, server, phase.sinceMs, nowMs);
+    case "failed":
+      return nowMs >= phase.retryAtMs ? again(state, server, nowMs) : [state, []];
+    case "off":
+      return orphan(state, server, nowMs);
+    case "starting":
+    case "stopping":
+      return [state, []];
+    default:
+      throw new Error(`keepServer: unknown phase ${JSON.stringify(phase)}`);
+  }
+}
+
+function serving(
+  state: ControllerState,
+  server: VirtualServerState,
+  sinceMs: number,
+  nowMs: number,
+): Step {
+  if (server.failures > 0 && nowMs - sinceMs >= forgiveAfterMs)
+    return [replaceServer(state, { ...server, failures: 0 }), []];
+  const home = server.config.home !== state.me;
+  const whole = state.mode === "paired" && nowMs - state.pairedSinceMs >= givebackAfterMs;
+  if (!state.config.autoGiveback || !home || !whole || state.transfers[server.index])
+    return [state, []];
+  if (nowMs < state.evacuateAfterMs || state.partner?.dataLinkDown) return [state, []];
+  return offerServer(state, server.index, false, "automatic giveback", nowMs);
+}
+
+function again(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+  const may = state.mode === "alone" || (state.mode === "paired" && state.dataLinkUp);
+  if (!may || state.transfers[server.index] || partnerOwns(state, server.index)) return [state, []];
+  const notBeforeMs = Math.max(nowMs, state.openNotBeforeMs);
+  return takeServer(state, server.index, notBeforeMs, nowMs);
+}
+
+function orphan(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+  const { index, config } = server;
+  if (state.transfers[index]) return [state, []];
+  if (state.mode === "alone")
+    return takeServer(state, index, Math.max(nowMs, state.openNotBeforeMs), nowMs);
+  if (state.mode !== "paired" || !state.partner || partnerOwns(state, index)) return [state, []];
+  if (!state.dataLinkUp) return [state, []];
+  if (config.home === state.me) {
+    // A partner that is not of the pair yet has not said what it owns.
+    return state.partner.mode === "paired" ? takeServer(state, index, nowMs, nowMs) : [state, []];
+  }
+  const waited = nowMs - state.pairedSinceMs >= adoptAfterMs && nowMs >= state.evacuateAfterMs;
+  return waited ? requestServer(state, index, "nobody serves it", nowMs) : [state, []];
+}

@@ -1,0 +1,248 @@
+/**
+ * Takeover: from the loss of the partner to the decision to serve what it served.
+ *
+ *     partnerLost ─▶ racing: PREEMPT on all coordinator disks
+ *         majority ─▶ alone: new epoch, kept on disk first; then every virtual server that is not ours starts here,
+ *                     in parallel, each beginning with PREEMPT AND ABORT on its disks; addresses open no earlier than
+ *                     `openNotBefore`
+ *         no majority ─▶ out: gates close first, then everything is abandoned, then we start over as a guest
+ *
+ * US 7,124,171 claim 1 (failover routine): the second server executes the same steps as the first did.
+ */
+
+import type { ReservationAnswer } from "../schema/reservation.ts";
+import {
+  raceAnswer,
+  raceDeadline,
+  raceDisk,
+  raceSummary,
+  raceVerdict,
+  startRace,
+} from "./arbitration.ts";
+import type { LossReason } from "./beat-types.ts";
+import {
+  type ControllerState,
+  dataKey,
+  ownsServer,
+  replaceServer,
+  type Step,
+  serverContext,
+  setMode,
+  setTransfer,
+  tell,
+  then,
+} from "./controller-state.ts";
+import type { Effect } from "./effects.ts";
+import { forgetRegistrations } from "./join.ts";
+import { startServer } from "./vserver.ts";
+import { stopServer } from "./vserver-stop.ts";
+
+const lossText: Readonly<Record<LossReason, string>> = {
+  silent: "it is silent on every link",
+  stalled: "its main loop makes no progress",
+  dyingGasp: "it says that it is failing",
+  goodbye: "it said goodbye",
+  restarted: "it has restarted",
+};
+
+/** The partner is gone, for a reason that the beat machine gives; nothing is granted to it any more. */
+export function partnerLost(
+  state: ControllerState,
+  loss: NonNullable<ControllerState["loss"]>,
+  nowMs: number,
+): Step {
+  let next: ControllerState = {
+    ...state,
+    partner: undefined,
+    loss,
+    quietSinceMs: nowMs,
+    messageId: state.messageId + (state.outbox.length > 0 ? 1 : 0),
+    outbox: [],
+  };
+  // A promise of the lost partner is void; whatever is half-way here goes on or is taken over below.
+  for (const index of Object.keys(state.transfers))
+    next = setTransfer(next, Number(index), undefined);
+  const lost: Step = [
+    next,
+    [tell("warning", "partner.lost", `the partner is lost: ${lossText[loss.reason]}`, { ...loss })],
+  ];
+  if (state.mode !== "paired") return lost;
+  return then(lost, (after) =>
+    beginRace(after, nowMs, `the partner is lost: ${lossText[loss.reason]}`),
+  );
+}
+
+/** Starts the race; registrations that are too young take no part (see core/join). */
+export function beginRace(state: ControllerState, nowMs: number, why: string): Step {
+  const round = state.round + 1;
+  const [race, asks] = startRace({
+    id: round,
+    me: state.me,
+    pairId: state.config.pair.id,
+    key: state.coordinatorKey,
+    coordinators: state.config.shelf.coordinators,
+    nowMs,
+    timeoutMs: state.timing.raceTimeoutMs,
+  });
+  const step = setMode({ ...state, round, race }, "racing", nowMs, why);
+  return [step[0], [...step[1], ...asks]];
+}
+
+function tooYoung(state: ControllerState, serial: string, startedMs: number): boolean {
+  const registration = state.registrations[serial];
+  if (registration?.at !== "registered") return true;
+  return startedMs - registration.sinceMs < 2 * state.timing.raceTimeoutMs;
+}
+
+/** An answer for the race; tokens of older races are ignored. */
+export function takeoverReserved(
+  state: ControllerState,
+  token: string,
+  answer: ReservationAnswer,
+  nowMs: number,
+): Step {
+  if (state.mode !== "racing" || !state.race) return [state, []];
+  const serial = raceDisk(state.race, token);
+  if (serial === undefined) return [state, []];
+  const [race, effects] = tooYoung(state, serial, state.race.startedMs)
+    ? raceAnswer(state.race, serial, { status: "failed", reason: "registered too lately" })
+    : raceAnswer(state.race, serial, answer);
+  return then([{ ...state, race }, effects], (next) => judgeRace(next, nowMs));
+}
+
+export function racingTick(state: ControllerState, nowMs: number): Step {
+  if (state.mode !== "racing" || !state.race) return [state, []];
+  const race = raceDeadline(state.race, nowMs);
+  return race === state.race ? [state, []] : judgeRace({ ...state, race }, nowMs);
+}
+
+function judgeRace(state: ControllerState, nowMs: number): Step {
+  const { race } = state;
+  if (!race) throw new Error("judgeRace: no race");
+  const verdict = raceVerdict(race);
+  const disks = raceSummary(race);
+  switch (verdict) {
+    case "pending":
+      return [state, []];
+    case "lost":
+      return goOut(
+        { ...state, race: undefined },
+        nowMs,
+        "the race for the coordinator disks is lost",
+        {
+          disks,
+        },
+      );
+    case "won":
+      return then(win(state, race.epochSeen, nowMs), (next) => [
+        next,
+        [tell("warning", "race.won", "a majority of the coordinator disks is ours", { disks })],
+      ]);
+    default:
+      throw new Error(`judgeRace: unknown verdict ${String(verdict)}`);
+  }
+}
+
+/** A new epoch, remembered before anything is done under it; then every server that is not ours. */
+function win(state: ControllerState, epochInKeys: number, nowMs: number): Step {
+  const epoch = Math.max(state.epoch, state.epochSeen, epochInKeys) + 1;
+  const risen: ControllerState = { ...state, race: undefined, epoch, epochSeen: epoch };
+  const persisted: Step = [risen, [{ kind: "persist", record: { version: 1, epoch } }]];
+  return then(persisted, (next) =>
+    then(setMode(next, "alone", nowMs, `arbitration won, epoch ${epoch}`), (after) =>
+      takeAll(after, nowMs),
+    ),
+  );
+}
+
+/**
+ * When the partner's addresses may be opened, on our clock (SAFETY, core/timing). Goodbye: now. Otherwise its gates end
+ * gateTimeout after the last beat that we granted, or, if it may have been alone, soloGateTimeout after our preempt.
+ */
+export function openNotBefore(state: ControllerState, nowMs: number): number {
+  const { loss, timing } = state;
+  if (loss?.reason === "goodbye") return nowMs;
+  const soloEndMs = nowMs + timing.soloSilentMs;
+  if (!loss) return soloEndMs;
+  const ackEndMs =
+    loss.lastGrantedMs === undefined ? 0 : loss.lastGrantedMs + timing.partnerSilentMs;
+  // No later than from this moment: whatever the partner was, our preempt has ended by now.
+  return Math.max(ackEndMs, Math.min(loss.soloBoundMs, soloEndMs), nowMs);
+}
+
+function takeAll(state: ControllerState, nowMs: number): Step {
+  const notBeforeMs = openNotBefore(state, nowMs);
+  let step: Step = [{ ...state, openNotBeforeMs: notBeforeMs }, []];
+  for (const server of state.servers) {
+    if (server.phase.kind !== "off") continue;
+    step = then(step, (next) => takeServer(next, server.index, notBeforeMs, nowMs));
+  }
+  return step;
+}
+
+/**
+ * Starts one virtual server here, under the present epoch. A key of a newer epoch met in an earlier attempt raises ours: the
+ * authority to serve was checked again since (see the wait of a failed server).
+ */
+export function takeServer(
+  before: ControllerState,
+  index: number,
+  notBeforeMs: number,
+  nowMs: number,
+): Step {
+  const server = before.servers[index];
+  if (!server) throw new Error(`takeServer: no virtual server ${index}`);
+  const raised = before.epochSeen > before.epoch;
+  const epoch = raised ? before.epochSeen + 1 : before.epoch;
+  const state = { ...before, epoch, epochSeen: epoch };
+  const persist: Effect[] = raised ? [{ kind: "persist", record: { version: 1, epoch } }] : [];
+  const [next, effects] = startServer(
+    server,
+    dataKey(state),
+    notBeforeMs,
+    serverContext(state, nowMs),
+  );
+  const waitMs = Math.max(0, Math.round(notBeforeMs - nowMs));
+  const said = tell("info", "vserver.starting", `${server.config.name} starts here`, {
+    virtualServer: server.config.name,
+    epoch: state.epoch,
+    addressWaitMs: waitMs,
+  });
+  return [replaceServer(state, next), [...persist, said, ...effects]];
+}
+
+/** We lost, or a disk says so: silence first, clean up second, and nothing is released that is no longer ours. */
+export function goOut(
+  state: ControllerState,
+  nowMs: number,
+  why: string,
+  detail?: Readonly<Record<string, unknown>>,
+): Step {
+  if (state.mode === "out" || state.mode === "leaving") return [state, []];
+  let next: ControllerState = { ...state, race: undefined, outReason: why, outbox: [] };
+  for (const index of Object.keys(state.transfers))
+    next = setTransfer(next, Number(index), undefined);
+  let step = then(setMode(next, "out", nowMs, why), (after) => [
+    after,
+    detail ? [tell("error", "controller.fenced", why, detail)] : [],
+  ]);
+  for (const server of state.servers) {
+    step = then(step, (after) => {
+      const current = after.servers[server.index];
+      if (!current) return [after, []];
+      const [stopped, effects] = stopServer(current, "fenced", true, serverContext(after, nowMs));
+      return [replaceServer(after, stopped), effects];
+    });
+  }
+  return step;
+}
+
+/** Out ends when nothing is left here; then we start over, as a guest that owns nothing. */
+export function outTick(state: ControllerState, nowMs: number): Step {
+  if (state.mode !== "out" || state.servers.some(ownsServer)) return [state, []];
+  const servers = state.servers.map((server) => ({ ...server, phase: { kind: "off" } as const }));
+  const epoch = Math.max(state.epoch, state.epochSeen);
+  const guest = { ...state, servers, epoch, partner: undefined, loss: undefined };
+  const next = forgetRegistrations({ ...guest, coordinatorKey: dataKey(guest) });
+  return setMode(next, "starting", nowMs, "everything left behind is cleaned up");
+}

@@ -1,0 +1,330 @@
+/**
+ * Planned moves: takeover, giveback and transfer of single virtual servers, and the urgent evacuation of one that this
+ * controller can no longer serve. US 7,200,622: the first server's controlling unit stops the virtual server, and the
+ * synchronizing units agree; the second starts it from what is on the disk.
+ *
+ *     source                                target
+ *       │ ◀───────── request ───────────────── │   (the operator asked at the target)
+ *     offered ───────── offer ───────────────▶ │   can it serve? else refuse
+ *       │ ◀───────── ready ─────────────────  ready
+ *     stopping: close → … → release            │
+ *     released ───────── go ─────────────────▶ starting (the gate opens at once: the source said that it is closed)
+ *       │ ◀───────── started / failed ──────── │
+ *     done / takes it back
+ *
+ * Whatever is lost on the way, the disks know the owner: a lost partner ends all transfers and is taken over.
+ */
+import type { Message } from "../schema/messages.ts";
+import {
+  type ControllerState,
+  ownsServer,
+  partnerOwns,
+  replaceServer,
+  type Step,
+  sendMessage,
+  serverContext,
+  setTransfer,
+  tell,
+  then,
+} from "./controller-state.ts";
+import { takeServer } from "./takeover.ts";
+import { stopServer } from "./vserver-stop.ts";
+import { disksOf, type VirtualServerState } from "./vserver-types.ts";
+
+/** An urgent move that was refused is offered again after this time. */
+const evacuateAgainMs = 1000;
+
+/** Failures after which a server that keeps failing here is offered to the partner. */
+const failuresBeforeMove = 2;
+
+/** The source's first move. */
+export function offerServer(
+  state: ControllerState,
+  index: number,
+  urgent: boolean,
+  why: string,
+  nowMs: number,
+): Step {
+  const deadlineMs = nowMs + state.timing.transferAnswerMs;
+  const next = setTransfer(state, index, {
+    role: "source",
+    at: "offered",
+    deadlineMs,
+    urgent,
+    why,
+  });
+  const message: Message = { type: "offer", server: index, urgent, why: why.slice(0, 160) };
+  return [
+    sendMessage(next, message),
+    [tell("info", "transfer.offered", `${nameOf(state, index)} is offered to the partner: ${why}`)],
+  ];
+}
+
+/** The target's first move, when the operator asked here. */
+export function requestServer(
+  state: ControllerState,
+  index: number,
+  why: string,
+  nowMs: number,
+): Step {
+  const deadlineMs = nowMs + 2 * state.timing.transferAnswerMs;
+  const next = setTransfer(state, index, { role: "target", at: "requested", deadlineMs, why });
+  return [sendMessage(next, { type: "request", server: index, why: why.slice(0, 160) }), []];
+}
+
+function nameOf(state: ControllerState, index: number): string {
+  return state.servers[index]?.config.name ?? `#${index}`;
+}
+
+/** What the partner says about a move. */
+export function transferMessage(state: ControllerState, message: Message, nowMs: number): Step {
+  const server = state.servers[message.server];
+  if (!server)
+    return [state, [tell("warning", "transfer.unknown", `no virtual server ${message.server}`)]];
+  switch (message.type) {
+    case "request":
+      return onRequest(state, server, message.why, nowMs);
+    case "offer":
+      return onOffer(state, server, message.why, nowMs);
+    case "ready":
+      return onReady(state, server, nowMs);
+    case "refuse":
+      return onRefuse(state, server, message.why, nowMs);
+    case "go":
+      return onGo(state, server, nowMs);
+    case "started":
+      return onStarted(state, server);
+    case "failed":
+      return onFailed(state, server, message.why, nowMs);
+    default:
+      throw new Error(`transferMessage: unknown message ${JSON.stringify(message)}`);
+  }
+}
+
+function refuse(state: ControllerState, index: number, why: string): Step {
+  return [sendMessage(state, { type: "refuse", server: index, why }), []];
+}
+
+function onRequest(
+  state: ControllerState,
+  server: VirtualServerState,
+  why: string,
+  nowMs: number,
+): Step {
+  const { index, phase } = server;
+  if (state.transfers[index]) return refuse(state, index, "a transfer of it is under way");
+  if (phase.kind === "serving") return offerServer(state, index, false, why, nowMs);
+  if (phase.kind === "off" || phase.kind === "failed") {
+    // Nobody has it: ceding it is a promise not to start it ourselves meanwhile.
+    const off = replaceServer(state, { ...server, phase: { kind: "off" } });
+    return released(off, index, why, nowMs);
+  }
+  return refuse(state, index, `it is ${phase.kind}`);
+}
+
+function onOffer(
+  state: ControllerState,
+  server: VirtualServerState,
+  why: string,
+  nowMs: number,
+): Step {
+  const { index, phase } = server;
+  if (state.mode !== "paired") return refuse(state, index, `this controller is ${state.mode}`);
+  if (!state.dataLinkUp) return refuse(state, index, "its data link has no carrier");
+  const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));
+  if (pathless.length > 0) return refuse(state, index, `no path to ${pathless.join(", ")}`);
+  if (phase.kind !== "off" && phase.kind !== "failed")
+    return refuse(state, index, `it is ${phase.kind} here`);
+  const deadlineMs = nowMs + state.timing.transferStartMs;
+  const next = setTransfer(replaceServer(state, { ...server, phase: { kind: "off" } }), index, {
+    role: "target",
+    at: "ready",
+    deadlineMs,
+    why,
+  });
+  return [sendMessage(next, { type: "ready", server: index }), []];
+}
+
+function onReady(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+  const transfer = state.transfers[server.index];
+  if (transfer?.role !== "source" || transfer.at !== "offered") return [state, []];
+  const { why, urgent } = transfer;
+  if (!ownsServer(server)) {
+    const off = replaceServer(state, { ...server, phase: { kind: "off" } });
+    return released(off, server.index, why, nowMs);
+  }
+  const deadlineMs = nowMs + 3 * state.timing.stepTimeoutMs.stop;
+  const next = setTransfer(state, server.index, {
+    role: "source",
+    at: "stopping",
+    deadlineMs,
+    urgent,
+    why,
+  });
+  const forced = disksOf(server.config).some((disk) => state.pathsDown.includes(disk));
+  const [stopped, effects] = stopServer(server, "transfer", forced, serverContext(state, nowMs));
+  return [replaceServer(next, stopped), effects];
+}
+
+/** Nothing of it is here any more: the partner may open the address at once. */
+function released(state: ControllerState, index: number, why: string, nowMs: number): Step {
+  const deadlineMs = nowMs + state.timing.transferStartMs;
+  const next = setTransfer(state, index, {
+    role: "source",
+    at: "released",
+    deadlineMs,
+    urgent: false,
+    why,
+  });
+  return [
+    sendMessage(next, { type: "go", server: index }),
+    [tell("info", "transfer.released", `${nameOf(state, index)} is handed to the partner`)],
+  ];
+}
+
+function onRefuse(
+  state: ControllerState,
+  server: VirtualServerState,
+  why: string,
+  nowMs: number,
+): Step {
+  if (!state.transfers[server.index]) return [state, []];
+  const next = setTransfer(state, server.index, undefined);
+  return [
+    { ...next, evacuateAfterMs: nowMs + evacuateAgainMs },
+    [tell("warning", "transfer.refused", `the partner refuses ${server.config.name}: ${why}`)],
+  ];
+}
+
+function onGo(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+  const transfer = state.transfers[server.index];
+  if (transfer?.role !== "target" || transfer.at === "starting") return [state, []];
+  if (server.phase.kind !== "off") return [state, []];
+  const deadlineMs = nowMs + state.timing.transferStartMs;
+  const next = setTransfer(state, server.index, { ...transfer, at: "starting", deadlineMs });
+  return takeServer(next, server.index, nowMs, nowMs);
+}
+
+function onStarted(state: ControllerState, server: VirtualServerState): Step {
+  const transfer = state.transfers[server.index];
+  if (transfer?.role !== "source") return [state, []];
+  return [
+    setTransfer(state, server.index, undefined),
+    [tell("info", "transfer.done", `${server.config.name} is served by the partner`)],
+  ];
+}
+
+function onFailed(
+  state: ControllerState,
+  server: VirtualServerState,
+  why: string,
+  nowMs: number,
+): Step {
+  const transfer = state.transfers[server.index];
+  if (transfer?.role !== "source" || transfer.at !== "released") return [state, []];
+  const next = {
+    ...setTransfer(state, server.index, undefined),
+    evacuateAfterMs: nowMs + evacuateAgainMs,
+  };
+  const said = tell(
+    "error",
+    "transfer.failed",
+    `the partner could not start ${server.config.name} (${why}); it is taken back`,
+  );
+  return then([next, [said]], (after) => takeServer(after, server.index, nowMs, nowMs));
+}
+
+/** Moves that wait for a virtual server's own steps, and deadlines. */
+export function transferTick(state: ControllerState, nowMs: number): Step {
+  let step: Step = [state, []];
+  for (const [key, transfer] of Object.entries(state.transfers)) {
+    const index = Number(key);
+    step = then(step, (next) => {
+      const server = next.servers[index];
+      if (!server) throw new Error(`transferTick: no virtual server ${index}`);
+      return transfer.role === "source"
+        ? sourceTick(next, server, transfer, nowMs)
+        : targetTick(next, server, transfer, nowMs);
+    });
+  }
+  return step;
+}
+
+type Of<R> = Extract<ControllerState["transfers"][number], { role: R }>;
+
+function sourceTick(
+  state: ControllerState,
+  server: VirtualServerState,
+  transfer: Of<"source">,
+  nowMs: number,
+): Step {
+  const { index, config } = server;
+  if (transfer.at === "stopping" && !ownsServer(server))
+    return released(state, index, transfer.why, nowMs);
+  if (nowMs < transfer.deadlineMs) return [state, []];
+  const next = setTransfer(state, index, undefined);
+  const said = tell("warning", "transfer.timeout", `the transfer of ${config.name} timed out`);
+  if (transfer.at === "released" && !partnerOwns(state, index))
+    return then([next, [said]], (after) => takeServer(after, index, nowMs, nowMs));
+  return [{ ...next, evacuateAfterMs: nowMs + evacuateAgainMs }, [said]];
+}
+
+function targetTick(
+  state: ControllerState,
+  server: VirtualServerState,
+  transfer: Of<"target">,
+  nowMs: number,
+): Step {
+  const { index, phase } = server;
+  if (transfer.at === "starting") {
+    if (phase.kind === "serving")
+      return [
+        sendMessage(setTransfer(state, index, undefined), { type: "started", server: index }),
+        [],
+      ];
+    if (phase.kind === "failed") {
+      const off = replaceServer(state, { ...server, phase: { kind: "off" } });
+      const why = phase.fault.slice(0, 160);
+      return [
+        sendMessage(setTransfer(off, index, undefined), { type: "failed", server: index, why }),
+        [],
+      ];
+    }
+    return [state, []];
+  }
+  if (nowMs < transfer.deadlineMs) return [state, []];
+  return [
+    setTransfer(state, index, undefined),
+    [
+      tell(
+        "warning",
+        "transfer.timeout",
+        `${server.config.name}: the partner did not hand it over`,
+      ),
+    ],
+  ];
+}
+
+/** Virtual servers that this controller should not keep, offered to a partner that can do better. */
+export function evacuate(state: ControllerState, nowMs: number): Step {
+  if (state.mode !== "paired" || !state.partner || state.partner.dataLinkDown) return [state, []];
+  if (nowMs < state.evacuateAfterMs) return [state, []];
+  let step: Step = [state, []];
+  for (const server of state.servers) {
+    const why = reasonToLeave(state, server);
+    if (why !== undefined && !state.transfers[server.index])
+      step = then(step, (next) => offerServer(next, server.index, true, why, nowMs));
+  }
+  return step;
+}
+
+function reasonToLeave(state: ControllerState, server: VirtualServerState): string | undefined {
+  const { phase } = server;
+  const here = phase.kind === "serving" || phase.kind === "failed";
+  if (!here) return undefined;
+  if (!state.dataLinkUp) return "the data link has no carrier";
+  const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));
+  if (pathless.length > 0) return `no path to ${pathless.join(", ")}`;
+  if (phase.kind === "failed" && server.failures >= failuresBeforeMove) return phase.fault;
+  return undefined;
+}

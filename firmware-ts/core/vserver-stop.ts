@@ -1,0 +1,216 @@
+/**
+ * The stopping half of the virtual server machine (see the diagram in core/vserver.ts).
+ *
+ * SAFETY releaseOnlyWhenGone: the release step is reached only after the kernel said that nothing is mounted from the disk and
+ * that no device holds it. When that cannot be shown, the controller fences itself: it stops.
+ */
+import type { Outcome } from "../schema/outcome.ts";
+import { explain } from "../schema/outcome.ts";
+import type { ReservationAnswer } from "../schema/reservation.ts";
+import type { Effect, Work } from "./effects.ts";
+import { releaseCommands } from "./ownership.ts";
+import { makeToken, report, waitFor } from "./vserver-parts.ts";
+import {
+  bareAddresses,
+  type VirtualServerContext as Context,
+  disksOf,
+  type Phase,
+  type VirtualServerState as State,
+  type VirtualServerStep as Step,
+  type StopReason,
+  type StopStep,
+  stopSteps,
+} from "./vserver-types.ts";
+
+type Stopping = Extract<Phase, { kind: "stopping" }>;
+
+/** First wait after a failure; doubles with each further one. */
+const retryMs = 1000;
+const retryMsMax = 30_000;
+
+interface Carried {
+  readonly reason: StopReason;
+  readonly forced: boolean;
+  readonly fault?: string | undefined;
+}
+
+/** Stops a server from whatever it is doing. Stopping already: a stronger reason (fenced) takes over, a weaker one waits. */
+export function stopServer(
+  state: State,
+  reason: StopReason,
+  forced: boolean,
+  context: Context,
+): Step {
+  const { phase } = state;
+  if (phase.kind === "off") return [state, []];
+  if (phase.kind === "failed") return [{ ...state, phase: { kind: "off" } }, []];
+  if (phase.kind === "stopping") {
+    if (!forced || phase.forced) return [state, []];
+    return enterStop(state, "close", context, { reason, forced, fault: phase.fault });
+  }
+  return enterStop(state, "close", context, { reason, forced });
+}
+
+export function enterStop(state: State, step: StopStep, context: Context, carried: Carried): Step {
+  const next: State = { ...state, round: state.round + 1 };
+  const [pending, effects] = begin(next, step, carried, context);
+  const phase: Stopping = {
+    kind: "stopping",
+    step,
+    pending,
+    deadlineMs: context.nowMs + context.timing.stepTimeoutMs.stop,
+    reason: carried.reason,
+    forced: carried.forced,
+    fault: carried.fault,
+  };
+  return [{ ...next, phase }, effects];
+}
+
+function begin(
+  state: State,
+  step: StopStep,
+  { forced }: Carried,
+  context: Context,
+): readonly [readonly string[], readonly Effect[]] {
+  const disks = disksOf(state.config);
+  const each = (op: "unmount" | "abandon" | "detach"): Work[] =>
+    disks.map((disk) => ({ op, disk }));
+  switch (step) {
+    case "close": {
+      const token = makeToken(state, step, "gate");
+      const addresses = bareAddresses(state.config);
+      return [[token], [{ kind: "gate", command: { kind: "gateClose", token, addresses } }]];
+    }
+    case "unaddress":
+      return waitFor(state, step, [{ op: "removeAddresses" }], context);
+    case "unexport":
+      return waitFor(state, step, [{ op: forced ? "killService" : "stopService" }], context);
+    case "unmount":
+      return waitFor(state, step, each(forced ? "abandon" : "unmount"), context);
+    case "detach":
+      return waitFor(state, step, each("detach"), context);
+    case "release":
+      return beginRelease(state, context);
+    default:
+      throw new Error(`vserver: unknown step ${String(step)}`);
+  }
+}
+
+/** Both commands go out at once: a disk performs the commands of one nexus in order. */
+function beginRelease(
+  state: State,
+  context: Context,
+): readonly [readonly string[], readonly Effect[]] {
+  const { key } = state;
+  if (key === undefined) return [[], []];
+  const pending: string[] = [];
+  const effects: Effect[] = [];
+  for (const serial of disksOf(state.config)) {
+    // Without a path there is nobody to tell; the next owner preempts the key.
+    if (!state.claims[serial] || context.pathsDown.includes(serial)) continue;
+    releaseCommands(key).forEach((command, i) => {
+      const token = makeToken(state, `release${i}`, serial);
+      pending.push(token);
+      const deadlineMs = context.timing.reserveTimeoutMs;
+      effects.push({ kind: "reserve", token, serial, command, deadlineMs });
+    });
+  }
+  return [pending, effects];
+}
+
+/** Whatever the disk answers to a release, it is not ours afterwards: a conflict says that it was not before. */
+export function stopReserved(
+  state: State,
+  token: string,
+  _answer: ReservationAnswer,
+  context: Context,
+): Step {
+  const { phase } = state;
+  if (phase.kind !== "stopping" || !phase.pending.includes(token)) return [state, []];
+  return settle(state, phase, token, context);
+}
+
+export function stopDone(
+  state: State,
+  token: string,
+  outcome: Outcome<string | undefined>,
+  context: Context,
+): Step {
+  const { phase } = state;
+  if (phase.kind !== "stopping" || !phase.pending.includes(token)) return [state, []];
+  if (outcome.ok) return settle(state, phase, token, context);
+  return stepFailed(state, phase, explain(outcome.fault), context);
+}
+
+/** What a failed stop step means for the data decides how hard we insist. */
+function stepFailed(state: State, phase: Stopping, why: string, context: Context): Step {
+  const { name } = state.config;
+  switch (phase.step) {
+    case "unexport":
+    case "unmount":
+      if (!phase.forced) {
+        const said = report("warning", "vserver.stopForced", `${name}: ${why}; stopping by force`, {
+          virtualServer: name,
+        });
+        const [next, effects] = enterStop(state, "unexport", context, { ...phase, forced: true });
+        return [next, [said, ...effects]];
+      }
+      return selfFence(state, `${name} could not be taken down: ${why}`);
+    case "close":
+    case "detach":
+      return selfFence(state, `${name} could not be taken down: ${why}`);
+    default:
+      return advance(state, phase, context);
+  }
+}
+
+/** A controller that cannot stop serving, or cannot let go of a disk, ends; its kernel and the disks do the rest. */
+function selfFence(state: State, reason: string): Step {
+  return [
+    state,
+    [
+      report("error", "controller.selfFence", `${reason}; this controller stops itself`),
+      { kind: "exit", code: 70, reason },
+    ],
+  ];
+}
+
+function settle(state: State, phase: Stopping, token: string, context: Context): Step {
+  const pending = phase.pending.filter((each) => each !== token);
+  if (pending.length > 0) return [{ ...state, phase: { ...phase, pending } }, []];
+  return advance(state, phase, context);
+}
+
+function advance(state: State, phase: Stopping, context: Context): Step {
+  const following = stopSteps[stopSteps.indexOf(phase.step) + 1];
+  if (following) {
+    const step = enterStop(state, following, context, phase);
+    const [next] = step;
+    // Nothing to release (never claimed): done at once.
+    if (next.phase.kind === "stopping" && next.phase.pending.length === 0)
+      return [finished(next, phase, context), step[1]];
+    return step;
+  }
+  return [finished(state, phase, context), []];
+}
+
+function finished(state: State, phase: Stopping, context: Context): State {
+  const clean: State = { ...state, claims: {}, key: undefined };
+  if (phase.reason !== "failed") return { ...clean, phase: { kind: "off" } };
+  const waitMs = Math.min(retryMsMax, retryMs * 2 ** Math.max(0, state.failures - 1));
+  return {
+    ...clean,
+    phase: {
+      kind: "failed",
+      fault: phase.fault ?? "unknown",
+      retryAtMs: context.nowMs + waitMs,
+    },
+  };
+}
+
+export function stoppingTick(state: State, context: Context): Step {
+  const { phase } = state;
+  if (phase.kind !== "stopping" || context.nowMs < phase.deadlineMs) return [state, []];
+  if (phase.step === "release") return [finished(state, phase, context), []];
+  return stepFailed(state, phase, `${phase.step} took longer than its limit`, context);
+}

@@ -1,0 +1,105 @@
+/** Words of the virtual server machine; see core/vserver.ts. */
+import type { VirtualServerConfig } from "../schema/config.ts";
+import type { ReservationKey } from "../schema/reservation.ts";
+import type { Effect } from "./effects.ts";
+import type { Claim } from "./ownership.ts";
+import type { Timing } from "./timing.ts";
+
+/**
+ * US 7,124,171 claim 1: the file system sharing routine is (a) attach, (b) mount, (c) export under the floating address.
+ * Claim and state come from having to fence and to remember; `hush` silences the address for a restart in place.
+ */
+export const startSteps = [
+  "claim",
+  "attach",
+  "mount",
+  "state",
+  "hush",
+  "export",
+  "address",
+  "open",
+  "verify",
+] as const;
+export type StartStep = (typeof startSteps)[number];
+
+/** The routine backwards. An address is silent before anything behind it goes; a disk is released when nothing holds it. */
+export const stopSteps = [
+  "close",
+  "unaddress",
+  "unexport",
+  "unmount",
+  "detach",
+  "release",
+] as const;
+export type StopStep = (typeof stopSteps)[number];
+
+/** Why a virtual server stops, which decides what happens when it has. */
+export type StopReason = "transfer" | "leave" | "fenced" | "failed";
+
+/** What a step waits for. */
+interface Waiting {
+  /** Tokens whose outcome is still to come. */
+  readonly pending: readonly string[];
+  readonly deadlineMs: number;
+}
+
+export type Phase =
+  | { readonly kind: "off" }
+  | (Waiting & {
+      readonly kind: "starting";
+      readonly step: StartStep;
+      /** When the decision to start was made: what the operator's duration counts from. */
+      readonly decidedMs: number;
+      /** The address stays closed until then. */
+      readonly notBeforeMs: number;
+      /** When the gate was opened with its first lease. */
+      readonly openedMs?: number | undefined;
+      /** The step is begun again then (a refusal that time mends). */
+      readonly againAtMs?: number | undefined;
+      /** A service that died is restarted without letting go of the volume. */
+      readonly inPlace: boolean;
+    })
+  | { readonly kind: "serving"; readonly sinceMs: number }
+  | (Waiting & {
+      readonly kind: "stopping";
+      readonly step: StopStep;
+      readonly reason: StopReason;
+      /** The volume is not ours, or not reachable: nothing is flushed, what is mounted is abandoned. */
+      readonly forced: boolean;
+      readonly fault?: string | undefined;
+    })
+  | { readonly kind: "failed"; readonly fault: string; readonly retryAtMs: number };
+
+export interface VirtualServerState {
+  readonly index: number;
+  readonly config: VirtualServerConfig;
+  readonly phase: Phase;
+  /** Ownership of each disk under `key`. */
+  readonly claims: Readonly<Record<string, Claim>>;
+  readonly key: ReservationKey | undefined;
+  /** Makes every token new, so that an outcome of an earlier step can never be taken for one of this step. */
+  readonly round: number;
+  /** Failures since the last long stretch of service: the back-off counts from them. */
+  readonly failures: number;
+  readonly lastStartMs?: number | undefined;
+  readonly fault?: string | undefined;
+}
+
+/** What the machine needs to know about the world. */
+export interface VirtualServerContext {
+  readonly nowMs: number;
+  readonly timing: Timing;
+  /** Disks to which this controller has no path now. */
+  readonly pathsDown: readonly string[];
+}
+
+export type VirtualServerStep = readonly [VirtualServerState, readonly Effect[]];
+
+/** Addresses without their prefix. */
+export function bareAddresses(config: VirtualServerConfig): string[] {
+  return config.addresses.map((text) => text.split("/")[0] ?? text);
+}
+
+export function disksOf(config: VirtualServerConfig): string[] {
+  return config.volumes.map((volume) => volume.disk);
+}

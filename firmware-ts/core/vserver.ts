@@ -1,0 +1,345 @@
+/**
+ * One virtual server on this controller: the file system sharing routine and its reverse (US 7,124,171 claim 1), each step
+ * idempotent, resumable, with its own time limit and a postcondition that the performer verifies.
+ *
+ *                    ┌───────────── service died: hush ─────────────┐
+ *                    ▼                                              │
+ *     off ─▶ starting: claim → attach → mount → state → export → address → open → verify ─▶ serving
+ *      ▲             │ a step fails                                 │ planned, or fenced    │
+ *      │             ▼                                              ▼                       │
+ *      └── stopping: close → unaddress → unexport → unmount → detach → release ◀────────────┘
+ *                    └─▶ failed (waits, then starts again or moves)
+ *
+ * Fenced means: the disk says that it is no longer ours. Then the gate closes first, the service is killed, the file
+ * system is shut down without writing, and nothing is released, because there is nothing left to release.
+ */
+
+import type { Outcome } from "../schema/outcome.ts";
+import { explain } from "../schema/outcome.ts";
+import type { ReservationAnswer, ReservationKey } from "../schema/reservation.ts";
+import type { Effect, Report, Work } from "./effects.ts";
+import { claimAnswer, claimEnded, startClaim, stillOwned } from "./ownership.ts";
+import { makeToken, report, waitFor } from "./vserver-parts.ts";
+import { enterStop } from "./vserver-stop.ts";
+import {
+  bareAddresses,
+  type VirtualServerContext as Context,
+  disksOf,
+  type Phase,
+  type StartStep,
+  type VirtualServerState as State,
+  type VirtualServerStep as Step,
+} from "./vserver-types.ts";
+
+type Starting = Extract<Phase, { kind: "starting" }>;
+
+/** The order of a first start, and of a restart in place, which keeps the volume. */
+const order: readonly StartStep[] = [
+  "claim",
+  "attach",
+  "mount",
+  "state",
+  "export",
+  "address",
+  "open",
+  "verify",
+];
+const orderInPlace: readonly StartStep[] = ["hush", "export", "address", "open", "verify"];
+
+/** A refused gate is asked again after this time: the proof it needs comes with the next beat. */
+const openAgainMs = 10;
+
+/** Begins to serve under `key`; the addresses stay closed until `notBeforeMs`. */
+export function startServer(
+  state: State,
+  key: ReservationKey,
+  notBeforeMs: number,
+  context: Context,
+): Step {
+  if (state.phase.kind !== "off" && state.phase.kind !== "failed")
+    throw new Error(`startServer: ${state.config.name} is ${state.phase.kind}`);
+  return enter({ ...state, key, claims: {}, fault: undefined }, "claim", context, {
+    decidedMs: context.nowMs,
+    notBeforeMs,
+    inPlace: false,
+  });
+}
+
+/** The file service died under us: silence first, then export and address again. */
+export function restartService(state: State, context: Context): Step {
+  return enter({ ...state, failures: state.failures + 1 }, "hush", context, {
+    decidedMs: context.nowMs,
+    notBeforeMs: context.nowMs,
+    inPlace: true,
+  });
+}
+
+/** The kernel closed the gate by itself: prove again that the disks are ours, then open it again. */
+export function reopenGate(state: State, context: Context): Step {
+  return enter(state, "open", context, {
+    decidedMs: context.nowMs,
+    notBeforeMs: context.nowMs,
+    inPlace: true,
+  });
+}
+
+type Carried = Pick<Starting, "decidedMs" | "notBeforeMs" | "inPlace">;
+
+function enter(state: State, step: StartStep, context: Context, carried: Carried): Step {
+  const next: State = { ...state, round: state.round + 1 };
+  const [pending, effects, claims] = begin(next, step, carried, context);
+  const limit = context.timing.stepTimeoutMs;
+  const limitMs =
+    step === "hush"
+      ? limit.stop
+      : step === "open" || step === "verify"
+        ? limit.address
+        : limit[step];
+  // Waiting for the partner's silence is not the step's own time.
+  const waitMs = step === "open" ? Math.max(0, carried.notBeforeMs - context.nowMs) : 0;
+  const phase: Starting = {
+    kind: "starting",
+    step,
+    pending,
+    deadlineMs: context.nowMs + waitMs + limitMs,
+    decidedMs: carried.decidedMs,
+    notBeforeMs: carried.notBeforeMs,
+    inPlace: carried.inPlace,
+  };
+  return [{ ...next, claims, phase }, effects];
+}
+
+type Begun = readonly [readonly string[], readonly Effect[], State["claims"]];
+
+function begin(state: State, step: StartStep, carried: Carried, context: Context): Begun {
+  const { config } = state;
+  const disks = disksOf(config);
+  const work = (list: readonly Work[]): Begun => {
+    const [pending, effects] = waitFor(state, step, list, context);
+    return [pending, effects, state.claims];
+  };
+  const token = makeToken(state, step, "gate");
+  const addresses = bareAddresses(config);
+  switch (step) {
+    case "claim":
+      return beginClaims(state, context);
+    case "attach":
+      return work(disks.map((disk) => ({ op: "attach", disk })));
+    case "mount":
+      return work(disks.map((disk) => ({ op: "mount", disk })));
+    case "state":
+      return work([{ op: "loadState" }]);
+    case "export":
+      return work([{ op: "startService" }]);
+    case "address":
+      return work([{ op: "addAddresses" }]);
+    case "hush": {
+      const [pending, effects] = waitFor(state, step, [{ op: "killService" }], context);
+      const close: Effect = { kind: "gate", command: { kind: "gateClose", token, addresses } };
+      return [[token, ...pending], [close, ...effects], state.claims];
+    }
+    case "open": {
+      const { notBeforeMs } = carried;
+      const open: Effect = {
+        kind: "gate",
+        command: { kind: "gateOpen", token, addresses, notBeforeMs },
+      };
+      return [[token], [open], state.claims];
+    }
+    case "verify":
+      return beginVerify(state, context);
+    default:
+      throw new Error(`vserver: unknown step ${String(step)}`);
+  }
+}
+
+function beginClaims(state: State, context: Context): Begun {
+  const key = keyOf(state);
+  const claims: Record<string, State["claims"][string]> = {};
+  const effects: Effect[] = [];
+  const pending: string[] = [];
+  for (const serial of disksOf(state.config)) {
+    const [claim, command] = startClaim(key);
+    claims[serial] = claim;
+    const token = makeToken(state, "claim", serial);
+    pending.push(token);
+    if (command)
+      effects.push({
+        kind: "reserve",
+        token,
+        serial,
+        command,
+        deadlineMs: context.timing.reserveTimeoutMs,
+      });
+  }
+  return [pending, effects, claims];
+}
+
+function beginVerify(state: State, context: Context): Begun {
+  const effects: Effect[] = disksOf(state.config).map((serial) => ({
+    kind: "reserve",
+    token: makeToken(state, "verify", serial),
+    serial,
+    command: { op: "readReservation" },
+    deadlineMs: context.timing.reserveTimeoutMs,
+  }));
+  const pending = disksOf(state.config).map((serial) => makeToken(state, "verify", serial));
+  return [pending, effects, state.claims];
+}
+
+function keyOf(state: State): ReservationKey {
+  if (state.key === undefined) throw new Error(`vserver ${state.config.name}: no key`);
+  return state.key;
+}
+
+/** An answer of a disk to a command of this server; tokens of earlier steps are ignored. */
+export function serverReserved(
+  state: State,
+  token: string,
+  answer: ReservationAnswer,
+  context: Context,
+): Step {
+  const { phase } = state;
+  if (phase.kind !== "starting" || !phase.pending.includes(token)) return [state, []];
+  const serial = token.split(":").at(-1) ?? "";
+  if (phase.step === "verify") {
+    if (answer.status === "failed")
+      return failStep(state, `${serial}: ${answer.reason}`, false, context);
+    if (!stillOwned(keyOf(state), answer))
+      return failStep(state, `${serial} is held by another controller`, true, context);
+    return settle(state, phase, token, context);
+  }
+  const claim = state.claims[serial];
+  if (!claim) throw new Error(`vserver ${state.config.name}: ${serial} has no claim`);
+  const [next, command] = claimAnswer(claim, keyOf(state), answer);
+  const after: State = { ...state, claims: { ...state.claims, [serial]: next } };
+  if (!claimEnded(next)) {
+    if (!command) return [after, []];
+    const { reserveTimeoutMs } = context.timing;
+    return [after, [{ kind: "reserve", token, serial, command, deadlineMs: reserveTimeoutMs }]];
+  }
+  if (next.at === "owned") return settle(after, phase, token, context);
+  const why = next.at === "refused" || next.at === "failed" ? next.reason : next.at;
+  return failStep(after, `${serial}: ${why}`, next.at === "refused", context);
+}
+
+/** The outcome of a piece of work; of the gate too. */
+export function serverDone(
+  state: State,
+  token: string,
+  outcome: Outcome<string | undefined>,
+  context: Context,
+): Step {
+  const { phase } = state;
+  if (phase.kind !== "starting" || !phase.pending.includes(token)) return [state, []];
+  if (phase.step === "open") {
+    if (!outcome.ok) {
+      const againAtMs = context.nowMs + openAgainMs;
+      return [{ ...state, phase: { ...phase, pending: [], againAtMs } }, []];
+    }
+    return settle(
+      { ...state, phase: { ...phase, openedMs: context.nowMs } },
+      { ...phase, openedMs: context.nowMs },
+      token,
+      context,
+    );
+  }
+  if (!outcome.ok) {
+    const fenced = outcome.fault.code === "fenced";
+    return failStep(state, explain(outcome.fault), fenced, context);
+  }
+  return settle(state, phase, token, context);
+}
+
+/** One thing less to wait for; the next step when it was the last. */
+function settle(state: State, phase: Starting, token: string, context: Context): Step {
+  const pending = phase.pending.filter((each) => each !== token);
+  if (pending.length > 0) return [{ ...state, phase: { ...phase, pending } }, []];
+  if (phase.step === "verify") return verified(state, phase, context);
+  const steps = phase.inPlace ? orderInPlace : order;
+  const following = steps[steps.indexOf(phase.step) + 1];
+  if (!following) throw new Error(`vserver: nothing follows ${phase.step}`);
+  const [next, effects] = enter(state, following, context, phase);
+  const opened = phase.openedMs;
+  if (opened === undefined || next.phase.kind !== "starting") return [next, effects];
+  return [{ ...next, phase: { ...next.phase, openedMs: opened } }, effects];
+}
+
+/**
+ * The gate is open on its first lease and the disks say that they are ours. If that took longer than the lease, time went
+ * by unnoticed (a freeze, a debugger): what was proved is old, so the gate is closed and opened anew.
+ */
+function verified(state: State, phase: Starting, context: Context): Step {
+  const addresses = bareAddresses(state.config);
+  const elapsedMs = context.nowMs - (phase.openedMs ?? Number.NEGATIVE_INFINITY);
+  if (elapsedMs >= context.timing.firstLeaseMs) {
+    const token = makeToken(state, "reopen", "gate");
+    const close: Effect = { kind: "gate", command: { kind: "gateClose", token, addresses } };
+    const [next, effects] = enter(state, "open", context, phase);
+    return [next, [close, ...effects]];
+  }
+  const lastStartMs = context.nowMs - phase.decidedMs;
+  const next: State = {
+    ...state,
+    lastStartMs,
+    phase: { kind: "serving", sinceMs: context.nowMs },
+  };
+  const said: Report = {
+    severity: "info",
+    code: "vserver.serving",
+    message: `${state.config.name} is served here, ${Math.round(lastStartMs)} ms after the decision`,
+    detail: { virtualServer: state.config.name, startMs: lastStartMs },
+  };
+  return [
+    next,
+    [
+      { kind: "gate", command: { kind: "gateKeep", addresses } },
+      {
+        kind: "work",
+        token: makeToken(state, "announce", "announce"),
+        virtualServer: state.config.name,
+        work: { op: "announce" },
+        limitMs: context.timing.stepTimeoutMs.address,
+      },
+      { kind: "report", report: said },
+    ],
+  ];
+}
+
+/** A step failed: everything that was begun is undone, in the order of a stop, and the server waits as failed. */
+function failStep(state: State, fault: string, fenced: boolean, context: Context): Step {
+  if (state.phase.kind !== "starting") throw new Error("failStep: not starting");
+  const step = state.phase.step;
+  const sentence = `${step}: ${fault}`;
+  const said = report(
+    "error",
+    fenced ? "vserver.fenced" : "vserver.stepFailed",
+    `${state.config.name} cannot start here: ${sentence}`,
+    { virtualServer: state.config.name, step },
+  );
+  const failing: State = { ...state, failures: state.failures + 1, fault: sentence };
+  const [next, effects] = enterStop(failing, "close", context, {
+    reason: fenced ? "fenced" : "failed",
+    forced: fenced,
+    fault: sentence,
+  });
+  return [next, [said, ...effects]];
+}
+
+/** Time goes by: limits, and steps to be begun again. */
+export function startingTick(state: State, context: Context): Step {
+  const { phase } = state;
+  if (phase.kind !== "starting") return [state, []];
+  if (phase.againAtMs !== undefined && context.nowMs >= phase.againAtMs) {
+    if (context.nowMs < phase.deadlineMs) {
+      const [next, effects] = enter(state, phase.step, context, phase);
+      if (next.phase.kind !== "starting") throw new Error("startingTick: lost the phase");
+      return [{ ...next, phase: { ...next.phase, deadlineMs: phase.deadlineMs } }, effects];
+    }
+    return failStep(state, "the gate was not allowed to open in time", false, context);
+  }
+  if (context.nowMs >= phase.deadlineMs) {
+    return failStep(state, "took longer than its limit", false, context);
+  }
+  return [state, []];
+}

@@ -1,0 +1,43 @@
+/**
+ * Messages that ride on beats: how two living controllers agree on a planned move. They are delivered once and in order
+ * within a session, and forgotten when the partner is lost: the takeover then decides.
+ */
+import { z } from "zod";
+import { virtualServersMax } from "./beat.ts";
+
+const server = z
+  .number()
+  .int()
+  .min(0)
+  .max(virtualServersMax - 1);
+const why = z.string().max(160);
+
+export const messageSchema = z.discriminatedUnion("type", [
+  /** "Give me this virtual server" (planned takeover, giveback, or nobody has it). */
+  z.strictObject({ type: z.literal("request"), server, why }),
+  /** "Will you take it?" `urgent`: the source cannot serve it any more. */
+  z.strictObject({ type: z.literal("offer"), server, urgent: z.boolean(), why }),
+  z.strictObject({ type: z.literal("ready"), server }),
+  z.strictObject({ type: z.literal("refuse"), server, why }),
+  /** "It is yours": gates closed, service stopped, nothing mounted, disks released. */
+  z.strictObject({ type: z.literal("go"), server }),
+  z.strictObject({ type: z.literal("started"), server }),
+  /** "I could not start it, and I hold nothing of it": the source takes it back. */
+  z.strictObject({ type: z.literal("failed"), server, why }),
+]);
+export type Message = z.infer<typeof messageSchema>;
+
+/** UTF-8 JSON; always within the room that a beat has. */
+export function encodeMessage(message: Message): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(message));
+}
+
+/** Undefined when the bytes are not a message of this version: counted by the caller, never acted upon. */
+export function decodeMessage(body: Uint8Array): Message | undefined {
+  try {
+    const parsed = messageSchema.safeParse(JSON.parse(new TextDecoder().decode(body)));
+    return parsed.success ? parsed.data : undefined;
+  } catch {
+    return undefined;
+  }
+}
