@@ -1,0 +1,85 @@
+/**
+ * One device on offer by NBD. An export that is *off* is there, with its size, so that a client can be connected in
+ * advance, and refuses every operation: nothing can be read through it before the disk is owned, nothing written after.
+ */
+import type { ExportFacts } from "../../firmware-ts/wire/nbd/handshake.ts";
+import { maxPayloadBytes } from "../../firmware-ts/wire/nbd/protocol.ts";
+import type { BlockDevice } from "./device.ts";
+
+export interface NbdExportOptions {
+  readonly name: string;
+  readonly device: BlockDevice;
+  readonly description?: string;
+  readonly readOnly?: boolean;
+  /** Default true. */
+  readonly on?: boolean;
+}
+
+export interface NbdExportCounters {
+  readonly reads: number;
+  readonly writes: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  /** Operations that the device failed. */
+  readonly failed: number;
+  /** Operations refused because the export was off. */
+  readonly refused: number;
+}
+
+export class NbdExport {
+  readonly device: BlockDevice;
+  readonly facts: ExportFacts;
+  readonly counters = { reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, failed: 0, refused: 0 };
+  #on: boolean;
+  #inFlight = 0;
+  #whenIdle: (() => void)[] = [];
+
+  constructor(options: NbdExportOptions) {
+    const { device } = options;
+    this.device = device;
+    this.#on = options.on ?? true;
+    this.facts = {
+      name: options.name,
+      description: options.description ?? "",
+      sizeBytes: device.sizeBytes,
+      blockSizeBytes: device.blockSizeBytes,
+      preferredBlockSizeBytes: Math.max(4096, device.blockSizeBytes),
+      maxPayloadBytes,
+      readOnly: options.readOnly ?? false,
+      // Nothing is cached per connection: every connection reaches the same device.
+      multiConn: true,
+    };
+  }
+
+  get on(): boolean {
+    return this.#on;
+  }
+
+  turnOn(): void {
+    this.#on = true;
+  }
+
+  /** Refuses from this instant; resolves when no operation is left on the device. */
+  turnOff(): Promise<void> {
+    this.#on = false;
+    return this.idle();
+  }
+
+  /** Resolves when no operation is under way. */
+  idle(): Promise<void> {
+    if (this.#inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenIdle.push(resolve));
+  }
+
+  begin(): void {
+    this.#inFlight += 1;
+  }
+
+  end(): void {
+    this.#inFlight -= 1;
+    if (this.#inFlight > 0) return;
+    const waiting = this.#whenIdle;
+    this.#whenIdle = [];
+    for (const resolve of waiting) resolve();
+  }
+}
