@@ -9,7 +9,7 @@ import { parse, stringify, TomlError } from "smol-toml";
 import { z } from "zod";
 import { type Config, configSchema } from "./config.ts";
 import { describeExpectation, describeFound, nodeAt, suggestKey } from "./config-words.ts";
-import { type Fault, failed, good } from "./outcome.ts";
+import { type Fault, failed } from "./outcome.ts";
 import { type KeyLines, type KeyPath, keyLines } from "./toml-lines.ts";
 
 /** A configuration of 16 virtual servers is about 6 KiB. */
@@ -67,14 +67,19 @@ export function parseConfigText(text: string, file: string): ConfigOutcome {
   const strangers: KeyPath[] = [];
   const value = toCamelCase(document, [], strangers);
   const parsed = configSchema.safeParse(value, { reportInput: true });
-  if (parsed.success && strangers.length === 0) return good(parsed.data);
+  if (parsed.success && strangers.length === 0) return { ok: true, value: parsed.data };
   const complain = (path: KeyPath, message: string): ConfigProblem => ({
     file,
     line: lineOf(lines, path),
     path: writtenPath(path),
     message,
   });
-  const problems = strangers.map((path) => complain(path, unknownKeyMessage(path)));
+  const problems = strangers.map((path) => {
+    const parent = writtenPath(path.slice(0, -1));
+    const key = String(path.at(-1));
+    const problem = complain(path, unknownKeyMessage(path.slice(0, -1), key));
+    return { ...problem, path: parent === "" ? key : `${parent}.${key}` };
+  });
   for (const issue of parsed.error?.issues ?? [])
     for (const [path, message] of messagesOf(issue, value)) problems.push(complain(path, message));
   problems.sort((a, b) => a.line - b.line);
@@ -110,7 +115,7 @@ function syntaxProblem(error: unknown, file: string): ConfigProblem {
 function messagesOf(issue: z.core.$ZodIssue, document: unknown): [KeyPath, string][] {
   const path = issue.path.map((part) => (typeof part === "symbol" ? String(part) : part));
   if (issue.code === "unrecognized_keys")
-    return issue.keys.map((key) => [[...path, key], unknownKeyMessage([...path, key])]);
+    return issue.keys.map((key) => [[...path, key], unknownKeyMessage(path, snakeCase(key))]);
   const value = valueAt(document, path);
   const found = describeFound(value);
   if (issue.code === "custom" || issue.message.startsWith("expected")) {
@@ -121,9 +126,9 @@ function messagesOf(issue: z.core.$ZodIssue, document: unknown): [KeyPath, strin
   return [[path, `expected ${expected}; found ${found}`]];
 }
 
-function unknownKeyMessage(path: KeyPath): string {
-  const key = String(path.at(-1));
-  const hint = suggestKey(path.slice(0, -1), key);
+/** `key` as it is written in the file. */
+function unknownKeyMessage(table: KeyPath, key: string): string {
+  const hint = suggestKey(table, key);
   return `unknown key ${JSON.stringify(key.slice(0, 60))}${hint === undefined ? "" : `; ${hint}`}`;
 }
 
