@@ -1,0 +1,311 @@
+/**
+ * The address gate in the kernel: one nf_tables table on the data NIC, ingress and egress, whose sets decide. An
+ * address that is not in an `open` set gets no ARP or ND answer, receives no packet and sends none, not
+ * even a retransmission of a connection that a frozen controller still holds. See docs/design/0004-address-gate.md.
+ *
+ * Glossary. *lease*: the time after which the kernel itself stops matching an element. *floating set*: every
+ * address that the gate rules over; what is in no floating set passes.
+ *
+ * Obligations. SAFETY "address safety": leases are counted by the kernel; a renewal is one transaction of delete and
+ * add, and the kernel refuses the delete of an expired element, so a process that slept cannot reopen a gate. The
+ * table must not belong to our socket (NFT_TABLE_F_OWNER): it has to outlive us.
+ */
+
+import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { Gate } from "../port/gate.ts";
+import { type IpAddress, parseAddress } from "./ip-address.ts";
+import { attributeList, attributesOf, NetlinkSocket, netlinkProtocol } from "./netlink.ts";
+import * as nft from "./nftables.ts";
+import { errno, errorName, interfaceIndex } from "./syscalls.ts";
+
+/** Sets by address family. Ids name them inside the batch that makes them; key types are nft's datatypes. */
+const sets = {
+  4: {
+    floating: { name: "floating4", id: 1, keyBytes: 4, keyType: 7, expires: false },
+    open: { name: "open4", id: 2, keyBytes: 4, keyType: 7, expires: true },
+  },
+  6: {
+    floating: { name: "floating6", id: 3, keyBytes: 16, keyType: 8, expires: false },
+    open: { name: "open6", id: 4, keyBytes: 16, keyType: 8, expires: true },
+  },
+} as const;
+const families = [4, 6] as const;
+
+/** First on the way in, last on the way out. */
+const ingressPriority = -500;
+const egressPriority = 500;
+
+/** Longest lease and most addresses that make sense: a mistake must not open a gate for a day. */
+const leaseMsMax = 60_000;
+const addressesMax = 1024;
+
+const { network, transport } = nft.payloadBase;
+/** RFC 826: sender and target protocol address of an ARP packet for IPv4 over Ethernet. */
+const arpSender = { base: network, offset: 14, length: 4 };
+const arpTarget = { base: network, offset: 24, length: 4 };
+/** RFC 791 3.1, RFC 8200 3. */
+const ip4Source = { base: network, offset: 12, length: 4 };
+const ip4Destination = { base: network, offset: 16, length: 4 };
+const ip6Source = { base: network, offset: 8, length: 16 };
+const ip6Destination = { base: network, offset: 24, length: 16 };
+/** RFC 4861 4.3, 4.4: ICMPv6 type, and the target address of a solicitation or advertisement. */
+const icmpType = { base: transport, offset: 0, length: 1 };
+const neighborTarget = { base: transport, offset: 8, length: 16 };
+
+const etherType = (value: number) =>
+  nft.metaIs(nft.metaKey.protocol, Uint8Array.of(value >> 8, value & 0xff));
+const isArp = () => etherType(0x0806);
+const isIp4 = () => etherType(0x0800);
+const isIp6 = () => etherType(0x86dd);
+const isNeighbor = (type: number) => [
+  ...isIp6(),
+  ...nft.metaIs(nft.metaKey.layer4Protocol, Uint8Array.of(58)),
+  ...nft.fieldIs(icmpType, Uint8Array.of(type)),
+];
+const neighborSolicitation = 135;
+const neighborAdvertisement = 136;
+
+const accept = nft.verdictIs(nft.verdict.accept);
+const drop = nft.verdictIs(nft.verdict.drop);
+
+/** Matches a field that holds a floating address whose gate is closed. */
+function isClosed(field: nft.Field, family: 4 | 6): Buffer[] {
+  return [
+    ...nft.fieldIn(field, sets[family].floating),
+    ...nft.fieldIn(field, sets[family].open, false),
+  ];
+}
+
+/**
+ * Service packets are the many, so theirs is the short way: one lookup when open. The partner's gratuitous ARP,
+ * whose sender is floating itself, passes a closed gate: our own kernel may have to learn where the address went.
+ */
+const ingressRules = [
+  [...isIp4(), ...nft.fieldIn(ip4Destination, sets[4].open), accept],
+  [...isIp4(), ...nft.fieldIn(ip4Destination, sets[4].floating), drop],
+  [...isArp(), ...isClosed(arpTarget, 4), ...nft.fieldIn(arpSender, sets[4].floating, false), drop],
+  [...isNeighbor(neighborSolicitation), ...isClosed(neighborTarget, 6), drop],
+  [...isIp6(), ...nft.fieldIn(ip6Destination, sets[6].open), accept],
+  [...isIp6(), ...nft.fieldIn(ip6Destination, sets[6].floating), drop],
+];
+
+const unspecified = new Uint8Array(16);
+const egressRules = [
+  [...isIp4(), ...nft.fieldIn(ip4Source, sets[4].open), accept],
+  [...isIp4(), ...nft.fieldIn(ip4Source, sets[4].floating), drop],
+  [...isArp(), ...isClosed(arpSender, 4), drop],
+  [...isNeighbor(neighborAdvertisement), ...isClosed(neighborTarget, 6), drop],
+  // Duplicate address detection asks for the address without naming a source (RFC 4862 5.4.2).
+  [
+    ...isNeighbor(neighborSolicitation),
+    ...nft.fieldIs(ip6Source, unspecified),
+    ...isClosed(neighborTarget, 6),
+    drop,
+  ],
+  [...isIp6(), ...nft.fieldIn(ip6Source, sets[6].open), accept],
+  [...isIp6(), ...nft.fieldIn(ip6Source, sets[6].floating), drop],
+];
+
+type Keys = ReadonlyMap<4 | 6, readonly Uint8Array[]>;
+
+class NetfilterGate implements Gate {
+  readonly #socket: NetlinkSocket;
+  readonly #table: string;
+  /** The spelling under which the caller knows an address, by its bytes. */
+  #spelling = new Map<string, string>();
+
+  constructor(socket: NetlinkSocket, table: string) {
+    this.#socket = socket;
+    this.#table = table;
+  }
+
+  setUp(nic: string, floating: readonly string[]): Outcome {
+    const operation = "set up address gate";
+    const keys = parseAll(floating, operation);
+    if (!keys.ok) return keys;
+    const index = interfaceIndex(nic);
+    if (index < 0) return failed("gateFailed", operation, `no NIC ${nic}: ${errorName(index)}`);
+    this.#spelling = new Map(floating.map((text) => [keyOf(text), text]));
+    // Add, delete, add: whatever was there is replaced in the one transaction, and the gate is never absent.
+    return this.#commit(operation, [
+      nft.addTable(this.#table),
+      nft.deleteTable(this.#table),
+      nft.addTable(this.#table),
+      ...families.flatMap((family) => this.#setCommands(family, keys.value)),
+      ...this.#chainCommands("ingress", nic, ingressPriority, ingressRules),
+      ...this.#chainCommands("egress", nic, egressPriority, egressRules),
+    ]);
+  }
+
+  open(addresses: readonly string[], leaseMs: number): Outcome {
+    const operation = "open address gate";
+    const keys = this.#leased(addresses, leaseMs, operation);
+    return keys.ok ? this.#commit(operation, this.#add(keys.value, leaseMs)) : keys;
+  }
+
+  renew(addresses: readonly string[], leaseMs: number): Outcome {
+    const operation = "renew address gate";
+    const keys = this.#leased(addresses, leaseMs, operation);
+    if (!keys.ok) return keys;
+    const deletions = this.#deleteEach(keys.value);
+    const commands = [...deletions, ...this.#add(keys.value, leaseMs)];
+    return this.#commit(operation, commands, deletions.length);
+  }
+
+  close(addresses: readonly string[]): Outcome {
+    const operation = "close address gate";
+    const keys = parseAll(addresses, operation);
+    if (!keys.ok) return keys;
+    let commands = this.#deleteEach(keys.value);
+    // The kernel refuses a batch with an absent element as a whole and names all that are absent; the rest is
+    // tried again. An element may expire in between, hence a loop, which ends as every round leaves fewer.
+    while (commands.length > 0) {
+      const refusals = this.#refusals(operation, commands);
+      if (!refusals.ok) return refusals;
+      if (refusals.value.size === 0) return done;
+      const other = [...refusals.value].find(([, number]) => number !== errno.ENOENT);
+      if (other) return failed("gateFailed", operation, `kernel says ${errorName(-other[1])}`);
+      commands = commands.filter((_, index) => !refusals.value.has(index));
+    }
+    return done;
+  }
+
+  read(): Outcome<ReadonlyMap<string, number>> {
+    const leases = new Map<string, number>();
+    for (const family of families) {
+      const sequence = this.#socket.nextSequence();
+      const request = nft.getElements(this.#table, sets[family].open.name, sequence);
+      const answer = this.#socket.transact(request, sequence);
+      if (!answer.ok) return failed("gateFailed", "read address gate", "no answer", answer.fault);
+      for (const number of answer.value.refusals.values()) {
+        return failed("gateFailed", "read address gate", `kernel says ${errorName(-number)}`);
+      }
+      for (const { body } of answer.value.messages) this.#readElements(body, leases);
+    }
+    return good(leases);
+  }
+
+  tearDown(): Outcome {
+    // Added first so that an absent table is no error.
+    const commands = [nft.addTable(this.#table), nft.deleteTable(this.#table)];
+    return this.#commit("tear down address gate", commands);
+  }
+
+  #setCommands(family: 4 | 6, keys: Keys): nft.Command[] {
+    const { floating, open } = sets[family];
+    const members = keys.get(family) ?? [];
+    return [
+      nft.addSet(this.#table, floating),
+      nft.addSet(this.#table, open),
+      ...(members.length > 0 ? [nft.addElements(this.#table, floating.name, members)] : []),
+    ];
+  }
+
+  #chainCommands(
+    name: "ingress" | "egress",
+    device: string,
+    priority: number,
+    rules: readonly (readonly Buffer[])[],
+  ): nft.Command[] {
+    const hook = nft.netdevHook[name];
+    return [
+      nft.addNetdevChain(this.#table, { name, device, hook, priority }),
+      ...rules.map((rule) => nft.addRule(this.#table, name, rule)),
+    ];
+  }
+
+  /** Only addresses of `setUp` may be opened: for any other the gate would not exist. */
+  #leased(addresses: readonly string[], leaseMs: number, operation: string): Outcome<Keys> {
+    if (!Number.isInteger(leaseMs) || leaseMs < 1 || leaseMs > leaseMsMax) {
+      return failed("badInput", operation, `lease of ${leaseMs} ms, expected 1 to ${leaseMsMax}`);
+    }
+    const keys = parseAll(addresses, operation);
+    const stranger = keys.ok && addresses.find((text) => !this.#spelling.has(keyOf(text)));
+    if (!stranger) return keys;
+    return failed("badInput", operation, `${stranger} is not among the gate's addresses`);
+  }
+
+  #add(keys: Keys, leaseMs: number): nft.Command[] {
+    return [...keys].map(([family, list]) =>
+      nft.addElements(this.#table, sets[family].open.name, list, leaseMs),
+    );
+  }
+
+  /** One command for each address, so that a refusal tells which. */
+  #deleteEach(keys: Keys): nft.Command[] {
+    return [...keys].flatMap(([family, list]) =>
+      list.map((key) => nft.deleteElements(this.#table, sets[family].open.name, [key])),
+    );
+  }
+
+  /** The first `renewals` commands delete elements: what is absent there has expired. */
+  #commit(operation: string, commands: readonly nft.Command[], renewals = 0): Outcome {
+    if (commands.length === 0) return done;
+    const refusals = this.#refusals(operation, commands);
+    if (!refusals.ok) return refusals;
+    const first = refusals.value.entries().next().value;
+    if (!first) return done;
+    const [index, number] = first;
+    if (index < renewals && number === errno.ENOENT) {
+      return failed("gateExpired", operation, "the lease had run out before the renewal");
+    }
+    return failed("gateFailed", operation, `kernel says ${errorName(-number)} to step ${index}`);
+  }
+
+  /** Performs a batch; error numbers by the index of the refused command, none when it was committed. */
+  #refusals(
+    operation: string,
+    commands: readonly nft.Command[],
+  ): Outcome<ReadonlyMap<number, number>> {
+    const { bytes, sequences } = nft.batch(commands, () => this.#socket.nextSequence());
+    const answer = this.#socket.transact(bytes, sequences.at(-1) ?? 0);
+    if (!answer.ok) return failed("gateFailed", operation, "no answer", answer.fault);
+    const entries = [...answer.value.refusals].map(
+      ([sequence, number]) => [sequences.indexOf(sequence), number] as const,
+    );
+    return good(new Map(entries.sort(([a], [b]) => a - b)));
+  }
+
+  #readElements(body: Buffer, leases: Map<string, number>): void {
+    const list = attributesOf(body.subarray(nft.generationHeaderBytes)).get(
+      nft.elementListElements,
+    );
+    for (const [type, item] of attributeList(list ?? Buffer.alloc(0))) {
+      if (type !== nft.listElement) continue;
+      const fields = attributesOf(item);
+      const data = fields.get(nft.elementAttribute.key);
+      const key = data && attributesOf(data).get(nft.dataValue);
+      const left = fields.get(nft.elementAttribute.expiration);
+      const text = key && this.#spelling.get(key.toString("hex"));
+      if (text && left) leases.set(text, Number(left.readBigUInt64BE()));
+    }
+  }
+}
+
+function parseAll(addresses: readonly string[], operation: string): Outcome<Keys> {
+  if (addresses.length > addressesMax) {
+    return failed("badInput", operation, `${addresses.length} addresses, limit ${addressesMax}`);
+  }
+  const keys = new Map<4 | 6, Uint8Array[]>();
+  const seen = new Set<string>();
+  for (const text of addresses) {
+    const address = parseAddress(text);
+    if (!address) return failed("badInput", operation, `"${text}" is no IP address`);
+    if (seen.has(keyOf(text))) continue;
+    seen.add(keyOf(text));
+    keys.set(address.family, [...(keys.get(address.family) ?? []), address.bytes]);
+  }
+  return good(keys);
+}
+
+function keyOf(text: string): string {
+  const bytes: IpAddress["bytes"] = parseAddress(text)?.bytes ?? new Uint8Array(0);
+  return Buffer.from(bytes).toString("hex");
+}
+
+/** A gate in the caller's network namespace. `table` sets several apart in one namespace. Fault `gateFailed`. */
+export function createGate(table = "dyad-gate"): Outcome<Gate> {
+  const socket = NetlinkSocket.open(netlinkProtocol.netfilter);
+  if (!socket.ok) return failed("gateFailed", "create address gate", "no netlink", socket.fault);
+  return good(new NetfilterGate(socket.value, table));
+}

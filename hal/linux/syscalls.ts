@@ -1,0 +1,95 @@
+/**
+ * The system calls that the drivers need, through koffi: no process per call, and sockets, mounts and ioctls that
+ * Node does not offer.
+ *
+ * Convention: as in the kernel, a function returns its result, or the negative error number. Faults are made of
+ * those by the caller, who knows the operation. Constants cite the header they come from.
+ */
+import { endianness } from "node:os";
+import { getSystemErrorName } from "node:util";
+import koffi from "koffi";
+
+// Netlink, packet sockets and ioctls speak the machine's byte order; the codecs beside this file write little endian.
+if (endianness() !== "LE") throw new Error("hal/linux supports little-endian machines only");
+
+const libc = koffi.load("libc.so.6");
+const native = {
+  socket: libc.func("int socket(int domain, int type, int protocol)"),
+  bind: libc.func("int bind(int fd, const uint8_t *address, uint32_t length)"),
+  setsockopt: libc.func(
+    "int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)",
+  ),
+  sendto: libc.func(
+    "intptr_t sendto(int fd, const uint8_t *data, size_t length, int flags, const uint8_t *address, uint32_t addressLength)",
+  ),
+  recv: libc.func("intptr_t recv(int fd, _Out_ uint8_t *data, size_t length, int flags)"),
+  close: libc.func("int close(int fd)"),
+  if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
+};
+
+/** <bits/socket.h> */
+export const AF_NETLINK = 16;
+export const SOCK_RAW = 3;
+export const SOCK_CLOEXEC = 0o2000000;
+export const MSG_DONTWAIT = 0x40;
+
+/** <asm-generic/errno-base.h> and errno.h: what the drivers tell apart. */
+export const errno = {
+  ENOENT: 2,
+  EAGAIN: 11,
+  EEXIST: 17,
+  ENODEV: 19,
+} as const;
+
+function checked(result: number | bigint): number {
+  return Number(result) < 0 ? -koffi.errno() : Number(result);
+}
+
+/** A descriptor, closed on exec. */
+export function openSocket(domain: number, type: number, protocol: number): number {
+  return checked(native.socket(domain, type | SOCK_CLOEXEC, protocol));
+}
+
+/** `address` is the sockaddr as bytes. */
+export function bindSocket(descriptor: number, address: Uint8Array): number {
+  return checked(native.bind(descriptor, address, address.length));
+}
+
+/** Sets an option that is an int. */
+export function setSocketOption(
+  descriptor: number,
+  level: number,
+  name: number,
+  value: number,
+): number {
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32LE(value);
+  return checked(native.setsockopt(descriptor, level, name, bytes, bytes.length));
+}
+
+/** Never blocks: a full queue is -EAGAIN. */
+export function sendTo(descriptor: number, data: Uint8Array, address: Uint8Array): number {
+  return checked(
+    native.sendto(descriptor, data, data.length, MSG_DONTWAIT, address, address.length),
+  );
+}
+
+/** Never blocks: an empty queue is -EAGAIN. */
+export function receive(descriptor: number, buffer: Uint8Array): number {
+  return checked(native.recv(descriptor, buffer, buffer.length, MSG_DONTWAIT));
+}
+
+export function closeDescriptor(descriptor: number): number {
+  return checked(native.close(descriptor));
+}
+
+/** The index of a network interface in the caller's network namespace. */
+export function interfaceIndex(name: string): number {
+  const index = native.if_nametoindex(name) as number;
+  return index === 0 ? -koffi.errno() : index;
+}
+
+/** `ENOENT` for -2 and so on: the part of a fault that a search engine knows. */
+export function errorName(result: number): string {
+  return getSystemErrorName(result);
+}

@@ -1,0 +1,289 @@
+/**
+ * The gate against a real kernel: namespace `server` holds the floating addresses, `client` watches the wire. What the
+ * client's end of the wire hears is the only witness.
+ */
+import { once } from "node:events";
+import { setImmediate as turn } from "node:timers/promises";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { createGate } from "../../hal/linux/gate.ts";
+import { PacketSocket } from "../../hal/linux/packet-socket.ts";
+import type { Gate } from "../../hal/port/gate.ts";
+import * as frames from "./support/frames.ts";
+import {
+  endProcess,
+  joinedNamespaces,
+  type Namespace,
+  rootMissing,
+  until,
+} from "./support/namespaces.ts";
+
+const floating4 = "10.9.0.50";
+const other4 = "10.9.0.51";
+const floating6 = "fd09::50";
+const all = [floating4, other4, floating6];
+
+/** Probes the floating addresses every millisecond and notes who spoke for them, and when last. */
+class Witness {
+  readonly #wire: PacketSocket;
+  readonly #probes: readonly Uint8Array[];
+  readonly heard = new Map<frames.Speech, { count: number; lastMs: number }>();
+
+  constructor(wire: PacketSocket, probes: readonly Uint8Array[]) {
+    this.#wire = wire;
+    this.#probes = probes;
+  }
+
+  get total(): number {
+    return [...this.heard.values()].reduce((sum, { count }) => sum + count, 0);
+  }
+
+  get lastMs(): number {
+    return Math.max(0, ...[...this.heard.values()].map(({ lastMs }) => lastMs));
+  }
+
+  listen(): void {
+    for (let frame = this.#wire.receive(); frame; frame = this.#wire.receive()) {
+      const speech =
+        frames.speaksFor(frame, floating4) ??
+        frames.speaksFor(frame, other4) ??
+        frames.speaksFor(frame, floating6);
+      if (!speech) continue;
+      const count = (this.heard.get(speech)?.count ?? 0) + 1;
+      this.heard.set(speech, { count, lastMs: performance.now() });
+    }
+  }
+
+  async watch(ms: number, untilHeard: () => boolean = () => false): Promise<void> {
+    const end = performance.now() + ms;
+    let next = 0;
+    while (performance.now() < end && !untilHeard()) {
+      if (performance.now() >= next) {
+        next = performance.now() + 1;
+        for (const probe of this.#probes) this.#wire.send(probe);
+      }
+      this.listen();
+      await turn();
+    }
+  }
+}
+
+describe.skipIf(rootMissing)("address gate", () => {
+  let server: Namespace;
+  let client: Namespace;
+  let gate: Gate;
+  let wire: PacketSocket;
+  let probes: Uint8Array[];
+
+  beforeAll(() => {
+    [server, client] = joinedNamespaces(["gate-s", "gate-c"]);
+    for (const address of ["10.9.0.1/24", `${floating4}/24`, `${other4}/24`]) {
+      server.ip("addr", "add", address, "dev", "wire0");
+    }
+    server.ip("addr", "add", `${floating6}/64`, "dev", "wire0", "nodad");
+    client.ip("addr", "add", "10.9.0.2/24", "dev", "wire0");
+    client.ip("addr", "add", "fd09::2/64", "dev", "wire0", "nodad");
+    const mac = (end: Namespace) => frames.macOf(end.exec("cat", "/sys/class/net/wire0/address"));
+    const toMac = mac(server);
+    const from4 = { mac: mac(client), address: "10.9.0.2" };
+    const from6 = { mac: mac(client), address: "fd09::2" };
+    probes = [
+      frames.arpRequest(from4, floating4),
+      frames.echo4(from4, toMac, floating4),
+      frames.solicitation(from6, floating6),
+      frames.echo6(from6, toMac, floating6),
+    ];
+    const opened = client.inside(() => PacketSocket.open("wire0", { listen: true }));
+    if (!opened.ok) throw new Error(opened.fault.message);
+    wire = opened.value;
+    // The kernel limits its echo answers; a probe a millisecond is above that limit.
+    server.exec("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0");
+    server.exec("sysctl", "-qw", "net.ipv4.icmp_msgs_per_sec=100000");
+  });
+
+  beforeEach(() => {
+    const created = server.inside(() => createGate());
+    if (!created.ok) throw new Error(created.fault.message);
+    gate = created.value;
+    expect(server.inside(() => gate.setUp("wire0", all))).toEqual({ ok: true, value: undefined });
+    new Witness(wire, []).listen();
+  });
+
+  afterAll(async () => {
+    wire?.close();
+    await server?.remove();
+    await client?.remove();
+  });
+
+  test("closed: no ARP, no ND, no packet in either family", async () => {
+    const witness = new Witness(wire, probes);
+    await witness.watch(100);
+    expect(Object.fromEntries(witness.heard)).toEqual({});
+  });
+
+  test("open: everything is answered; closed again: nothing from the next moment on", async () => {
+    expect(gate.open([floating4, floating6], 5000).ok).toBe(true);
+    const witness = new Witness(wire, probes);
+    await witness.watch(1000, () => witness.heard.size === 4);
+    expect([...witness.heard.keys()].sort()).toEqual(["arp", "ip4", "ip6", "nd"]);
+    expect(gate.close([floating4, floating6]).ok).toBe(true);
+    new Witness(wire, []).listen();
+    const after = new Witness(wire, probes);
+    await after.watch(100);
+    expect(Object.fromEntries(after.heard)).toEqual({});
+  });
+
+  test("one address open does not open its neighbour", async () => {
+    expect(gate.open([other4], 5000).ok).toBe(true);
+    const witness = new Witness(wire, probes);
+    await witness.watch(50);
+    expect(witness.total).toBe(0);
+    gate.close([other4]);
+  });
+
+  test.each([120, 150, 300])("a lease of %i ms ends by itself and on time", async (leaseMs) => {
+    expect(gate.open([floating4], leaseMs).ok).toBe(true);
+    const opened = new Witness(wire, probes);
+    await opened.watch(40);
+    expect(gate.renew([floating4], leaseMs).ok).toBe(true);
+    const renewedMs = performance.now();
+    const witness = new Witness(wire, probes);
+    await witness.watch(leaseMs + 60);
+    const lastMs = witness.lastMs - renewedMs;
+    console.log(`lease ${leaseMs} ms: last answer ${lastMs.toFixed(1)} ms after the renewal`);
+    expect(lastMs).toBeLessThan(leaseMs + 2);
+    // An early end would be an outage of our own making; a busy machine may lose a few probes at the end.
+    expect(lastMs).toBeGreaterThan(leaseMs - 40);
+  });
+
+  test("an expired lease cannot be renewed, even before the kernel has swept it up", async () => {
+    expect(gate.open([floating4, floating6], 24).ok).toBe(true);
+    await until("lease over", () => {
+      const leases = gate.read();
+      return leases.ok && leases.value.size === 0;
+    });
+    const renewed = gate.renew([floating4], 1000);
+    expect(!renewed.ok && renewed.fault.code).toBe("gateExpired");
+    const mixed = gate.open([floating4], 5000).ok && gate.renew([floating4, floating6], 5000);
+    expect(mixed && !mixed.ok && mixed.fault.code).toBe("gateExpired");
+    const leases = gate.read();
+    expect(leases.ok && [...leases.value.keys()]).toEqual([floating4]);
+  });
+
+  test("a refused renewal changes nothing: the other lease runs on unchanged", () => {
+    expect(gate.open([floating4], 400).ok).toBe(true);
+    expect(gate.renew([floating4, other4], 60_000).ok).toBe(false);
+    const leases = gate.read();
+    expect(leases.ok && leases.value.get(floating4)).toBeLessThanOrEqual(400);
+  });
+
+  test("a frozen holder falls silent within the lease, and thawed it stays silent", async () => {
+    const leaseMs = 120;
+    const script = new URL("./support/gate-holder.ts", import.meta.url).pathname;
+    const holder = server.spawn(process.execPath, script, "wire0", String(leaseMs), ...all);
+    let said = "";
+    holder.stdout?.on("data", (text) => {
+      said += text;
+    });
+    await until("holder opens", () => said.includes("open"));
+    const before = new Witness(wire, probes);
+    await before.watch(300);
+    expect(before.lastMs).toBeGreaterThan(performance.now() - 40);
+    holder.kill("SIGSTOP");
+    const frozenMs = performance.now();
+    const frozen = new Witness(wire, probes);
+    await frozen.watch(leaseMs + 100);
+    expect(frozen.lastMs - frozenMs).toBeLessThan(leaseMs + 2);
+    new Witness(wire, []).listen();
+    holder.kill("SIGCONT");
+    const thawed = new Witness(wire, probes);
+    await thawed.watch(1000, () => said.includes("gateExpired"));
+    await thawed.watch(50);
+    expect(said).toContain("gateExpired");
+    expect(thawed.total).toBe(0);
+    await endProcess(holder);
+  });
+
+  test("a connection of a closed address sends nothing, not even a retransmission", async () => {
+    const script = new URL("./support/chatter.ts", import.meta.url).pathname;
+    const chatter = server.spawn(process.execPath, script, floating4, "4000");
+    await once(chatter.stdout ?? chatter, "data");
+    expect(gate.open([floating4], 20_000).ok).toBe(true);
+    const reader = client.spawn("socat", "-u", `TCP:${floating4}:4000`, "OPEN:/dev/null");
+    const before = new Witness(wire, []);
+    await before.watch(5000, () => before.total > 100);
+    expect(before.total).toBeGreaterThan(100);
+    gate.close([floating4]);
+    new Witness(wire, []).listen();
+    const after = new Witness(wire, []);
+    const tries = () =>
+      Number(/ segs_out:(\d+)/.exec(server.exec("ss", "-tinH", "sport = :4000"))?.[1]);
+    const triesBefore = tries();
+    await after.watch(800);
+    expect(Object.fromEntries(after.heard)).toEqual({});
+    // It did try: the gate, not an idle connection, kept it silent.
+    expect(tries()).toBeGreaterThan(triesBefore);
+    await endProcess(reader);
+    await endProcess(chatter);
+  });
+
+  test("open on open is a fault; closing twice is none", () => {
+    expect(gate.open([floating4], 5000).ok).toBe(true);
+    const again = gate.open([floating4, other4], 5000);
+    expect(!again.ok && again.fault.code).toBe("gateFailed");
+    const leases = gate.read();
+    expect(leases.ok && [...leases.value.keys()]).toEqual([floating4]);
+    expect(gate.close(all).ok).toBe(true);
+    expect(gate.close(all).ok).toBe(true);
+    const none = gate.read();
+    expect(none.ok && none.value.size).toBe(0);
+  });
+
+  test("set up again removes what an earlier run left open", async () => {
+    expect(gate.open([floating4], 20_000).ok).toBe(true);
+    expect(server.inside(() => gate.setUp("wire0", all)).ok).toBe(true);
+    const witness = new Witness(wire, probes);
+    await witness.watch(30);
+    expect(witness.total).toBe(0);
+  });
+
+  test.each([
+    ["an address that the gate does not rule", () => gate.open(["10.9.0.99"], 100)],
+    ["no address at all", () => gate.open(["x"], 100)],
+    ["a lease of nothing", () => gate.open([floating4], 0)],
+    ["a lease of half a millisecond", () => gate.renew([floating4], 0.5)],
+    ["a lease of hours", () => gate.open([floating4], 60_001)],
+  ])("%s is refused", (_, action) => {
+    const outcome = action();
+    expect(!outcome.ok && outcome.fault.code).toBe("badInput");
+  });
+
+  test("a missing NIC is a fault that names it", () => {
+    const outcome = server.inside(() => gate.setUp("nosuchnic", all));
+    expect(!outcome.ok && outcome.fault.message).toContain("nosuchnic");
+  });
+
+  test("torn down: ungated, twice is fine, and renewing then is a fault", async () => {
+    expect(gate.open([floating4], 5000).ok).toBe(true);
+    expect(gate.tearDown().ok).toBe(true);
+    expect(gate.tearDown().ok).toBe(true);
+    expect(gate.renew([floating4], 100).ok).toBe(false);
+    expect(gate.read().ok).toBe(false);
+    expect(server.exec("nft", "list", "ruleset")).toBe("");
+    const witness = new Witness(wire, probes);
+    await witness.watch(1000, () => witness.total > 3);
+    expect(witness.total).toBeGreaterThan(3);
+  });
+
+  test("a renewal costs well under a millisecond", () => {
+    expect(gate.open(all, 5000).ok).toBe(true);
+    const spent: number[] = [];
+    for (let i = 0; i < 500; i++) {
+      const start = performance.now();
+      expect(gate.renew(all, 5000).ok).toBe(true);
+      spent.push(performance.now() - start);
+    }
+    spent.sort((a, b) => a - b);
+    console.log(`renewal of 3 addresses: median ${((spent[250] ?? 0) * 1000).toFixed(0)} us`);
+    expect(spent[250]).toBeLessThan(1);
+  });
+});
