@@ -30,7 +30,7 @@ module.exports = {
       "^firmware-ts/(wire|schema)/",
     ]),
     only("daemon", "^firmware-ts/daemon/(?!wiring)", [
-      "^firmware-ts/(daemon|core|schema|telemetry)/",
+      "^firmware-ts/(daemon|core|wire|schema|telemetry)/",
       "^hal/port/",
     ]),
     only("telemetry", "^firmware-ts/telemetry/", ["^firmware-ts/(telemetry|schema|wire)/"]),

@@ -7,7 +7,8 @@ import type { Timing } from "./timing.ts";
 
 /**
  * US 7,124,171 claim 1: the file system sharing routine is (a) attach, (b) mount, (c) export under the floating address.
- * Claim and state come from having to fence and to remember; `hush` silences the address for a restart in place.
+ * Claim and state come from having to fence and to remember; `hush` silences the address for a restart in place. The
+ * address is put on the NIC before the export, so that the export can be proved at it, behind its closed gate.
  */
 export const startSteps = [
   "claim",
@@ -15,8 +16,8 @@ export const startSteps = [
   "mount",
   "state",
   "hush",
-  "export",
   "address",
+  "export",
   "open",
   "verify",
 ] as const;

@@ -4,7 +4,7 @@
  *
  *                    ┌───────────── service died: hush ─────────────┐
  *                    ▼                                              │
- *     off ─▶ starting: claim → attach → mount → state → export → address → open → verify ─▶ serving
+ *     off ─▶ starting: claim → attach → mount → state → address → export → open → verify ─▶ serving
  *      ▲             │ a step fails                                 │ planned, or fenced    │
  *      │             ▼                                              ▼                       │
  *      └── stopping: close → unaddress → unexport → unmount → detach → release ◀────────────┘
@@ -39,12 +39,12 @@ const order: readonly StartStep[] = [
   "attach",
   "mount",
   "state",
-  "export",
   "address",
+  "export",
   "open",
   "verify",
 ];
-const orderInPlace: readonly StartStep[] = ["hush", "export", "address", "open", "verify"];
+const orderInPlace: readonly StartStep[] = ["hush", "address", "export", "open", "verify"];
 
 /** A refused gate is asked again after this time: the proof it needs comes with the next beat. */
 const openAgainMs = 10;

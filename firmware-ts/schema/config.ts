@@ -33,7 +33,8 @@ const volume = z.strictObject({
 const virtualServer = z.strictObject({
   name: virtualServerNameSchema,
   home: controllerIdSchema,
-  addresses: z.array(floatingAddress).min(1).max(8),
+  /** One for now: the file service binds one address. */
+  addresses: z.array(floatingAddress).length(1, "expected exactly one floating address"),
   volumes: z.array(volume).min(1).max(8),
 });
 

@@ -108,12 +108,14 @@ export const eventSchema = z.object({
 });
 export type OperatorEvent = z.infer<typeof eventSchema>;
 
-/** `POST /v1/takeover`, `/v1/giveback`, `/v1/vserver/{name}/transfer`. */
+/** `POST /v1/takeover`, `/v1/giveback`, `/v1/vservers/{name}/transfer`. */
 export const commandRequestSchema = z.strictObject({
   dryRun: z.boolean().default(false),
   /** Overrides soft vetoes; recorded with the reason. */
   force: z.boolean().default(false),
   reason: z.string().max(200).default(""),
+  /** Who asks, as the client says it: for the record of forced commands. The socket itself admits only root. */
+  by: z.string().max(64).optional(),
 });
 export type CommandRequest = z.infer<typeof commandRequestSchema>;
 

@@ -1,0 +1,212 @@
+/** The model of state that everyone is shown (schema/status), made from the decisions' state alone; pure. */
+import { linkNames, partnerOf } from "../schema/ids.ts";
+import type { Status } from "../schema/status.ts";
+import { type ControllerState, claimsServer, partnerOwns } from "./controller-state.ts";
+import { parseKey } from "./keys.ts";
+import { planMoves, vetoes } from "./vetoes.ts";
+import type { VirtualServerState } from "./vserver-types.ts";
+
+/** What the loop counts and the decisions do not need. */
+export interface Counted {
+  readonly uptimeMs: number;
+  readonly links: Readonly<
+    Record<string, { readonly malformed: number; readonly silentMs: number | undefined }>
+  >;
+  readonly refusedFrames: Readonly<Record<string, number>>;
+}
+
+export function statusOf(state: ControllerState, counted: Counted): Status {
+  const health = healthOf(state);
+  return {
+    version: 1,
+    controller: state.me,
+    mode: state.mode,
+    epoch: state.epoch,
+    health,
+    ...sentences(state, health),
+    uptimeMs: Math.round(counted.uptimeMs),
+    partner: state.partner
+      ? {
+          heard: true,
+          mode: state.partner.mode,
+          epoch: state.partner.epoch,
+          dataLinkDown: state.partner.dataLinkDown,
+        }
+      : { heard: false },
+    dataLinkUp: state.dataLinkUp,
+    links: linkNames.map((name) => {
+      const view = counted.links[name];
+      return {
+        name,
+        colour: state.colours[name],
+        ...(view?.silentMs === undefined ? {} : { silentMs: view.silentMs }),
+        malformed: view?.malformed ?? 0,
+      };
+    }),
+    disks: [...coordinators(state), ...dataDisks(state)],
+    virtualServers: state.servers.map((server) => serverStatus(state, server)),
+    takeover: possible(state, "takeover"),
+    giveback: possible(state, "giveback"),
+    refusedFrames: { ...counted.refusedFrames },
+  };
+}
+
+function possible(state: ControllerState, kind: "takeover" | "giveback"): Status["takeover"] {
+  const request = { dryRun: true, force: false, reason: "" };
+  const reasons = vetoes(state, planMoves(state, { id: 0, kind, request, by: "status" }));
+  return { possible: !reasons.some((veto) => veto.severity === "hard"), vetoes: reasons };
+}
+
+function healthOf(state: ControllerState): Status["health"] {
+  if (state.mode === "alone") return "takenOver";
+  if (state.mode !== "paired" && state.mode !== "racing") return "notServing";
+  const whole =
+    state.mode === "paired" &&
+    state.dataLinkUp &&
+    state.pathsDown.length === 0 &&
+    Object.values(state.colours).every((colour) => colour !== "red") &&
+    state.servers.every((server) => {
+      const ours = server.phase.kind === "serving";
+      return (ours || partnerOwns(state, server.index)) && server.phase.kind !== "failed";
+    });
+  return whole ? "ok" : "degraded";
+}
+
+/** The two sentences of an operator's first look: how things stand, and what to do. */
+function sentences(
+  state: ControllerState,
+  health: Status["health"],
+): { statusText: string; actionText: string } {
+  const partner = partnerOf(state.me);
+  switch (state.mode) {
+    case "starting":
+      return {
+        statusText: "Registering on the coordinator disks; nothing is served here.",
+        actionText: "None, if it lasts seconds. Else check the path to the shelf.",
+      };
+    case "joining":
+      return joiningText(state, partner);
+    case "racing":
+      return {
+        statusText: `Controller ${partner} is lost; arbitrating on the coordinator disks.`,
+        actionText: "None.",
+      };
+    case "alone":
+      return {
+        statusText: `Controller ${partner} is lost; this controller serves alone.`,
+        actionText: `Repair controller ${partner}; it rejoins by itself. Then give back.`,
+      };
+    case "out":
+      return {
+        statusText: `Not serving: ${state.outReason}. Cleaning up.`,
+        actionText: "None, if it lasts seconds.",
+      };
+    case "leaving":
+      return { statusText: "Leaving, as asked.", actionText: "None." };
+    case "paired":
+      return pairedText(state, health, partner);
+    default:
+      throw new Error(`sentences: unknown mode ${String(state.mode)}`);
+  }
+}
+
+function joiningText(state: ControllerState, partner: string): ReturnType<typeof sentences> {
+  if (state.partner && state.partner.configuration !== state.configuration)
+    return {
+      statusText: `Not serving: the configuration of controller ${partner} differs.`,
+      actionText: "Make both configurations agree, and restart.",
+    };
+  if (state.partner)
+    return { statusText: `Controller ${partner} is heard; pairing.`, actionText: "None." };
+  if (state.config.links.disk && !state.diskReadable)
+    return {
+      statusText: `Not serving: controller ${partner} is not heard, and the disks cannot tell whether it lives.`,
+      actionText: "Repair the links or the path to the coordinator disks.",
+    };
+  return {
+    statusText: `Listening for controller ${partner} before arbitrating alone.`,
+    actionText: "None.",
+  };
+}
+
+function pairedText(
+  state: ControllerState,
+  health: Status["health"],
+  partner: string,
+): ReturnType<typeof sentences> {
+  if (health === "ok") {
+    const away = state.servers.some(
+      (server) => (server.phase.kind === "serving") !== (server.config.home === state.me),
+    );
+    return away
+      ? {
+          statusText: `Both controllers work; not every virtual server is at home.`,
+          actionText: "Give back when it suits: dyad giveback.",
+        }
+      : { statusText: "Both controllers work, everything is at home.", actionText: "None." };
+  }
+  const causes: string[] = [];
+  for (const name of linkNames)
+    if (state.colours[name] === "red") causes.push(`the ${name} link is red`);
+  if (!state.dataLinkUp) causes.push("the data link has no carrier");
+  if (state.pathsDown.length > 0) causes.push(`no path to ${state.pathsDown.join(", ")}`);
+  for (const server of state.servers) {
+    const { phase, config } = server;
+    if (phase.kind === "failed") causes.push(`${config.name} failed (${phase.fault})`);
+    else if (phase.kind !== "serving" && !partnerOwns(state, server.index))
+      causes.push(`${config.name} is ${phase.kind === "off" ? "not served" : phase.kind}`);
+  }
+  return {
+    statusText: `Paired with controller ${partner}, but ${causes.join("; ") || "not whole"}.`,
+    actionText: "Repair what is named; see dyad events.",
+  };
+}
+
+function serverStatus(
+  state: ControllerState,
+  server: VirtualServerState,
+): Status["virtualServers"][number] {
+  const { phase, config } = server;
+  const theirs = partnerOwns(state, server.index);
+  const owner = claimsServer(state, server) ? state.me : theirs ? partnerOf(state.me) : "none";
+  const shown = phase.kind === "off" ? (theirs ? "elsewhere" : "nowhere") : phase.kind;
+  const fault = phase.kind === "failed" ? phase.fault : server.fault;
+  return {
+    name: config.name,
+    home: config.home,
+    owner,
+    state: shown,
+    ...("step" in phase ? { step: phase.step } : {}),
+    addresses: [...config.addresses],
+    exports: config.volumes.map((volume) => volume.export),
+    ...(server.lastStartMs === undefined ? {} : { lastStartMs: Math.round(server.lastStartMs) }),
+    ...(fault === undefined || phase.kind === "serving" ? {} : { fault }),
+  };
+}
+
+function coordinators(state: ControllerState): Status["disks"] {
+  return Object.entries(state.registrations).map(([serial, registration]) => ({
+    serial,
+    role: "coordinator",
+    owner: registration.at === "registered" ? state.me : "unknown",
+    path: registration.at === "registered" ? "up" : "unknown",
+  }));
+}
+
+function dataDisks(state: ControllerState): Status["disks"] {
+  return state.servers.flatMap((server) =>
+    server.config.volumes.map(({ disk }): Status["disks"][number] => {
+      const owned = server.claims[disk]?.at === "owned";
+      const epoch = owned && server.key !== undefined ? parseKey(server.key)?.epoch : undefined;
+      const theirs = partnerOwns(state, server.index) ? partnerOf(state.me) : "unknown";
+      return {
+        serial: disk,
+        role: "data",
+        virtualServer: server.config.name,
+        owner: owned ? state.me : theirs,
+        ...(epoch === undefined ? {} : { epoch }),
+        path: state.pathsDown.includes(disk) ? "down" : "up",
+      };
+    }),
+  );
+}

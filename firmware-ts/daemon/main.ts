@@ -1,0 +1,144 @@
+/**
+ * One controller's daemon. Order of a start: configuration → timing proved → the beat process (gates closed) → what an earlier life
+ * left behind cleaned up → decisions → outside (API, MQTT). Nothing is served before the decisions say so.
+ */
+import { performance } from "node:perf_hooks";
+import { parseArgs } from "node:util";
+import { newController } from "../core/controller.ts";
+import { deriveTiming, type Timing, timingFaults } from "../core/timing.ts";
+import type { Config } from "../schema/config.ts";
+import { formatProblem } from "../schema/config-text.ts";
+import { explain } from "../schema/outcome.ts";
+import { sharedConfigurationCrc } from "../wire/configuration.ts";
+import type { BeatCounters, FromBeat } from "./beat-channel.ts";
+import { loadConfig } from "./config.ts";
+import { createEventRing } from "./events.ts";
+import { openJournal } from "./journal.ts";
+import { createLoop, type Happening, type Loop } from "./loop.ts";
+import { openOutside } from "./outside.ts";
+import { createPerformer } from "./performer.ts";
+import { openRecordStore } from "./record.ts";
+import { openMachine, startBeatProcess } from "./wiring.ts";
+
+/** Exit codes of sysexits(3): what a supervisor may want to know. */
+const exitConfig = 78;
+const exitSoftware = 70;
+
+function log(message: string): void {
+  process.stderr.write(`${new Date().toISOString()} ${message}\n`);
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { config: { type: "string", default: "/etc/dyad/dyad.toml" } },
+  });
+  const loaded = await loadConfig(values.config);
+  if (!loaded.ok) {
+    for (const problem of loaded.problems) log(formatProblem(problem));
+    process.exit(exitConfig);
+  }
+  const { config } = loaded;
+  const timing = deriveTiming(config.timing);
+  const faults = timingFaults(timing);
+  if (faults.length > 0) {
+    for (const fault of faults) log(`timing: ${fault}`);
+    process.exit(exitConfig);
+  }
+  log(`timing: ${JSON.stringify(timing)}`);
+  await run(values.config, config, timing);
+}
+
+async function run(configPath: string, config: Config, timing: Timing): Promise<void> {
+  const startedMs = performance.now();
+  const store = openRecordStore(config.controller.stateDir);
+  const configuration = sharedConfigurationCrc(config);
+  const events = createEventRing(config.controller.id);
+  let counters: BeatCounters = { links: {}, refused: {}, renewals: 0, tickLateMsMax: 0 };
+  let loop: Loop | undefined;
+  const early: Happening[] = [];
+  const happen = (happening: Happening) => {
+    if (loop) loop.happen(happening);
+    else early.push(happening);
+  };
+
+  let leaving = false;
+  const fromBeat = (message: FromBeat) => {
+    if (message.kind === "observation") happen({ kind: "seen", observation: message.observation });
+    else if (message.kind === "reserved")
+      happen({ kind: "reserved", token: message.token, answer: message.answer });
+    else if (message.kind === "counters") counters = message.counters;
+    else if (message.kind === "log") log(`beat: ${message.message}`);
+  };
+  const beat = await startBeatProcess(configPath, fromBeat, (why) => {
+    if (leaving) return;
+    // Without it no gate is renewed and no beat is sent: the partner takes over, and we start anew.
+    log(`the beat process ended (${why}); this controller stops`);
+    process.exit(exitSoftware);
+  });
+
+  const machine = await openMachine(config, {
+    diskPath: (serial, up, reason) => happen({ kind: "diskPath", serial, up, reason }),
+    diskFenced: (serial, reason) => happen({ kind: "diskFenced", serial, reason }),
+    serviceExited: (virtualServer, reason) =>
+      happen({ kind: "serviceExited", virtualServer, reason }),
+    carrier: (up) => happen({ kind: "carrier", up }),
+    log,
+  });
+  if (!machine.ok) {
+    log(explain(machine.fault));
+    process.exit(exitSoftware);
+  }
+
+  const journal = openJournal(`${config.controller.stateDir}/journal.jsonl`, {
+    version: 1,
+    startedAt: new Date().toISOString(),
+    config,
+    configuration,
+  });
+  const performer = createPerformer(config, machine.value, log);
+  const initial = newController({ config, timing, configuration });
+  const outside = openOutside({
+    config,
+    log,
+    events,
+    state: () => loop?.state() ?? initial,
+    counted: () => ({
+      uptimeMs: performance.now() - startedMs,
+      links: Object.fromEntries(
+        Object.entries(counters.links).map(([name, { malformed, silentMs }]) => [
+          name,
+          { malformed, silentMs },
+        ]),
+      ),
+      refusedFrames: counters.refused,
+    }),
+    command: (command) => happen({ kind: "command", command }),
+  });
+  loop = createLoop({
+    initial,
+    coordinators: config.shelf.coordinators,
+    disks: machine.value.disks,
+    performer,
+    journal,
+    persist: (record) => store.write(record),
+    beat,
+    report: (report) => {
+      const event = events.add(report);
+      log(`${event.severity} ${event.code}: ${event.message}`);
+    },
+    answer: (id, answer) => outside.answered(id, answer),
+    exit: (code, reason) => {
+      leaving = true;
+      log(`exit ${code}: ${reason}`);
+      process.exit(code);
+    },
+  });
+  loop.start(store.read());
+  for (const happening of early.splice(0)) loop.happen(happening);
+
+  for (const signal of ["SIGTERM", "SIGINT"] as const)
+    process.on(signal, () => happen({ kind: "shutdown", reason: `asked to stop (${signal})` }));
+  await outside.open();
+}
+
+await main();

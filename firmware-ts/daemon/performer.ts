@@ -1,0 +1,204 @@
+/**
+ * Performs the works of virtual servers on the machine. Works of one virtual server run one after another, in the order in
+ * which the decisions asked for them, so that an unmount never overtakes the mount before it; different servers run
+ * side by side. Every work is idempotent and ends within its limit, at least as far as the decisions are concerned.
+ */
+
+import type { Connection } from "../../hal/port/addresses.ts";
+import type { Machine } from "../../hal/port/machine.ts";
+import type { Work } from "../core/effects.ts";
+import type { Config, VirtualServerConfig } from "../schema/config.ts";
+import { done, failed, type Outcome } from "../schema/outcome.ts";
+
+/** Gratuitous ARPs after a gate was opened: the first at once, the others against loss. */
+const announcements = 3;
+
+/** How often the list of connected clients on the volume is brought up to date. */
+const connectionsEveryMs = 500;
+
+/** Connections kept for tickling; beyond that the oldest clients must wait for their own timers. */
+const connectionsMax = 4096;
+
+interface Bench {
+  readonly server: VirtualServerConfig;
+  /** Ends when all works asked for so far have ended. */
+  turn: Promise<unknown>;
+  /** Local device of each attached disk. */
+  readonly devices: Map<string, string>;
+  /** Clients of the last owner, to be tickled when the address opens. */
+  inherited: readonly Connection[];
+  /** What the volume says about connections, to write only changes. */
+  saved: string;
+  watching: boolean;
+}
+
+export interface Performer {
+  /** Performs one work; settles with its outcome, or `timeout` when the limit ends first. Never rejects. */
+  perform(name: string, work: Work, limitMs: number): Promise<Outcome<string | undefined>>;
+  close(): void;
+}
+
+export function createPerformer(
+  config: Config,
+  machine: Machine,
+  log: (message: string) => void,
+): Performer {
+  const benches = new Map<string, Bench>();
+  for (const server of config.virtualServers)
+    benches.set(server.name, {
+      server,
+      turn: Promise.resolve(),
+      devices: new Map(),
+      inherited: [],
+      saved: "",
+      watching: false,
+    });
+  const watch = setInterval(() => {
+    for (const bench of benches.values()) void saveConnections(bench);
+  }, connectionsEveryMs);
+  watch.unref();
+
+  async function saveConnections(bench: Bench): Promise<void> {
+    if (!bench.watching) return;
+    const { server } = bench;
+    const addresses = server.addresses.map(bare);
+    const found = await machine.addresses.connections(addresses, machine.servicePort);
+    if (!found.ok || !bench.watching) return;
+    const connections = found.value.slice(0, connectionsMax);
+    const text = JSON.stringify(connections);
+    const disk = server.volumes[0]?.disk;
+    if (text === bench.saved || disk === undefined) return;
+    const saved = await machine.states.save(machine.mountPath(server, disk), { connections });
+    if (saved.ok) bench.saved = text;
+  }
+
+  return {
+    perform(name, work, limitMs) {
+      const bench = benches.get(name);
+      if (!bench) throw new Error(`perform: no virtual server ${name}`);
+      // A kill must not wait behind a work that hangs because of what is being killed.
+      const running = work.op === "killService" ? Promise.resolve() : bench.turn;
+      const mine = running.then(() => run(machine, config, bench, work, limitMs, log));
+      bench.turn = mine.catch(() => undefined);
+      return within(mine, `${work.op} ${name}`, limitMs);
+    },
+    close: () => clearInterval(watch),
+  };
+}
+
+const bare = (text: string) => text.split("/")[0] ?? text;
+const prefix = (text: string) => Number(text.split("/")[1] ?? 32);
+
+async function within<T>(
+  mine: Promise<Outcome<T>>,
+  operation: string,
+  limitMs: number,
+): Promise<Outcome<T>> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<Outcome<T>>((resolve) => {
+    timer = setTimeout(() => {
+      resolve(failed("timeout", operation, `no end within ${limitMs} ms`));
+    }, limitMs);
+  });
+  try {
+    return await Promise.race([mine, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function run(
+  machine: Machine,
+  config: Config,
+  bench: Bench,
+  work: Work,
+  limitMs: number,
+  log: (message: string) => void,
+): Promise<Outcome<string | undefined>> {
+  const { server } = bench;
+  const path = (disk: string) => machine.mountPath(server, disk);
+  switch (work.op) {
+    case "attach": {
+      const attached = await machine.block.attach(work.disk);
+      if (attached.ok) bench.devices.set(work.disk, attached.value);
+      return attached;
+    }
+    case "detach":
+      bench.devices.delete(work.disk);
+      return await machine.block.detach(work.disk);
+    case "mount": {
+      const device = bench.devices.get(work.disk);
+      if (device === undefined) return failed("mountFailed", `mount ${work.disk}`, "not attached");
+      return await machine.fileSystems.mount(device, path(work.disk));
+    }
+    case "unmount":
+      bench.watching = false;
+      return await machine.fileSystems.unmount(path(work.disk));
+    case "abandon":
+      bench.watching = false;
+      return await machine.fileSystems.abandon(path(work.disk));
+    case "loadState":
+      return await loadState(machine, bench, log);
+    case "startService": {
+      const started = await machine.services.start(
+        server,
+        server.volumes.map((volume) => path(volume.disk)),
+        limitMs,
+      );
+      bench.watching = started.ok;
+      return started;
+    }
+    case "stopService":
+    case "killService":
+      bench.watching = false;
+      return await machine.services.stop(server.name, limitMs);
+    case "addAddresses":
+      return await eachAddress(server, (address, length) =>
+        machine.addresses.add(config.data.nic, address, length),
+      );
+    case "removeAddresses":
+      return await eachAddress(server, (address, length) =>
+        machine.addresses.remove(config.data.nic, address, length),
+      );
+    case "announce":
+      return await announce(machine, config.data.nic, bench);
+    default:
+      throw new Error(`perform: unknown work ${JSON.stringify(work)}`);
+  }
+}
+
+async function loadState(
+  machine: Machine,
+  bench: Bench,
+  log: (message: string) => void,
+): Promise<Outcome> {
+  const disk = bench.server.volumes[0]?.disk;
+  if (disk === undefined) throw new Error(`${bench.server.name} has no volume`);
+  const { state, note } = await machine.states.load(machine.mountPath(bench.server, disk));
+  if (note !== undefined) log(`${bench.server.name}: service state: ${note}`);
+  bench.inherited = state.connections;
+  bench.saved = "";
+  return done;
+}
+
+async function eachAddress(
+  server: VirtualServerConfig,
+  change: (address: string, prefixLength: number) => Promise<Outcome>,
+): Promise<Outcome> {
+  for (const text of server.addresses) {
+    const outcome = await change(bare(text), prefix(text));
+    if (!outcome.ok) return outcome;
+  }
+  return done;
+}
+
+/** The switch and the clients learn where the address is; clients of the last owner learn that they must reconnect. */
+async function announce(machine: Machine, nic: string, bench: Bench): Promise<Outcome> {
+  for (const text of bench.server.addresses) {
+    const outcome = await machine.addresses.announce(nic, bare(text), announcements);
+    if (!outcome.ok) return outcome;
+  }
+  const { inherited } = bench;
+  bench.inherited = [];
+  return inherited.length === 0 ? done : await machine.addresses.tickle(nic, inherited);
+}

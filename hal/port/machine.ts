@@ -1,0 +1,56 @@
+/** Everything that the main loop of one controller touches, put together by the wiring of a HAL. */
+import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { Addresses, Connection } from "./addresses.ts";
+import type { BlockService, Disks, FileSystems } from "./storage.ts";
+
+/** File services by the name of their virtual server. */
+export interface FileServices {
+  /** Starts serving the volumes at `mountPaths` (in the order of the configuration) and waits until each export answers. Idempotent. */
+  start(
+    server: VirtualServerConfig,
+    mountPaths: readonly string[],
+    limitMs: number,
+  ): Promise<Outcome>;
+  /** Ends it; when it settles well nothing of it holds the volume any more. Idempotent. */
+  stop(name: string, limitMs: number): Promise<Outcome>;
+  /** Gets ready for a start that may come at any time. */
+  prepare(name: string): Promise<Outcome>;
+  close(): Promise<void>;
+}
+
+/** What the last owner left on the volume for the next one. */
+export interface ServiceState {
+  /** Clients that were connected: their connections are tickled. */
+  readonly connections: readonly Connection[];
+}
+
+export interface ServiceStates {
+  /** Reads it; a missing or damaged record is an empty one, said in `note`. */
+  load(mountPath: string): Promise<{ readonly state: ServiceState; readonly note?: string }>;
+  /** Replaces it, atomically. */
+  save(mountPath: string, state: ServiceState): Promise<Outcome>;
+}
+
+export interface Machine {
+  readonly disks: Disks;
+  readonly block: BlockService;
+  readonly fileSystems: FileSystems;
+  readonly services: FileServices;
+  readonly states: ServiceStates;
+  readonly addresses: Addresses;
+  /** Port of the file service, for the list of connections. */
+  readonly servicePort: number;
+  /** Where the volume of a disk is mounted. */
+  mountPath(server: VirtualServerConfig, disk: string): string;
+  close(): Promise<void>;
+}
+
+/** What the machine reports by itself. */
+export interface MachineHandlers {
+  readonly diskPath: (serial: string, up: boolean, reason: string) => void;
+  readonly diskFenced: (serial: string, reason: string) => void;
+  readonly serviceExited: (virtualServer: string, reason: string) => void;
+  readonly carrier: (up: boolean) => void;
+  readonly log: (message: string) => void;
+}
