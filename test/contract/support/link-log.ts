@@ -1,0 +1,22 @@
+/** What a link reported, for tests to wait on. */
+import type { LinkHandlers } from "../../../hal/port/link.ts";
+
+export class LinkLog implements LinkHandlers {
+  readonly frames: Uint8Array[] = [];
+  readonly carriers: { up: boolean; reason: string }[] = [];
+  /** When the last frame was said to have come. */
+  receivedAtMs = 0;
+
+  readonly frame = (frame: Uint8Array, receivedAtMs: number): void => {
+    this.frames.push(Uint8Array.from(frame));
+    this.receivedAtMs = receivedAtMs;
+  };
+
+  readonly carrier = (up: boolean, reason: string): void => {
+    this.carriers.push({ up, reason });
+  };
+
+  get up(): boolean {
+    return this.carriers.at(-1)?.up ?? false;
+  }
+}
