@@ -1,0 +1,136 @@
+/** A daemon for the tests of what surrounds it: a status, a list of events, and a record of what was asked. */
+import { type Api, createApi } from "../../firmware-ts/daemon/api.ts";
+import type { ApiBackend } from "../../firmware-ts/daemon/api-backend.ts";
+import {
+  type CommandAnswer,
+  type CommandRequest,
+  type OperatorEvent,
+  type PanelButton,
+  type PanelView,
+  type Status,
+  statusSchema,
+} from "../../firmware-ts/schema/status.ts";
+
+/** A healthy pair as controller a sees it: alpha here, beta at the partner. */
+export function healthyStatus(): Status {
+  return statusSchema.parse({
+    version: 1,
+    controller: "a",
+    mode: "paired",
+    epoch: 7,
+    health: "ok",
+    statusText: "Both controllers serve their own virtual servers.",
+    actionText: "None needed.",
+    uptimeMs: 93_784_000,
+    partner: { heard: true, mode: "paired", epoch: 7, dataLinkDown: false },
+    dataLinkUp: true,
+    links: [
+      { name: "serial", colour: "green", silentMs: 4, malformed: 0 },
+      { name: "network", colour: "green", silentMs: 6, malformed: 2 },
+      { name: "disk", colour: "yellow", silentMs: 41, malformed: 0 },
+    ],
+    disks: [
+      { serial: "coord-1", role: "coordinator", owner: "none", path: "up" },
+      { serial: "data-1", role: "data", virtualServer: "alpha", owner: "a", epoch: 7, path: "up" },
+      { serial: "data-2", role: "data", virtualServer: "beta", owner: "b", epoch: 6, path: "up" },
+    ],
+    virtualServers: [
+      {
+        name: "alpha",
+        home: "a",
+        owner: "a",
+        state: "serving",
+        addresses: ["10.0.0.100/24"],
+        exports: ["/alpha"],
+        lastStartMs: 61.5,
+      },
+      {
+        name: "beta",
+        home: "b",
+        owner: "b",
+        state: "elsewhere",
+        addresses: ["10.0.0.101/24", "fd00::101/64"],
+        exports: ["/beta"],
+      },
+    ],
+    takeover: { possible: true, vetoes: [] },
+    giveback: {
+      possible: false,
+      vetoes: [{ code: "nothingToGive", severity: "hard", message: "every server is at home" }],
+    },
+    refusedFrames: { mac: 3 },
+  });
+}
+
+export const emptyView: PanelView = {
+  lines: ["A PAIRED          OK", "alpha serving       "],
+  lights: { power: "green", health: "green", partner: "green", activity: "off" },
+};
+
+export interface FakeDaemon {
+  readonly api: Api;
+  readonly backend: ApiBackend;
+  readonly asked: { kind: string; virtualServer: string | undefined; request: CommandRequest }[];
+  readonly pressed: PanelButton[];
+  readonly logged: string[];
+  readonly emit: (event: Partial<OperatorEvent>) => OperatorEvent;
+  readonly listeners: () => number;
+  status: Status;
+  view: PanelView;
+  /** What the next command is answered; may throw. */
+  answer: (kind: string, request: CommandRequest) => Promise<CommandAnswer>;
+}
+
+/** A real API in front of a daemon that only remembers. */
+export function fakeDaemon(): FakeDaemon {
+  const events: OperatorEvent[] = [];
+  const listeners = new Set<(event: OperatorEvent) => void>();
+  const backend: ApiBackend = {
+    status: () => fake.status,
+    events: (after) => events.filter((event) => event.sequence > after),
+    subscribe: (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    command: (kind, virtualServer, request) => {
+      fake.asked.push({ kind, virtualServer, request });
+      return fake.answer(kind, request);
+    },
+    panel: () => fake.view,
+    press: (button) => {
+      fake.pressed.push(button);
+    },
+    metrics: async () => "dyad_epoch 7\n",
+    log: (message) => fake.logged.push(message),
+  };
+  const fake: FakeDaemon = {
+    api: createApi(backend),
+    backend,
+    asked: [],
+    pressed: [],
+    logged: [],
+    listeners: () => listeners.size,
+    emit: (partial) => {
+      const event: OperatorEvent = {
+        sequence: events.length + 1,
+        at: "2026-11-05T12:00:00.000Z",
+        controller: "a",
+        severity: "info",
+        code: "test.event",
+        message: `event ${events.length + 1}`,
+        ...partial,
+      };
+      events.push(event);
+      for (const listener of listeners) listener(event);
+      return event;
+    },
+    status: healthyStatus(),
+    view: emptyView,
+    answer: async () => ({
+      accepted: true,
+      vetoes: [],
+      plan: [{ virtualServer: "beta", action: "move to controller a", predictedMs: 60 }],
+    }),
+  };
+  return fake;
+}
