@@ -92,6 +92,7 @@ export const Asc = {
   reservationsReleased: 0x2a04,
   registrationsPreempted: 0x2a05,
   saveParametersNotSupported: 0x3900,
+  informationUnitInvalid: 0x0e03,
   internalTargetFailure: 0x4400,
   insufficientRegistrationResources: 0x5504,
 } as const;
@@ -139,6 +140,7 @@ const ascNames: Readonly<Record<number, string>> = {
   [Asc.reservationsReleased]: "RESERVATIONS RELEASED",
   [Asc.registrationsPreempted]: "REGISTRATIONS PREEMPTED",
   [Asc.saveParametersNotSupported]: "SAVING PARAMETERS NOT SUPPORTED",
+  [Asc.informationUnitInvalid]: "INVALID FIELD IN COMMAND INFORMATION UNIT",
   [Asc.internalTargetFailure]: "INTERNAL TARGET FAILURE",
   [Asc.insufficientRegistrationResources]: "INSUFFICIENT REGISTRATION RESOURCES",
 };
