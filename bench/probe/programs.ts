@@ -1,0 +1,128 @@
+/**
+ * The address probe: builds its two C programs (a timer of one millisecond that holds under load needs more than Node has), runs them, and
+ * parses what they say.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { mkdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { z } from "zod";
+
+const sourceDir = import.meta.dirname;
+const owner = z.string().max(7);
+
+const counts = {
+  sent: z.number(),
+  answered: z.number(),
+  late: z.number(),
+  doubles: z.number(),
+  owner,
+  gapMs: z.number(),
+  longestGapMs: z.number(),
+  realtime: z.boolean(),
+};
+
+/** Times (`atMs`, `fromMs`, `toMs`) are CLOCK_MONOTONIC in milliseconds. */
+export const probeEventSchema = z.discriminatedUnion("t", [
+  /** Every 200 ms; `gapMs` is the silence at this moment, `longestGapMs` the longest since the start. */
+  z.object({ t: z.literal("tick"), ...counts }),
+  z.object({ t: z.literal("end"), ...counts }),
+  /** A time without answers, told when it is over. `before` and `after`: who answered. */
+  z.object({
+    t: z.literal("gap"),
+    ms: z.number(),
+    fromMs: z.number(),
+    toMs: z.number(),
+    before: owner,
+    after: owner,
+    /** The longest time within the gap in which the probe itself sent nothing. */
+    sendHoleMs: z.number(),
+  }),
+  z.object({ t: z.literal("switch"), from: owner, to: owner, atMs: z.number() }),
+  /** Two controllers answered: `answers` came from `by` while `owner` owned the address. */
+  z.object({
+    t: z.literal("double"),
+    by: owner,
+    owner,
+    answers: z.number(),
+    atMs: z.number(),
+  }),
+]);
+export type ProbeEvent = z.infer<typeof probeEventSchema>;
+
+export interface ProbePrograms {
+  readonly probe: string;
+  readonly echo: string;
+}
+
+/** Compiles what is not there or older than its source into `directory`; needs gcc. */
+export function buildProbePrograms(directory: string): ProbePrograms {
+  mkdirSync(directory, { recursive: true });
+  return { probe: build(directory, "probe"), echo: build(directory, "echo") };
+}
+
+function build(directory: string, name: string): string {
+  const program = join(directory, `dyad-${name}`);
+  const sources = [join(sourceDir, `${name}.c`), join(sourceDir, "wire.h")];
+  const newestMs = Math.max(...sources.map((source) => statSync(source).mtimeMs));
+  const builtMs = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  if (builtMs > newestMs) return program;
+  const flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-o", program];
+  execFileSync("cc", [...flags, join(sourceDir, `${name}.c`)], { stdio: "inherit" });
+  return program;
+}
+
+/** A running program of the two. `prefix` is how to run something in a namespace: `["nsenter", "-t", pid, "-n", "--"]`. */
+export interface Running {
+  readonly child: ChildProcess;
+  /** Ends it in good order and settles when it has ended. */
+  end(): Promise<void>;
+}
+
+/** Starts the prober; `onEvent` gets each line it says. */
+export function startProbe(
+  programs: ProbePrograms,
+  prefix: readonly string[],
+  address: string,
+  port: number,
+  onEvent: (event: ProbeEvent) => void,
+): Running {
+  const child = start([...prefix, programs.probe, address, String(port)]);
+  lines(child, (line) => onEvent(probeEventSchema.parse(JSON.parse(line))));
+  return { child, end: () => end(child) };
+}
+
+/** Starts an answerer for `controller` (at most 7 letters); settles when it is bound. */
+export async function startEcho(
+  programs: ProbePrograms,
+  prefix: readonly string[],
+  address: string,
+  port: number,
+  controller: string,
+): Promise<Running> {
+  const child = start([...prefix, programs.echo, address, String(port), controller]);
+  await new Promise<void>((resolve, reject) => {
+    lines(child, () => resolve());
+    child.once("error", reject);
+    child.once("exit", (code) => reject(new Error(`echo ended with ${code}`)));
+  });
+  return { child, end: () => end(child) };
+}
+
+function start(words: readonly string[]): ChildProcess {
+  const [program, ...args] = words;
+  if (program === undefined) throw new Error("no program to start");
+  return spawn(program, args, { stdio: ["pipe", "pipe", "inherit"] });
+}
+
+function lines(child: ChildProcess, onLine: (line: string) => void): void {
+  if (child.stdout === null) throw new Error("the program has no output");
+  createInterface({ input: child.stdout }).on("line", onLine);
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise((resolve) => child.once("close", resolve));
+  child.stdin?.end();
+  await ended;
+}

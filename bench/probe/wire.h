@@ -1,0 +1,29 @@
+/* The datagrams of the address probe. Both programs run on one machine, so fields are in its own byte order and CLOCK_MONOTONIC is shared. */
+#ifndef DYAD_PROBE_WIRE_H
+#define DYAD_PROBE_WIRE_H
+
+#include <stdint.h>
+#include <time.h>
+
+#define PROBE_MAGIC 0x44795072u
+#define OWNER_BYTES 8
+
+struct question {
+  uint32_t magic;
+  uint32_t session; /* tells the answers to one prober from those to another before it on the same port */
+  uint64_t seq;
+};
+
+struct answer {
+  struct question question;
+  uint64_t answered_ns; /* when the controller answered, on its clock */
+  char owner[OWNER_BYTES]; /* which controller, zero-terminated */
+};
+
+static inline uint64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+#endif
