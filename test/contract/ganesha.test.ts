@@ -1,0 +1,194 @@
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { findLeftovers, killLeftovers } from "../../hal/linux/ganesha/leftovers.ts";
+import type { GaneshaState } from "../../hal/linux/ganesha.ts";
+import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
+
+const v41ClientPath = new URL("./clients-v41.ts", import.meta.url).pathname;
+const address = "10.9.0.1";
+
+interface Answered {
+  ok: boolean;
+  value?: number;
+  fault?: { code: string; message: string };
+}
+
+describe.runIf(labIsPossible)("ganesha driver", () => {
+  let lab: Lab;
+  let node: LabNode;
+  let mountPoint: string;
+  const specOf = (path: string) => ({
+    address,
+    exports: [{ id: 1, path, pseudo: "/vol1" }],
+    recoveryDir: `${mountPoint}/.dyad`,
+  });
+  const ask = async (command: object) => (await node.ask(command)).value as Answered;
+  const state = async () => (await node.ask({ op: "state" })).value as GaneshaState;
+  const start = () => ask({ op: "start", spec: specOf(mountPoint) });
+  const serve = async () => {
+    expect(await start()).toMatchObject({ ok: true });
+    expect(await ask({ op: "probe", deadlineMs: 5000 })).toMatchObject({ ok: true });
+  };
+  const stop = () => ask({ op: "stop", timeoutMs: 2000 });
+
+  beforeAll(async () => {
+    lab = await openLab();
+    node = await lab.addNode("a");
+    const image = lab.makeVolume("v1");
+    mountPoint = join(lab.directory, "v1");
+    node.run("mount", "-o", "loop", image, mountPoint);
+    node.run("ip", "addr", "add", `${address}/24`, "dev", "eth0");
+  });
+  afterAll(async () => {
+    await lab?.close();
+  });
+
+  it("answers for its export, and a stop leaves neither process, file nor holder of the mount", async () => {
+    await serve();
+    const { pid } = await state();
+    expect(await stop()).toMatchObject({ ok: true });
+    expect(existsSync(`/proc/${pid}`)).toBe(false);
+    expect(node.run("ls", "/run/dyad-test")).toBe("");
+    const source = node.run("findmnt", "-no", "SOURCE", mountPoint).trim();
+    node.run("umount", mountPoint);
+    node.run("mount", "-o", "loop", join(lab.directory, "v1.img"), mountPoint);
+    expect(source).toMatch(/^\/dev\/loop/);
+  });
+
+  it("a spare takes its configuration and serves", async () => {
+    await node.ask({ op: "prepare" });
+    expect(await state()).toMatchObject({ spare: true, alive: false });
+    await serve();
+    expect(await state()).toMatchObject({ spare: false, alive: true });
+    await stop();
+  });
+
+  it("a spare that died is no obstacle", async () => {
+    await node.ask({ op: "prepare" });
+    const [spare] = findLeftovers("/run/dyad-test/ganesha-vs1.").filter((pid) => inNode(node, pid));
+    if (spare === undefined) throw new Error("no spare found");
+    process.kill(spare, "SIGKILL");
+    await serve();
+    await stop();
+  });
+
+  it("starting twice is one server; another specification or a bad one is refused", async () => {
+    await serve();
+    const { pid } = await state();
+    expect(await start()).toEqual({ ok: true, value: pid });
+    const other = await ask({ op: "start", spec: specOf(`${mountPoint}/lost+found`) });
+    expect(other.fault?.code).toBe("refused");
+    const bad = await ask({ op: "start", spec: specOf('/a"') });
+    expect(bad.fault?.code).toBe("badInput");
+    await stop();
+  });
+
+  it("two starts at once are one server", async () => {
+    const [first, second] = await Promise.all([start(), start()]);
+    expect(first).toEqual(second);
+    await stop();
+  });
+
+  it("its death is reported at once, as not expected, and it can be started again", async () => {
+    await serve();
+    const { pid } = await state();
+    if (pid === undefined) throw new Error("no pid");
+    process.kill(pid, "SIGKILL");
+    const end = await eventually(() =>
+      node.events.find((each) => each.event === "end" && each.pid === pid),
+    );
+    expect(end).toMatchObject({ expected: false, signal: "SIGKILL" });
+    await serve();
+    expect((await state()).pid).not.toBe(pid);
+    await stop();
+  });
+
+  it("a kill while it starts leaves none behind", async () => {
+    const starting = start();
+    await node.ask({ op: "kill" });
+    await starting;
+    await eventually(async () => !(await state()).alive);
+    expect(await stop()).toMatchObject({ ok: true });
+  });
+
+  it("does not count as serving when the export is not there", async () => {
+    await ask({ op: "start", spec: specOf(`${mountPoint}/absent`) });
+    const probed = await ask({ op: "probe", deadlineMs: 300 });
+    expect(probed.ok).toBe(false);
+    expect(["serviceSilent", "serviceFailed"]).toContain(probed.fault?.code);
+    await stop();
+  });
+
+  it("does not inherit real-time scheduling", async () => {
+    node.run("chrt", "-f", "-p", "5", String(node.pid));
+    try {
+      await serve();
+      const { pid } = await state();
+      expect(node.run("chrt", "-p", String(pid))).toContain("SCHED_OTHER");
+    } finally {
+      node.run("chrt", "-o", "-p", "0", String(node.pid));
+      await stop();
+    }
+  });
+
+  it("without recorded clients there is no grace; with one it ends when that client has reclaimed", async () => {
+    const spec = { ...specOf(mountPoint), leaseSeconds: 2, graceSeconds: 60 };
+    const v41 = () => lab.runInClient(process.execPath, v41ClientPath, address, "owner-1");
+    await ask({ op: "start", spec });
+    await ask({ op: "probe", deadlineMs: 5000 });
+    expect((await state()).grace).toMatchObject({ active: false, recorded: 0 });
+    v41();
+    await stop();
+
+    await ask({ op: "start", spec });
+    await ask({ op: "probe", deadlineMs: 5000 });
+    expect((await state()).grace).toMatchObject({ active: true, recorded: 1 });
+    v41();
+    await eventually(async () => !(await state()).grace.active, 10_000);
+    expect((await state()).grace).toMatchObject({ recorded: 1, reclaimed: 1 });
+    await stop();
+  });
+});
+
+describe.runIf(labIsPossible)("leftovers of an earlier life", () => {
+  it("are found by their own file names and killed; nothing else is", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "dyad-leftovers-"));
+    const pretend = (word: string) =>
+      spawn("bash", ["-c", `exec -a ganesha.nfsd tail -f /dev/null ${word}`], { stdio: "ignore" });
+    const mine = pretend(`--pid=${process.pid} ${directory}/ganesha-vs1.1.conf`);
+    const foreign = pretend(`--pid=${process.pid} ${directory}/ganesha-vs2.1.conf`);
+    try {
+      const prefix = `${directory}/ganesha-vs1.`;
+      await eventually(() => findLeftovers(prefix).length === 1);
+      await eventually(() => findLeftovers(`${directory}/ganesha-vs2.`).length === 1);
+      const ended = new Promise((resolve) => mine.once("exit", resolve));
+      expect(await killLeftovers(prefix, 2000)).toMatchObject({ ok: true });
+      await ended;
+      expect(foreign.exitCode).toBeNull();
+      expect(foreign.signalCode).toBeNull();
+    } finally {
+      for (const child of [mine, foreign]) child.kill("SIGKILL");
+      rmSync(directory, { recursive: true });
+    }
+  });
+});
+
+function inNode(node: LabNode, pid: number): boolean {
+  return node.run("readlink", `/proc/${pid}/ns/net`) === node.run("readlink", "/proc/self/ns/net");
+}
+
+async function eventually<T>(
+  condition: () => T | Promise<T>,
+  deadlineMs = 3000,
+): Promise<NonNullable<T>> {
+  const startedAt = performance.now();
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (performance.now() - startedAt > deadlineMs) throw new Error("it did not happen in time");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
