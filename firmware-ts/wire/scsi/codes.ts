@@ -94,6 +94,7 @@ export const Asc = {
   saveParametersNotSupported: 0x3900,
   informationUnitInvalid: 0x0e03,
   internalTargetFailure: 0x4400,
+  dataPhaseError: 0x4b00,
   insufficientRegistrationResources: 0x5504,
 } as const;
 
@@ -142,6 +143,7 @@ const ascNames: Readonly<Record<number, string>> = {
   [Asc.saveParametersNotSupported]: "SAVING PARAMETERS NOT SUPPORTED",
   [Asc.informationUnitInvalid]: "INVALID FIELD IN COMMAND INFORMATION UNIT",
   [Asc.internalTargetFailure]: "INTERNAL TARGET FAILURE",
+  [Asc.dataPhaseError]: "DATA PHASE ERROR",
   [Asc.insufficientRegistrationResources]: "INSUFFICIENT REGISTRATION RESOURCES",
 };
 

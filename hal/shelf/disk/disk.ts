@@ -272,10 +272,18 @@ export class Disk {
     if (problem !== null) return problem;
     // Plain data may be offered in excess (RFC 7143 11.4.5.2); a parameter list or a compare must fit exactly.
     const { offeredBytes } = task.request;
-    const exact = command.name !== "write" && command.name !== "verify";
-    const fits = exact ? offeredBytes === task.outBytes : offeredBytes >= task.outBytes;
-    const takesData = task.outBytes > 0 || command.name === "compareAndWrite";
-    return takesData && !fits ? illegalRequest(Asc.informationUnitInvalid) : null;
+    switch (command.name) {
+      case "write":
+      case "verify":
+        return offeredBytes >= task.outBytes ? null : illegalRequest(Asc.informationUnitInvalid);
+      case "compareAndWrite":
+        // More blocks than its one-byte field can say show up as such a mismatch.
+        return offeredBytes === task.outBytes ? null : invalidField;
+      default:
+        return task.outBytes === 0 || offeredBytes === task.outBytes
+          ? null
+          : illegalRequest(Asc.informationUnitInvalid);
+    }
   }
 
   #ready(task: Task): void {

@@ -34,9 +34,9 @@ export interface Identity {
 
 /** The largest single transfer and zeroing, told in page B0h and enforced. */
 export const TRANSFER_BYTES_MAX = 16 * 1024 * 1024;
-export const COMPARE_AND_WRITE_BLOCKS_MAX = 255;
+export const COMPARE_AND_WRITE_BLOCKS_MAX = 128;
 export const UNMAP_DESCRIPTORS_MAX = 256;
-export const ZERO_BYTES_MAX = 32 * 1024 * 1024;
+export const ZERO_BYTES_MAX = 16 * 1024 * 1024;
 
 /**
  * A name for the logical unit that depends on nothing but its serial: NAA 3h, locally assigned, with 60 bits of a

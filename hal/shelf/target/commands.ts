@@ -11,7 +11,7 @@ import {
   type ScsiCommand,
   TaskAttribute,
 } from "../../../firmware-ts/wire/iscsi/pdu.ts";
-import { Asc, Status } from "../../../firmware-ts/wire/scsi/codes.ts";
+import { Asc, SenseKey, Status } from "../../../firmware-ts/wire/scsi/codes.ts";
 import type { Task, TaskSink } from "../disk/disk.ts";
 import type { Nexus } from "../disk/nexus.ts";
 import { checkCondition, illegalRequest, type Result } from "../disk/result.ts";
@@ -29,6 +29,7 @@ export const COMMANDS_MAX = 512;
 
 const busy: Result = { status: Status.busy };
 const unreachable = illegalRequest(Asc.logicalUnitNotSupported);
+const dataPhaseError = checkCondition(SenseKey.abortedCommand, Asc.dataPhaseError);
 const NO_DATA = Buffer.alloc(0);
 
 /** What a session provides to its commands. */
@@ -85,6 +86,8 @@ export class Commands {
   readonly #host: CommandHost;
   readonly #byTag = new Map<number, Command>();
   #incomingBytes = 0;
+  /** Commands that ended because their data came wrong. */
+  badTransfers = 0;
 
   constructor(host: CommandHost) {
     this.#host = host;
@@ -224,7 +227,7 @@ export class Commands {
   #advance(command: Command, taken: Taken): void {
     const { request, task, transfer, unit } = command;
     if (taken.kind === "violation") {
-      this.#host.violation(taken.problem);
+      this.#failTransfer(command);
     } else if (taken.kind === "want") {
       this.#host.send(
         {
@@ -239,6 +242,13 @@ export class Commands {
     } else if (taken.kind === "complete" && task !== null && transfer !== null) {
       unit?.disk.supply(task, transfer.buffer);
     }
+  }
+
+  /** Data that is not what was due ends its command, not the connection: the framing is intact (RFC 7143 7.8). */
+  #failTransfer(command: Command): void {
+    this.badTransfers += 1;
+    command.refusal = dataPhaseError;
+    if (command.task !== null) command.unit?.disk.abort(command.task, () => {});
   }
 
   /** Where the data of a Data-Out PDU may be put; see `Placement` of the parser. */

@@ -90,6 +90,11 @@ export class Session {
     return this.#commands?.size ?? 0;
   }
 
+  /** Commands that ended because their data came wrong. */
+  get badTransfers(): number {
+    return this.#commands?.badTransfers ?? 0;
+  }
+
   #commandHost(nexus: Nexus): CommandHost {
     const { units, faults, port, login } = this.#parts;
     return {

@@ -40,6 +40,7 @@ interface SessionStatus {
   readonly commands: number;
   readonly ignoredRequests: number;
   readonly lateData: number;
+  readonly badTransfers: number;
   readonly bytesIn: number;
   readonly bytesOut: number;
   readonly blackholed: boolean;
@@ -138,6 +139,7 @@ const sessionStatus = (connection: Connection): SessionStatus[] => {
       commands: session.commandCount,
       ignoredRequests: session.ignoredRequests,
       lateData: session.lateData,
+      badTransfers: session.badTransfers,
       bytesIn: connection.bytesIn,
       bytesOut: connection.bytesOut,
       blackholed: connection.isBlackholed,
