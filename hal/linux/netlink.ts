@@ -18,6 +18,7 @@ import {
   receive,
   SOCK_RAW,
   sendTo,
+  sendToLater,
   setSocketOption,
 } from "./syscalls.ts";
 
@@ -166,7 +167,15 @@ export class NetlinkSocket {
    * `last`. Fault `ioError` when the kernel takes or says nothing; refusals are part of the answer.
    */
   transact(request: Uint8Array, last: number): Outcome<NetlinkAnswer> {
-    const sent = sendTo(this.#descriptor, request, socketAddress(0));
+    return this.#answer(sendTo(this.#descriptor, request, socketAddress(0)), last);
+  }
+
+  /** As `transact`, without blocking the caller while the kernel works. One at a time on a socket. */
+  async transactLater(request: Uint8Array, last: number): Promise<Outcome<NetlinkAnswer>> {
+    return this.#answer(await sendToLater(this.#descriptor, request, socketAddress(0)), last);
+  }
+
+  #answer(sent: number, last: number): Outcome<NetlinkAnswer> {
     if (sent < 0) return failed("ioError", "netlink request", `sendto: ${errorName(sent)}`);
     const messages: NetlinkMessage[] = [];
     const refusals = new Map<number, number>();

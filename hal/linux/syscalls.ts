@@ -24,6 +24,9 @@ const native = {
   ),
   recv: libc.func("intptr_t recv(int fd, _Out_ uint8_t *data, size_t length, int flags)"),
   close: libc.func("int close(int fd)"),
+  sched_setscheduler: libc.func(
+    "int sched_setscheduler(int thread, int policy, const uint8_t *parameter)",
+  ),
   if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
 };
 
@@ -39,10 +42,24 @@ export const errno = {
   EAGAIN: 11,
   EEXIST: 17,
   ENODEV: 19,
+  EADDRNOTAVAIL: 99,
 } as const;
 
 function checked(result: number | bigint): number {
   return Number(result) < 0 ? -koffi.errno() : Number(result);
+}
+
+type Async = { async: (...args: unknown[]) => void };
+
+/** Runs a call on a worker thread of libuv's pool. */
+function later(call: Async, ...args: readonly unknown[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    call.async(...args, (error: unknown, result: number | bigint) => {
+      // koffi carries the worker's errno over to this callback, and no further.
+      if (error) reject(error);
+      else resolve(checked(result));
+    });
+  });
 }
 
 /** A descriptor, closed on exec. */
@@ -74,6 +91,15 @@ export function sendTo(descriptor: number, data: Uint8Array, address: Uint8Array
   );
 }
 
+/** As `sendTo`, on a worker thread: for requests that the kernel works on for many ms before the call returns. */
+export function sendToLater(
+  descriptor: number,
+  data: Uint8Array,
+  address: Uint8Array,
+): Promise<number> {
+  return later(native.sendto, descriptor, data, data.length, MSG_DONTWAIT, address, address.length);
+}
+
 /** Never blocks: an empty queue is -EAGAIN. */
 export function receive(descriptor: number, buffer: Uint8Array): number {
   return checked(native.recv(descriptor, buffer, buffer.length, MSG_DONTWAIT));
@@ -87,6 +113,13 @@ export function closeDescriptor(descriptor: number): number {
 export function interfaceIndex(name: string): number {
   const index = native.if_nametoindex(name) as number;
   return index === 0 ? -koffi.errno() : index;
+}
+
+/** Scheduling of one thread; `parameter` is a struct sched_param. */
+export function setScheduler(thread: number, policy: number, priority: number): number {
+  const parameter = Buffer.alloc(4);
+  parameter.writeInt32LE(priority);
+  return checked(native.sched_setscheduler(thread, policy, parameter));
 }
 
 /** `ENOENT` for -2 and so on: the part of a fault that a search engine knows. */

@@ -25,7 +25,8 @@ function isAlive(pid: number): boolean {
   }
 }
 
-function removeLeftovers(): void {
+/** Removes the namespaces of test runs that no longer exist. */
+export function removeLeftovers(): void {
   let names: string[] = [];
   try {
     names = readdirSync("/run/netns");
