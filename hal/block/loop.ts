@@ -1,0 +1,131 @@
+/**
+ * Loop devices by ioctl (<linux/loop.h>): a few system calls instead of a losetup process.
+ *
+ * Obligations: a device is bound with direct I/O or not at all, because a cached page could be older than what the other
+ * controller wrote. Devices carry a tag in `lo_file_name`, by which what an earlier run left behind is known again.
+ */
+import { type FileHandle, open, readdir, readFile } from "node:fs/promises";
+import { basename } from "node:path";
+import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { ioctl } from "./syscall.ts";
+
+const request = {
+  clear: 0x4c01,
+  getStatus64: 0x4c05,
+  configure: 0x4c0a,
+  controlGetFree: 0x4c82,
+} as const;
+/** Directory I/O, and unbinding when the last user closes the device. */
+const flag = { autoclear: 4, directIo: 16 } as const;
+/** struct loop_info64, and struct loop_config around it. */
+const infoBytes = 232;
+const infoAt = { flags: 52, fileName: 56 } as const;
+const configBytes = 8 + infoBytes + 64;
+const fileNameBytes = 64;
+const errno = { noDevice: 6, busy: 16 } as const;
+/** Others bind devices too, between our asking for a free one and taking it. */
+const attemptsMax = 64;
+
+const fault = (operation: string, detail: string) => failed("attachFailed", operation, detail);
+
+export interface LoopOptions {
+  readonly tag: string;
+  readonly blockSizeBytes: number;
+  readonly sizeBytes: number;
+}
+
+/** Binds a free loop device to an open file. It stays while the handle is open, or anything else holds it. */
+export async function bindLoop(
+  fd: number,
+  options: LoopOptions,
+): Promise<Outcome<{ readonly path: string; readonly handle: FileHandle }>> {
+  const config = Buffer.alloc(configBytes);
+  config.writeUInt32LE(fd, 0);
+  config.writeUInt32LE(options.blockSizeBytes, 4);
+  config.writeUInt32LE(flag.autoclear | flag.directIo, 8 + infoAt.flags);
+  config.write(options.tag, 8 + infoAt.fileName, fileNameBytes - 1, "utf8");
+  const control = await open("/dev/loop-control", "r+");
+  try {
+    for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
+      const free = await ioctl(control.fd, request.controlGetFree, 0);
+      if (!free.ok) return fault("find a loop device", `errno ${free.errno}`);
+      const path = `/dev/loop${free.value}`;
+      const handle = await open(path, "r+");
+      const bound = await ioctl(handle.fd, request.configure, config);
+      if (bound.ok) {
+        const checked = await check(free.value, options.sizeBytes);
+        if (checked.ok) return good({ path, handle });
+        await handle.close();
+        return checked;
+      }
+      await handle.close();
+      if (bound.errno !== errno.busy) return fault("bind a loop device", `errno ${bound.errno}`);
+    }
+    return fault("bind a loop device", `${attemptsMax} devices were taken by others`);
+  } finally {
+    await control.close();
+  }
+}
+
+/** The kernel may quietly fall back to cached I/O; that must not go unnoticed. */
+async function check(number: number, sizeBytes: number): Promise<Outcome> {
+  const base = `/sys/block/loop${number}`;
+  const [direct, sectors] = await Promise.all([
+    readFile(`${base}/loop/dio`, "utf8"),
+    readFile(`${base}/size`, "utf8"),
+  ]);
+  if (direct.trim() !== "1") return fault("bind a loop device", "the kernel refused direct I/O");
+  const size = Number(sectors) * 512;
+  if (size !== sizeBytes)
+    return fault("bind a loop device", `${size} bytes instead of ${sizeBytes}`);
+  return done;
+}
+
+/** An open handle of the device while it is bound under this tag, undefined when it is not. */
+export async function isBound(path: string, tag: string): Promise<Outcome<FileHandle | undefined>> {
+  const handle = await open(path, "r+");
+  const info = Buffer.alloc(infoBytes);
+  const status = await ioctl(handle.fd, request.getStatus64, info);
+  if (status.ok && tagOf(info) === tag) return good(handle);
+  await handle.close();
+  if (status.ok || status.errno === errno.noDevice) return good(undefined);
+  return fault("look at a loop device", `${path}: errno ${status.errno}`);
+}
+
+function tagOf(info: Buffer): string {
+  const name = info.subarray(infoAt.fileName, infoAt.fileName + fileNameBytes);
+  const end = name.indexOf(0);
+  return name.toString("utf8", 0, end < 0 ? fileNameBytes : end);
+}
+
+/** Paths of all loop devices bound under this tag to a file of this name. */
+export async function findLoops(tag: string, fileName: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const name of await readdir("/sys/block")) {
+    if (!/^loop\d+$/.test(name)) continue;
+    // The file exists only while the device is bound. Devices on other files are left alone: an open, however short, would
+    // make somebody else's detach find the device in use. A detached mount shows no more than its root.
+    const backing = await readFile(`/sys/block/${name}/loop/backing_file`, "utf8").catch(() => "");
+    const file = basename(backing.trim());
+    if (backing === "" || (file !== fileName && file !== "")) continue;
+    const bound = await isBound(`/dev/${name}`, tag);
+    if (!bound.ok || bound.value === undefined) continue;
+    found.push(`/dev/${name}`);
+    await bound.value.close();
+  }
+  return found;
+}
+
+/** Unbinds a device that nobody of us holds; `stillMounted` when somebody else does. */
+export async function unbindLoop(path: string): Promise<Outcome> {
+  const handle = await open(path, "r+");
+  const cleared = await ioctl(handle.fd, request.clear, 0);
+  const info = Buffer.alloc(infoBytes);
+  const status = await ioctl(handle.fd, request.getStatus64, info);
+  await handle.close();
+  if (!cleared.ok && cleared.errno !== errno.noDevice)
+    return fault("unbind a loop device", `${path}: errno ${cleared.errno}`);
+  // With other users the kernel only promises to unbind after the last of them; it still shows the device as bound.
+  if (status.ok) return failed("stillMounted", "unbind a loop device", `${path} is in use`);
+  return done;
+}
