@@ -1,0 +1,103 @@
+/**
+ * Names and addresses of one world, all derived from its prefix, so that a later run finds by name what an earlier one
+ * left behind.
+ *
+ *     data LAN     10.77.0.0/24  eth0   a .1  b .2  broker .5  clients .11 and on, floating .100 and on
+ *     interconnect 10.78.0.0/24  ic0    a .1  b .2
+ *     storage LAN  10.79.0.0/24  san0   a .1  b .2  shelf .100
+ *
+ * All three are bridges in the switch's namespace, whose ports carry the name of LAN and machine (`d-a`, `i-a`, `s-a`):
+ * there a cable is pulled (port down: both ends see it) or a port disabled (nobody sees anything).
+ */
+
+import { resolve } from "node:path";
+import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
+import { BenchError } from "./error.ts";
+
+/** Where the programs of this repository lie. */
+export const repoDir = resolve(import.meta.dirname, "../..");
+
+/** Most clients of one world: their addresses stay below the floating ones. */
+const clientsMax = 32;
+
+export const controllerIds: readonly ControllerId[] = ["a", "b"];
+
+/** The part of a world that may be talked about without it running. */
+export interface Layout {
+  readonly prefix: string;
+  /** Everything the world writes: keys, configurations, logs, state, disks. In memory, gone after a boot. */
+  readonly baseDir: string;
+  readonly logDir: string;
+  readonly cgroupName: string;
+  readonly namespaces: {
+    readonly switch: string;
+    readonly shelf: string;
+    readonly broker: string;
+    readonly controllers: { readonly [id in ControllerId]: string };
+    readonly clients: readonly string[];
+  };
+  readonly clientCount: number;
+}
+
+const numberOf = { a: 1, b: 2 } as const;
+
+export function dataAddress(id: ControllerId): string {
+  return `10.77.0.${numberOf[id]}`;
+}
+
+export function interconnectAddress(id: ControllerId): string {
+  return `10.78.0.${numberOf[id]}`;
+}
+
+export function storageAddress(id: ControllerId): string {
+  return `10.79.0.${numberOf[id]}`;
+}
+
+export function clientAddress(index: number): string {
+  return `10.77.0.${11 + index}`;
+}
+
+export const shelfAddress = "10.79.0.100";
+export const shelfPort = 3260;
+export const brokerAddress = "10.77.0.5";
+
+/** The LANs by the first letter of their switch ports, which is also the letter of the bridge. */
+export type Lan = "d" | "i" | "s";
+
+export function portName(lan: Lan, machine: string): string {
+  return `${lan}-${machine}`;
+}
+
+/** Throws `badInput` for a prefix that could not become part of a namespace's or a cgroup's name. */
+export function layoutOf(prefix: string, clientCount = 2): Layout {
+  if (!/^[a-z][a-z0-9]{0,9}$/.test(prefix))
+    throw new BenchError(
+      "badInput",
+      "prefix",
+      `expected 1 to 10 lower-case letters or digits, a letter first, not "${prefix}"`,
+    );
+  if (!Number.isInteger(clientCount) || clientCount < 1 || clientCount > clientsMax)
+    throw new BenchError("badInput", "clients", `expected 1 to ${clientsMax}, not ${clientCount}`);
+  const baseDir = `/dev/shm/dyad-bench-${prefix}`;
+  return {
+    prefix,
+    baseDir,
+    logDir: `${baseDir}/log`,
+    cgroupName: `dyad-bench-${prefix}`,
+    namespaces: {
+      switch: `${prefix}-sw`,
+      shelf: `${prefix}-shelf`,
+      broker: `${prefix}-mq`,
+      controllers: { a: `${prefix}-a`, b: `${prefix}-b` },
+      clients: Array.from({ length: clientCount }, (_, i) => `${prefix}-c${i + 1}`),
+    },
+    clientCount,
+  };
+}
+
+/** Whether a namespace belongs to a world with this prefix, however many clients that world had. */
+export function ownsNamespace(prefix: string, name: string): boolean {
+  return (
+    name.startsWith(`${prefix}-`) && /^(sw|shelf|mq|a|b|c\d+)$/.test(name.slice(prefix.length + 1))
+  );
+}

@@ -1,0 +1,100 @@
+/** The appliance of the bench: its disks, its virtual servers, and the configuration of each controller. Pure. */
+import type { z } from "zod";
+import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
+import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
+import {
+  brokerAddress,
+  interconnectAddress,
+  type Layout,
+  shelfAddress,
+  shelfPort,
+} from "./layout.ts";
+import { machinePaths } from "./machine.ts";
+
+export const shelfTarget = "iqn.2026-11.dyad:shelf";
+export const coordinators = ["C0", "C1", "C2"] as const;
+export const coordinatorBytes = 1024 * 1024;
+
+export interface PlannedServer {
+  readonly name: string;
+  readonly home: ControllerId;
+  readonly address: string;
+  readonly disk: string;
+  readonly export: string;
+}
+
+/** One virtual server at home on each controller. */
+export const virtualServers: readonly PlannedServer[] = [
+  { name: "vs1", home: "a", address: "10.77.0.100", disk: "D1", export: "/vol1" },
+  { name: "vs2", home: "b", address: "10.77.0.101", disk: "D2", export: "/vol2" },
+];
+
+export const mqttUser = "dyad";
+
+export interface PlanPaths {
+  readonly keyFile: string;
+  readonly passwordFile: string;
+  readonly serial: { readonly [id in ControllerId]: string };
+  readonly caFile: string;
+  readonly shelfControl: string;
+}
+
+export function planPaths(layout: Layout): PlanPaths {
+  return {
+    keyFile: `${layout.baseDir}/pair.key`,
+    passwordFile: `${layout.baseDir}/mqtt.password`,
+    serial: { a: `${layout.baseDir}/serial-a`, b: `${layout.baseDir}/serial-b` },
+    caFile: `${layout.baseDir}/ca.pem`,
+    shelfControl: `${layout.baseDir}/shelf.sock`,
+  };
+}
+
+export function initiatorName(id: ControllerId): string {
+  return `iqn.2026-11.dyad:${id}`;
+}
+
+/** What a test may want different from the defaults of the product. */
+export interface PlanOptions {
+  readonly tls?: boolean;
+  readonly timing?: z.input<typeof configSchema>["timing"];
+  readonly autoGiveback?: boolean;
+}
+
+/** The configuration of one controller, checked. */
+export function configOf(layout: Layout, id: ControllerId, options: PlanOptions = {}): Config {
+  const paths = planPaths(layout);
+  const machine = machinePaths(layout, id);
+  const tls = options.tls ?? false;
+  return configSchema.parse({
+    version: 1,
+    controller: { id, stateDir: machine.stateDir, runDir: machine.runDir },
+    pair: { id: 1, keyFile: paths.keyFile },
+    ...(options.timing ? { timing: options.timing } : {}),
+    links: {
+      serial: { path: paths.serial[id] },
+      network: { local: interconnectAddress(id), partner: interconnectAddress(partnerOf(id)) },
+      disk: true,
+    },
+    data: { nic: "eth0" },
+    shelf: {
+      portal: `${shelfAddress}:${shelfPort}`,
+      target: shelfTarget,
+      initiatorName: initiatorName(id),
+      coordinators,
+    },
+    virtualServers: virtualServers.map((each) => ({
+      name: each.name,
+      home: each.home,
+      addresses: [`${each.address}/24`],
+      volumes: [{ disk: each.disk, export: each.export }],
+    })),
+    mqtt: {
+      url: tls ? `mqtts://${brokerAddress}:8883` : `mqtt://${brokerAddress}:1883`,
+      username: mqttUser,
+      passwordFile: paths.passwordFile,
+      ...(tls ? { caFile: paths.caFile } : {}),
+    },
+    api: { socket: machine.socket },
+    autoGiveback: options.autoGiveback ?? false,
+  } satisfies z.input<typeof configSchema> | { shelf: { coordinators: readonly string[] } });
+}

@@ -1,0 +1,130 @@
+/** The shelf of the bench: backing files in memory, the iSCSI target's process, and its faults. */
+import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
+import { createConnection } from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Cgroup } from "./cgroup.ts";
+import { BenchError } from "./error.ts";
+import { run, waitFor } from "./exec.ts";
+import { type Layout, repoDir, shelfAddress, shelfPort } from "./layout.ts";
+import { coordinatorBytes, coordinators, planPaths, shelfTarget, virtualServers } from "./plan.ts";
+import type { Processes, Started } from "./processes.ts";
+
+/** The smallest ext4 that holds a journal of 4 MiB and the clients' files. */
+const diskMbMin = 64;
+
+/**
+ * ext4 for a volume that is mounted often and must be mounted fast:
+ *  lazy_itable_init=0, lazy_journal_init=0  no kernel thread writes behind our back after the first mount; those writes would
+ *                       count against the first takeovers only
+ *  -J size=4            the journal that a survivor replays is read whole; 4 MiB are the least for this size
+ *  -N 4096              inode tables of a few hundred KiB instead of MiB, written out now
+ *  -m 0                 no reserve for a root that does not log in here
+ *  errors=remount-ro    a write error stops the volume; it must not go on with half a journal
+ * No `mmp`: multiple mount protection waits 22 s and more after an unclean end, and the reservation already protects.
+ */
+const mkfsArgs = ["-q", "-F", "-J", "size=4", "-N", "4096", "-m", "0", "-e", "remount-ro"].concat([
+  "-E",
+  "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+]);
+
+function backingFile(layout: Layout, serial: string): string {
+  return join(layout.baseDir, "disks", `${serial}.img`);
+}
+
+/** Makes the disks' files, file systems on the data disks, and the shelf's configuration; returns its path. */
+export async function prepareShelf(layout: Layout, diskMb: number): Promise<string> {
+  if (!Number.isInteger(diskMb) || diskMb < diskMbMin)
+    throw new BenchError("badInput", "disk size", `expected at least ${diskMbMin} MiB`);
+  const diskBytes = diskMb * 1024 * 1024;
+  mkdirSync(join(layout.baseDir, "disks"), { recursive: true });
+  const disks = [
+    ...coordinators.map((serial) => ({ serial, sizeBytes: coordinatorBytes })),
+    ...virtualServers.map(({ disk }) => ({ serial: disk, sizeBytes: diskBytes })),
+  ];
+  for (const { serial, sizeBytes } of disks) {
+    writeFileSync(backingFile(layout, serial), "");
+    truncateSync(backingFile(layout, serial), sizeBytes);
+  }
+  await Promise.all(
+    virtualServers.map(({ disk, name }) =>
+      run("mkfs.ext4", [...mkfsArgs, "-L", name, backingFile(layout, disk)]),
+    ),
+  );
+  const path = join(layout.baseDir, "shelf.json");
+  const config = {
+    listen: { host: shelfAddress, port: shelfPort },
+    targets: [shelfTarget],
+    disks: disks.map(({ serial, sizeBytes }, lun) => ({
+      serial,
+      lun,
+      sizeBytes,
+      backingFile: backingFile(layout, serial),
+      aptplFile: `${backingFile(layout, serial)}.pr`,
+    })),
+    controlSocket: planPaths(layout).shelfControl,
+  };
+  writeFileSync(path, JSON.stringify(config, undefined, 2));
+  return path;
+}
+
+/** Starts the shelf's process; settles when its control socket answers, which it does once it serves. */
+export async function startShelf(
+  layout: Layout,
+  processes: Processes,
+  cgroup: Cgroup,
+  configPath: string,
+): Promise<Shelf> {
+  const started = processes.start({
+    role: "shelf",
+    cgroup,
+    inside: layout.namespaces.shelf,
+    argv: [process.execPath, join(repoDir, "hal/shelf/main.ts"), configPath],
+  });
+  const shelf = new Shelf(planPaths(layout).shelfControl, started);
+  await waitFor(
+    "shelf",
+    async () => {
+      if (!started.alive())
+        throw new BenchError("worldBroken", "shelf", `ended: see ${processes.logPath("shelf")}`);
+      await shelf.command({ status: true });
+      return true;
+    },
+    { deadlineMs: 15_000, intervalMs: 10 },
+  );
+  return shelf;
+}
+
+/** The shelf's control socket: one JSON line asks, one answers. */
+export class Shelf {
+  readonly #socketPath: string;
+  readonly process: Started;
+
+  constructor(socketPath: string, process: Started) {
+    this.#socketPath = socketPath;
+    this.process = process;
+  }
+
+  /** Sends a command and returns the answer; throws when the shelf refuses it. */
+  command(request: object): Promise<Record<string, unknown>> {
+    return new Promise((resolve, reject) => {
+      const socket = createConnection(this.#socketPath);
+      const fail = (cause: unknown) => {
+        socket.destroy();
+        reject(new BenchError("worldBroken", "shelf control", JSON.stringify(request), cause));
+      };
+      socket.setTimeout(5000, () => fail(new Error("no answer")));
+      socket.once("error", fail);
+      const lines = createInterface({ input: socket });
+      // readline repeats the errors of its input as its own.
+      lines.once("error", fail);
+      lines.once("line", (line) => {
+        socket.end();
+        const answer = JSON.parse(line) as Record<string, unknown>;
+        if (answer.ok === false) fail(new Error(line));
+        else resolve(answer);
+      });
+      socket.write(`${JSON.stringify(request)}\n`);
+    });
+  }
+}
