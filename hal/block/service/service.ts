@@ -85,6 +85,13 @@ export class BlockServiceCore {
     if (entry === undefined) {
       if (this.#disks.size >= disksMax)
         return failed("refused", "open disk", `already ${disksMax} disks`);
+      const twin = [...this.#disks.values()].find((other) => isSameNexus(other.spec, spec));
+      if (twin !== undefined)
+        return failed(
+          "badInput",
+          "open disk",
+          `${twin.spec.serial} has the same ISID ${spec.isid}`,
+        );
       const { timing, exported: _, ...identity } = spec;
       entry = {
         spec,
@@ -176,6 +183,15 @@ export class BlockServiceCore {
       ...(exported?.counters ?? idle),
     };
   }
+}
+
+/** Two sessions of one nexus would reinstate each other for ever (RFC 7143 6.3.5). */
+function isSameNexus(one: DiskSpec, other: DiskSpec): boolean {
+  return (
+    one.isid === other.isid &&
+    one.initiatorName === other.initiatorName &&
+    one.targetName === other.targetName
+  );
 }
 
 /** Without the keys whose value is undefined, so that defaults apply. */
