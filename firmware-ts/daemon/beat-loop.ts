@@ -3,7 +3,6 @@
  * core/beat.ts. Gate calls are synchronous on purpose: between the decision on a lease and the kernel's start of
  * counting it nothing else of this process runs.
  */
-import { performance } from "node:perf_hooks";
 import type { BeatMachine, BeatMachineHandlers } from "../../hal/port/beat-machine.ts";
 import type { LinkHandlers } from "../../hal/port/link.ts";
 import { beatStep } from "../core/beat.ts";
@@ -14,6 +13,7 @@ import type { Beat } from "../schema/beat.ts";
 import type { ControllerId, LinkName } from "../schema/ids.ts";
 import { explain, type Outcome } from "../schema/outcome.ts";
 import type { BeatCounters, FromBeat, LinkView, ToBeat } from "./beat-channel.ts";
+import { fromProcessMs, monotonicMs as now } from "./clock.ts";
 
 /** Half a beat interval at the fastest setting: the precision of sending and of opening gates. */
 const tickMs = 5;
@@ -39,8 +39,6 @@ export interface BeatLoop {
   /** The main loop is gone: gates closed, the partner asked to take over, in a few beats; then settles. */
   lastWords(): Promise<void>;
 }
-
-const now = () => performance.now();
 
 export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
   let machine: BeatMachine | undefined;
@@ -123,7 +121,8 @@ export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
     return {
       frame: (frame, receivedAtMs) => {
         const decoded = setup.decode(frame);
-        if (decoded.ok) feed({ kind: "frame", nowMs: receivedAtMs, link, beat: decoded.beat });
+        if (decoded.ok)
+          feed({ kind: "frame", nowMs: fromProcessMs(receivedAtMs), link, beat: decoded.beat });
         else count(decoded.reason);
       },
       carrier: (up) => feed({ kind: "carrier", nowMs: now(), link, up }),
@@ -150,7 +149,14 @@ export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
       disk: {
         ...linkHandlers("disk"),
         written: (sentAtMs, accepted, refusedCount, total) =>
-          feed({ kind: "written", nowMs: now(), sentAtMs, accepted, refused: refusedCount, total }),
+          feed({
+            kind: "written",
+            nowMs: now(),
+            sentAtMs: fromProcessMs(sentAtMs),
+            accepted,
+            refused: refusedCount,
+            total,
+          }),
       },
       log: (message) => setup.tell({ kind: "log", message }),
     },

@@ -2,7 +2,6 @@
  * The one loop of a controller: an event goes through the decisions, the effects are performed in their order (persist → fence →
  * act → announce), every outcome comes back as an event. There is no other path and no policy here.
  */
-import { performance } from "node:perf_hooks";
 import type { Disks } from "../../hal/port/storage.ts";
 import { controllerStep } from "../core/controller.ts";
 import type { ControllerState } from "../core/controller-state.ts";
@@ -13,6 +12,7 @@ import type { PersistentRecord } from "../schema/journal.ts";
 import { failed } from "../schema/outcome.ts";
 import type { CommandAnswer } from "../schema/status.ts";
 import type { ToBeat } from "./beat-channel.ts";
+import { monotonicMs } from "./clock.ts";
 import type { Journal } from "./journal.ts";
 import type { Performer } from "./performer.ts";
 
@@ -44,8 +44,6 @@ export interface Loop {
   state(): ControllerState;
 }
 
-const now = () => performance.now();
-
 export function createLoop(setup: LoopSetup): Loop {
   let state = setup.initial;
   const waiting: Happening[] = [];
@@ -61,7 +59,7 @@ export function createLoop(setup: LoopSetup): Loop {
   }
 
   function step(happening: Happening): void {
-    const event = { ...happening, nowMs: now() } as ControllerEvent;
+    const event = { ...happening, nowMs: monotonicMs() } as ControllerEvent;
     const before = state;
     const [after, effects] = controllerStep(before, event);
     state = after;
