@@ -34,14 +34,15 @@ export interface ReplyPort {
   send(response: Response, data: Buffer): void;
 }
 
+/** A command may ask for more than the residual's field can hold. */
+const RESIDUAL_MAX = 0xffff_ffff;
 const NO_DATA = Buffer.alloc(0);
 
 /** RFC 7143 11.4.5: how far what the command moves, or would have, is from what the initiator expected. */
 const residualOf = (expectedBytes: number, commandBytes: number): Residual => {
   if (commandBytes === expectedBytes) return NO_RESIDUAL;
-  return commandBytes > expectedBytes
-    ? { kind: "overflow", bytes: commandBytes - expectedBytes }
-    : { kind: "underflow", bytes: expectedBytes - commandBytes };
+  const bytes = Math.min(Math.abs(commandBytes - expectedBytes), RESIDUAL_MAX);
+  return { kind: commandBytes > expectedBytes ? "overflow" : "underflow", bytes };
 };
 
 /** RFC 7143 11.4.7.2: sense data in a response is preceded by its length. */

@@ -2,6 +2,7 @@
  * The shelf as a whole: disks on their media, the portal that serves them, and the faults that befall them.
  */
 import { performance } from "node:perf_hooks";
+import { z } from "zod";
 import { type AptplRecord, type AptplStore, restored } from "../disk/aptpl.ts";
 import { Disk } from "../disk/disk.ts";
 import { type Medium, MemoryMedium } from "../disk/medium.ts";
@@ -69,6 +70,8 @@ export interface Shelf {
   /** Lifts one fault or all; returns the ids. */
   clearFault(id?: string): readonly string[];
   status(): ShelfStatus;
+  /** Connections in any phase, logged in or not. */
+  connectionCount(): number;
   /** Resets every connection and stops listening. Reservations with APTPL stay in their files. */
   close(): Promise<void>;
 }
@@ -207,7 +210,8 @@ export const startShelf = async (config: ShelfConfig): Promise<Shelf> => {
     port,
     setFault: (request) => {
       const parsed = faultRequest.safeParse(request);
-      if (!parsed.success) throw new ShelfError("CONTROL", `fault: ${parsed.error.message}`);
+      if (!parsed.success)
+        throw new ShelfError("CONTROL", `fault: ${z.prettifyError(parsed.error)}`);
       const fault = faults.set(parsed.data);
       if (fault === undefined) throw new ShelfError("CONTROL", "fault: too many faults in force");
       enact(fault, list, portal);
@@ -218,6 +222,7 @@ export const startShelf = async (config: ShelfConfig): Promise<Shelf> => {
       for (const fault of lifted) lift(fault, portal);
       return lifted.map((fault) => fault.id);
     },
+    connectionCount: () => portal.connections.size,
     status: () => statusOf(port, list, portal, faults),
     close: async () => {
       await portal.close();
