@@ -27,6 +27,12 @@ const native = {
   sched_setscheduler: libc.func(
     "int sched_setscheduler(int thread, int policy, const uint8_t *parameter)",
   ),
+  mount: libc.func(
+    "int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)",
+  ),
+  umount2: libc.func("int umount2(const char *target, int flags)"),
+  syncfs: libc.func("int syncfs(int fd)"),
+  ioctl: libc.func("int ioctl(int fd, unsigned long request, const uint8_t *argument)"),
   if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
 };
 
@@ -39,9 +45,11 @@ export const MSG_DONTWAIT = 0x40;
 /** <asm-generic/errno-base.h> and errno.h: what the drivers tell apart. */
 export const errno = {
   ENOENT: 2,
+  EIO: 5,
   EAGAIN: 11,
   EEXIST: 17,
   ENODEV: 19,
+  EBUSY: 16,
   EADDRNOTAVAIL: 99,
 } as const;
 
@@ -120,6 +128,36 @@ export function setScheduler(thread: number, policy: number, priority: number): 
   const parameter = Buffer.alloc(4);
   parameter.writeInt32LE(priority);
   return checked(native.sched_setscheduler(thread, policy, parameter));
+}
+
+/** mount(2), on a worker thread. */
+export function mountLater(
+  source: string,
+  target: string,
+  type: string,
+  flags: number,
+  data: string,
+): Promise<number> {
+  return later(native.mount, source, target, type, flags, data);
+}
+
+/** umount2(2), on a worker thread. */
+export function unmountLater(target: string, flags: number): Promise<number> {
+  return later(native.umount2, target, flags);
+}
+
+/** syncfs(2), on a worker thread: reports write errors of the whole file system, which unmounting does not. */
+export function syncFileSystemLater(descriptor: number): Promise<number> {
+  return later(native.syncfs, descriptor);
+}
+
+/** ioctl(2) with a buffer, on a worker thread. */
+export function ioctlLater(
+  descriptor: number,
+  request: number,
+  argument: Uint8Array,
+): Promise<number> {
+  return later(native.ioctl, descriptor, request, argument);
 }
 
 /** `ENOENT` for -2 and so on: the part of a fault that a search engine knows. */

@@ -1,0 +1,198 @@
+/**
+ * ext4 file systems by mount(2), umount2(2) and ioctl(2), without a process per call and never on the caller's thread: a device
+ * whose path is gone may hold such a call for many seconds.
+ *
+ * Obligations. Success is what the kernel's mount table and an exclusive open of the device say, not what a call
+ * returned: a copy of the mount in another mount namespace keeps the file system alive. SAFETY
+ * "releaseOnlyWhenGone". The calls run in libuv's pool; give the process more threads than volumes
+ * (UV_THREADPOOL_SIZE), or a few dead devices hold up every other file operation of it.
+ */
+import { mkdirSync } from "node:fs";
+import { constants, type FileHandle, open } from "node:fs/promises";
+import { setTimeout as pause } from "node:timers/promises";
+import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { FileSystems } from "../port/storage.ts";
+import { type MountEntry, mountAt } from "./mount-table.ts";
+import {
+  errno,
+  errorName,
+  ioctlLater,
+  mountLater,
+  syncFileSystemLater,
+  unmountLater,
+} from "./syscalls.ts";
+import { type IsLate, Turns } from "./turns.ts";
+
+const fileSystemType = "ext4";
+/** <linux/mount.h>: a served volume needs neither devices nor set-user-id nor programs, nor a write for each read. */
+const mountFlags = 2 | 4 | 8 | 1024; // MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME
+/** ext4(5): stop at the first damage, never let data lag behind its metadata, never trust a volatile cache. */
+const mountOptions = "errors=remount-ro,data=ordered,barrier=1";
+/** <linux/fs.h> of umount2(2) */
+const MNT_DETACH = 2;
+const UMOUNT_NOFOLLOW = 8;
+/** <linux/ext4.h> (fs/ext4/ext4.h before 6.11): _IOR('X', 125, __u32) and its strictest mode. */
+const EXT4_IOC_SHUTDOWN = 0x8004587d;
+const EXT4_GOING_FLAGS_NOLOGFLUSH = 2;
+
+const limitMsDefault = 30_000;
+/** The last reference to a superblock may be dropped a moment after umount2 returned. */
+const releaseMsMax = 250;
+const stackedMax = 8;
+
+class Ext4FileSystems implements FileSystems {
+  readonly #limitMs: number;
+  readonly #turns = new Turns();
+  /** Devices by the path from which they were taken, until they have been shown to be free. */
+  readonly #unreleased = new Map<string, string>();
+
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+  }
+
+  mount(device: string, path: string): Promise<Outcome> {
+    return this.#turns.take(path, "mount", this.#limitMs, (isLate) =>
+      this.#mount(device, path, isLate),
+    );
+  }
+
+  unmount(path: string): Promise<Outcome> {
+    return this.#turns.take(path, "unmount", this.#limitMs, () =>
+      this.#unmountAll(path, flushAndUnmount),
+    );
+  }
+
+  abandon(path: string): Promise<Outcome> {
+    return this.#turns.take(path, "abandon", this.#limitMs, () => this.#unmountAll(path, shutDown));
+  }
+
+  mountedFrom(path: string): Outcome<string | undefined> {
+    const entry = mountAt(path);
+    return entry.ok ? good(entry.value?.source) : entry;
+  }
+
+  async #mount(device: string, path: string, isLate: IsLate): Promise<Outcome> {
+    const before = mountAt(path);
+    if (!before.ok) return before;
+    if (before.value) return sameDevice(before.value, device);
+    try {
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      return failed("mountFailed", "mount", `cannot make ${path}`, error);
+    }
+    const result = await mountLater(device, path, fileSystemType, mountFlags, mountOptions);
+    if (result < 0) {
+      return failed("mountFailed", "mount", `${device} on ${path}: ${errorName(result)}`);
+    }
+    // Nobody expects it any more: a volume that is mounted unknown to its owner is the one thing to avoid.
+    if (isLate()) return await this.#unmountAll(path, shutDown);
+    const after = mountAt(path);
+    if (!after.ok) return after;
+    if (after.value) return sameDevice(after.value, device);
+    return failed("mountFailed", "mount", `${path} is not in the kernel's mount table`);
+  }
+
+  /** Takes away whatever lies on the path, and then shows that nothing holds the device. */
+  async #unmountAll(
+    path: string,
+    takeAway: (entry: MountEntry) => Promise<Outcome>,
+  ): Promise<Outcome> {
+    for (let layer = 0; layer < stackedMax; layer++) {
+      const entry = mountAt(path);
+      if (!entry.ok) return entry;
+      if (!entry.value) return this.#released(path);
+      const taken = await takeAway(entry.value);
+      if (!taken.ok) return taken;
+      this.#unreleased.set(path, entry.value.source);
+    }
+    return failed("stillMounted", "unmount", `${path}: something mounts it again and again`);
+  }
+
+  async #released(path: string): Promise<Outcome> {
+    const device = this.#unreleased.get(path);
+    if (device === undefined) return done;
+    const released = await isReleased(device);
+    if (released.ok) this.#unreleased.delete(path);
+    return released;
+  }
+}
+
+function sameDevice(entry: MountEntry, device: string): Outcome {
+  if (entry.source === device && entry.type === fileSystemType) return done;
+  const what = `${entry.type} of ${entry.source}`;
+  return failed("mountFailed", "mount", `${entry.path} already holds ${what}, not ${device}`);
+}
+
+async function flushAndUnmount({ path }: MountEntry): Promise<Outcome> {
+  const flushed = await onRoot(path, (descriptor) => syncFileSystemLater(descriptor));
+  if (flushed < 0) {
+    return failed("diskError", "unmount", `${path}: cannot write back: ${errorName(flushed)}`);
+  }
+  const result = await unmountLater(path, UMOUNT_NOFOLLOW);
+  if (result >= 0) return done;
+  const code = result === -errno.EBUSY ? "stillMounted" : "ioError";
+  return failed(code, "unmount", `${path}: ${errorName(result)}`);
+}
+
+/** Files that are still open keep the dead file system in memory; each operation on them ends in EIO. */
+async function shutDown({ path, type }: MountEntry): Promise<Outcome> {
+  const mode = Buffer.alloc(4);
+  mode.writeUInt32LE(EXT4_GOING_FLAGS_NOLOGFLUSH);
+  const result = await onRoot(path, (descriptor) =>
+    ioctlLater(descriptor, EXT4_IOC_SHUTDOWN, mode),
+  );
+  if (result < 0 && result !== -errno.EIO) {
+    return failed("ioError", "abandon", `${type} on ${path}: ${errorName(result)}`);
+  }
+  const gone = await unmountLater(path, UMOUNT_NOFOLLOW);
+  const detached = gone < 0 ? await unmountLater(path, UMOUNT_NOFOLLOW | MNT_DETACH) : gone;
+  if (detached >= 0) return done;
+  return failed("stillMounted", "abandon", `${path}: ${errorName(detached)}`);
+}
+
+/** Calls with a descriptor of the mount's root directory; a negative error number when that cannot be opened. */
+async function onRoot(
+  path: string,
+  action: (descriptor: number) => Promise<number>,
+): Promise<number> {
+  let root: FileHandle;
+  try {
+    root = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  } catch (error) {
+    return -errnoOf(error);
+  }
+  try {
+    return await action(root.fd);
+  } finally {
+    await root.close();
+  }
+}
+
+/** An exclusive open succeeds only when no file system has claimed the block device, in whatever namespace. */
+async function isReleased(device: string): Promise<Outcome> {
+  const end = performance.now() + releaseMsMax;
+  for (;;) {
+    try {
+      await (await open(device, constants.O_RDONLY | constants.O_EXCL)).close();
+      return done;
+    } catch (error) {
+      // A device that no longer exists is held by nobody.
+      if (errnoOf(error) !== errno.EBUSY) return done;
+    }
+    if (performance.now() > end) break;
+    await pause(2);
+  }
+  const reason = "open files or another mount namespace still hold it";
+  return failed("stillMounted", "unmount", `${device} is not free: ${reason}`);
+}
+
+function errnoOf(error: unknown): number {
+  const number = error instanceof Error && "errno" in error ? Number(error.errno) : Number.NaN;
+  if (!Number.isInteger(number)) throw error;
+  return Math.abs(number);
+}
+
+/** File systems of the caller's mount namespace. After `limitMs` an operation is reported as `timeout`. */
+export function createFileSystems(limitMs: number = limitMsDefault): FileSystems {
+  return new Ext4FileSystems(limitMs);
+}

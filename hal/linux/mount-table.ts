@@ -1,0 +1,40 @@
+/** What is mounted where, from /proc/self/mountinfo (proc(5)): the kernel's word, for the caller's mount namespace. */
+import { readFileSync } from "node:fs";
+import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+
+export interface MountEntry {
+  readonly path: string;
+  readonly source: string;
+  readonly type: string;
+}
+
+/** Entries in the kernel's order: of several on one path, the last covers the others. */
+export function parseMountTable(text: string): MountEntry[] {
+  const entries: MountEntry[] = [];
+  for (const line of text.split("\n")) {
+    // Any number of optional fields ends with a lone dash.
+    const [head = "", tail = ""] = line.split(" - ");
+    const path = head.split(" ")[4];
+    const [type, source] = tail.split(" ");
+    if (path === undefined || type === undefined || source === undefined) continue;
+    entries.push({ path: unescaped(path), source: unescaped(source), type });
+  }
+  return entries;
+}
+
+/** Space, tab, newline and backslash are written as octal numbers. */
+function unescaped(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  );
+}
+
+/** The mount that is visible at the path, or undefined. Fault `ioError`. */
+export function mountAt(path: string): Outcome<MountEntry | undefined> {
+  try {
+    const entries = parseMountTable(readFileSync("/proc/self/mountinfo", "utf8"));
+    return good(entries.findLast((entry) => entry.path === path));
+  } catch (error) {
+    return failed("ioError", "read mount table", "cannot read /proc/self/mountinfo", error);
+  }
+}

@@ -1,0 +1,242 @@
+/** ext4 on loop devices over image files; the hanging device is a FUSE export whose server is stopped. */
+import { type ChildProcess, spawn } from "node:child_process";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { createFileSystems } from "../../hal/linux/filesystems.ts";
+import { ioctlLater } from "../../hal/linux/syscalls.ts";
+import type { FileSystems } from "../../hal/port/storage.ts";
+import { makeLoopFolder, removeLoopFolder } from "./support/loop-folder.ts";
+import { endProcess, rootMissing, run } from "./support/namespaces.ts";
+import { until } from "./support/until.ts";
+
+describe.skipIf(rootMissing)("file systems", () => {
+  let folder: string;
+  let device: string;
+  let path: string;
+  let fileSystems: FileSystems;
+
+  function image(name: string): string {
+    const file = join(folder, name);
+    writeFileSync(file, "");
+    truncateSync(file, 32 << 20);
+    run("mkfs.ext4", "-q", "-F", file);
+    return file;
+  }
+
+  const attach = (file: string) => run("losetup", "-f", "--show", file).trim();
+  const code = (outcome: { ok: boolean }) =>
+    "fault" in outcome ? (outcome.fault as { code: string }).code : "ok";
+
+  beforeAll(() => {
+    folder = makeLoopFolder();
+  });
+
+  afterAll(() => {
+    removeLoopFolder(folder);
+  });
+
+  beforeEach(() => {
+    fileSystems = createFileSystems(10_000);
+    device = attach(image("disk"));
+    path = join(folder, "volume");
+  });
+
+  afterEach(async () => {
+    await fileSystems.abandon(path);
+    run("losetup", "-d", device);
+  });
+
+  test("mount, mount again, look, unmount, unmount again", async () => {
+    expect(await fileSystems.mount(device, path)).toEqual({ ok: true, value: undefined });
+    expect(code(await fileSystems.mount(device, path))).toBe("ok");
+    expect(readFileSync("/proc/self/mountinfo", "utf8").split(` ${path} `)).toHaveLength(2);
+    expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: device });
+    writeFileSync(join(path, "file"), "kept");
+    expect(code(await fileSystems.unmount(path))).toBe("ok");
+    expect(code(await fileSystems.unmount(path))).toBe("ok");
+    expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: undefined });
+    expect(readdirSync(path)).toEqual([]);
+    await fileSystems.mount(device, path);
+    expect(readFileSync(join(path, "file"), "utf8")).toBe("kept");
+  });
+
+  test("the options are those of a volume that fails over", async () => {
+    await fileSystems.mount(device, path);
+    const line = readFileSync("/proc/self/mountinfo", "utf8")
+      .split("\n")
+      .find((entry) => entry.includes(` ${path} `));
+    expect(line).toMatch(/ rw,nosuid,nodev,noexec,noatime /);
+    expect(line).toContain("errors=remount-ro");
+    // Defaults are listed here only.
+    const name = device.split("/").at(-1);
+    const options = readFileSync(`/proc/fs/ext4/${name}/options`, "utf8").split("\n");
+    expect(options).toContain("barrier");
+    expect(options).toContain("data=ordered");
+  });
+
+  test("a busy volume stays mounted and usable, and says so", async () => {
+    await fileSystems.mount(device, path);
+    const file = openSync(join(path, "file"), "w");
+    expect(code(await fileSystems.unmount(path))).toBe("stillMounted");
+    writeSync(file, "still works");
+    closeSync(file);
+    expect(code(await fileSystems.unmount(path))).toBe("ok");
+  });
+
+  test("a copy of the mount in another namespace is found out", async () => {
+    await fileSystems.mount(device, path);
+    const holder = spawn("unshare", ["--mount", "sh", "-c", "echo held; exec sleep 600"]);
+    let held = false;
+    holder.stdout.once("data", () => {
+      held = true;
+    });
+    await until("held", () => held);
+    expect(code(await fileSystems.unmount(path))).toBe("stillMounted");
+    expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: undefined });
+    // Asking again does not make it free.
+    expect(code(await fileSystems.unmount(path))).toBe("stillMounted");
+    await endProcess(holder);
+    await until("free", async () => code(await fileSystems.unmount(path)) === "ok");
+  });
+
+  test("another device's mount is not taken for ours", async () => {
+    const other = attach(image("other"));
+    try {
+      await fileSystems.mount(other, path);
+      expect(code(await fileSystems.mount(device, path))).toBe("mountFailed");
+      expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: other });
+    } finally {
+      await fileSystems.unmount(path);
+      run("losetup", "-d", other);
+    }
+  });
+
+  test.each([
+    ["no device", "/dev/dyad-nothing"],
+    ["no block device", "/dev/null"],
+  ])("%s is a fault that names it", async (_, name) => {
+    const outcome = await fileSystems.mount(name, path);
+    expect(outcome).toMatchObject({ ok: false, fault: { code: "mountFailed" } });
+    expect(!outcome.ok && outcome.fault.message).toContain(name);
+  });
+
+  test("a device without a file system is a fault", async () => {
+    run("dd", "if=/dev/zero", `of=${device}`, "bs=1M", "count=1", "status=none", "conv=fsync");
+    expect(code(await fileSystems.mount(device, path))).toBe("mountFailed");
+  });
+
+  test("abandoned: what was synced is there after the replay, what was not is not written", async () => {
+    await fileSystems.mount(device, path);
+    const kept = openSync(join(path, "kept"), "w");
+    writeSync(kept, "kept");
+    fsyncSync(kept);
+    closeSync(kept);
+    writeFileSync(join(path, "lost"), Buffer.alloc(1 << 20, 1));
+    expect(code(await fileSystems.abandon(path))).toBe("ok");
+    expect(code(await fileSystems.abandon(path))).toBe("ok");
+    expect(run("dumpe2fs", "-h", device)).toContain("needs_recovery");
+    expect(code(await fileSystems.mount(device, path))).toBe("ok");
+    expect(readFileSync(join(path, "kept"), "utf8")).toBe("kept");
+    expect(existsSync(join(path, "lost"))).toBe(false);
+  });
+
+  test("abandoned under an open file: out of the tree, every write fails, the device is reported held", async () => {
+    await fileSystems.mount(device, path);
+    const file = openSync(join(path, "file"), "w");
+    expect(code(await fileSystems.abandon(path))).toBe("stillMounted");
+    expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: undefined });
+    expect(() => writeSync(file, "stale")).toThrow("EIO");
+    closeSync(file);
+    expect(code(await fileSystems.abandon(path))).toBe("ok");
+  });
+
+  test("a dead file system cannot be unmounted as if it were flushed, but abandoned", async () => {
+    await fileSystems.mount(device, path);
+    writeFileSync(join(path, "file"), "dirty");
+    const root = openSync(path, "r");
+    // EXT4_IOC_SHUTDOWN, as if the kernel had given up the journal.
+    const result = await ioctlLater(root, 0x8004587d, Uint8Array.of(2, 0, 0, 0));
+    closeSync(root);
+    expect(result).toBe(0);
+    expect(code(await fileSystems.unmount(path))).toBe("diskError");
+    expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: device });
+    expect(code(await fileSystems.abandon(path))).toBe("ok");
+  });
+
+  describe("on a device that hangs", () => {
+    let server: ChildProcess;
+    let exported: string;
+    let hanging: string;
+
+    beforeEach(async () => {
+      const file = image("slow");
+      exported = join(folder, "export");
+      writeFileSync(exported, "");
+      server = spawn(
+        "qemu-storage-daemon",
+        [
+          ...["--blockdev", `driver=file,node-name=disk,filename=${file}`],
+          ...["--export", `fuse,id=e,node-name=disk,mountpoint=${exported},writable=on`],
+        ],
+        { stdio: "inherit" },
+      );
+      await until("export", () => readFileSync("/proc/self/mountinfo", "utf8").includes(exported));
+      hanging = attach(exported);
+    });
+
+    afterEach(async () => {
+      server.kill("SIGCONT");
+      await fileSystems.abandon(path);
+      run("losetup", "-d", hanging);
+      await endProcess(server);
+      await until("export gone", () => {
+        if (!readFileSync("/proc/self/mountinfo", "utf8").includes(exported)) return true;
+        run("umount", "-l", exported);
+        return false;
+      });
+    });
+
+    test("unmounting times out without holding up the process, and succeeds later", async () => {
+      const hasty = createFileSystems(300);
+      expect(code(await hasty.mount(hanging, path))).toBe("ok");
+      mkdirSync(join(path, "folder"));
+      server.kill("SIGSTOP");
+      let turns = 0;
+      const timer = setInterval(() => turns++, 5);
+      const start = performance.now();
+      expect(code(await hasty.unmount(path))).toBe("timeout");
+      expect(performance.now() - start).toBeLessThan(600);
+      // The next one waits for the one that hangs; it does not pile another call upon it.
+      expect(code(await hasty.unmount(path))).toBe("timeout");
+      clearInterval(timer);
+      expect(turns).toBeGreaterThan(30);
+      server.kill("SIGCONT");
+      await until("unmounted", async () => code(await hasty.unmount(path)) === "ok");
+      expect(hasty.mountedFrom(path)).toEqual({ ok: true, value: undefined });
+    });
+
+    test("a mount that is given up does not stay when it succeeds after all", async () => {
+      const hasty = createFileSystems(200);
+      run("blockdev", "--flushbufs", hanging);
+      server.kill("SIGSTOP");
+      expect(code(await hasty.mount(hanging, path))).toBe("timeout");
+      server.kill("SIGCONT");
+      // An operation on the same path has its turn only when the late mount has been dealt with.
+      await until("dealt with", async () => code(await hasty.unmount(path)) === "ok");
+      expect(hasty.mountedFrom(path)).toEqual({ ok: true, value: undefined });
+      expect(code(await fileSystems.mount(hanging, path))).toBe("ok");
+    });
+  });
+});

@@ -1,0 +1,26 @@
+import { describe, expect, test } from "vitest";
+import { mountAt, parseMountTable } from "../../hal/linux/mount-table.ts";
+
+describe("/proc/self/mountinfo", () => {
+  test("optional fields and escapes", () => {
+    const text = `21 1 254:0 / / rw,noatime - ext4 /dev/root rw
+55 21 7:1 / /run/dyad/a\\040b rw,noatime shared:1 master:2 - ext4 /dev/loop1 rw,errors=remount-ro
+56 21 0:5 / /tab\\011x rw - tmpfs no\\134ne rw
+`;
+    expect(parseMountTable(text)).toEqual([
+      { path: "/", source: "/dev/root", type: "ext4" },
+      { path: "/run/dyad/a b", source: "/dev/loop1", type: "ext4" },
+      { path: "/tab\tx", source: "no\\ne", type: "tmpfs" },
+    ]);
+  });
+
+  test("lines of another form are skipped", () => {
+    expect(parseMountTable("\n21 1 254:0 / /\nx - y\n - \n")).toEqual([]);
+  });
+
+  test("the kernel's own table is read", () => {
+    const proc = mountAt("/proc");
+    expect(proc.ok && proc.value?.type).toBe("proc");
+    expect(mountAt("/no/such/mount")).toEqual({ ok: true, value: undefined });
+  });
+});
