@@ -161,12 +161,6 @@ export const decodeDesignators = (body: Buffer): Decoded<readonly Designator[]> 
   return decoded(designators);
 };
 
-/** The NAA identifier of the logical unit as lower case hexadecimal, if the page has one. */
-export const naaOf = (designators: readonly Designator[]): string | undefined =>
-  designators
-    .find(({ association, type }) => association === 0 && type === 3)
-    ?.value.toString("hex");
-
 /** Block limits (SBC-3 6.5.3), in logical blocks; zero means no limit, or not supported for unmap. */
 export interface BlockLimits {
   readonly writeSameNonZero: boolean;
