@@ -184,9 +184,11 @@ describe.skipIf(rootMissing)("file systems", () => {
       const file = image("slow");
       exported = join(folder, "export");
       writeFileSync(exported, "");
+      // It must not outlive a test run that is killed: a stopped server hangs whoever looks at its export.
       server = spawn(
-        "qemu-storage-daemon",
+        "setpriv",
         [
+          ...["--pdeathsig", "KILL", "qemu-storage-daemon"],
           ...["--blockdev", `driver=file,node-name=disk,filename=${file}`],
           ...["--export", `fuse,id=e,node-name=disk,mountpoint=${exported},writable=on`],
         ],

@@ -7,24 +7,32 @@ import { isAlive, run } from "./namespaces.ts";
 
 const prefix = "dyadtest-loop";
 
-function unmountBelow(folder: string): void {
+function unmountBelow(folder: string, device: RegExp): void {
   const entries = parseMountTable(readFileSync("/proc/self/mountinfo", "utf8"));
-  for (const { path } of entries.toReversed()) {
-    if (path.startsWith(`${folder}/`)) run("umount", "-l", path);
+  for (const { path, source } of entries.toReversed()) {
+    if (path.startsWith(`${folder}/`) && device.test(source)) run("umount", "-l", path);
   }
 }
 
+/** From sysfs: losetup looks at the backing files themselves and hangs with a server that was left stopped. */
 function detachBelow(folder: string): void {
-  for (const line of run("losetup", "-n", "-O", "NAME,BACK-FILE").split("\n")) {
-    const [name, file] = line.trim().split(/\s+/);
-    if (name && file?.startsWith(`${folder}/`)) run("losetup", "-d", name);
+  for (const name of readdirSync("/sys/block")) {
+    let file: string;
+    try {
+      file = readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8");
+    } catch {
+      continue; // No loop device, or one without a file.
+    }
+    if (file.startsWith(`${folder}/`)) run("losetup", "-d", `/dev/${name}`);
   }
 }
 
 /** Removes the folder with everything that was mounted below it or attached from it. */
 export function removeLoopFolder(folder: string): void {
-  unmountBelow(folder);
+  // From the top down: a loop device whose file is no longer in the tree has lost its name too.
+  unmountBelow(folder, /^\/dev\/loop/);
   detachBelow(folder);
+  unmountBelow(folder, /./);
   rmSync(folder, { recursive: true, force: true });
 }
 
