@@ -130,7 +130,7 @@ export class Session {
   #start(role: Role): Side {
     const settings: WorkerSettings = { ...this.#settings, role };
     const child = fork(workerPath, [JSON.stringify(settings)], {
-      // libnfs blocks a thread for each call in flight: one for each register, the log and the verification.
+      // libnfs's contexts wait in a thread each: one for each register, the log, a removal and the verification.
       env: { ...process.env, UV_THREADPOOL_SIZE: String(this.#settings.registers + 4) },
       stdio: ["ignore", "ignore", "inherit", "ipc"],
     });
