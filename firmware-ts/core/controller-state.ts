@@ -55,6 +55,8 @@ export interface ControllerState {
   readonly partner: PartnerView | undefined;
   /** The partner's session heard last: message numbers count within it. */
   readonly lastSession: number;
+  /** The partner has our lease: our acknowledgements let its gates live. */
+  readonly granted: boolean;
   /** How the partner was lost last; what bounds its gates. Kept until it is heard again. */
   readonly loss:
     | {

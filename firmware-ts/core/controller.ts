@@ -84,6 +84,7 @@ export function newController(setup: ControllerSetup): ControllerState {
     registrations: {},
     partner: undefined,
     lastSession: 0,
+    granted: false,
     loss: undefined,
     colours: { serial: "red", network: "red", disk: "red" },
     diskReadable: false,
@@ -180,11 +181,21 @@ function onServer(step: Step, index: number, nowMs: number, run: ServerFunction)
 
 /** What follows from the state alone, whatever the event was: waits for conditions, never for notifications. */
 function settle(state: ControllerState, nowMs: number): Step {
-  let step: Step = joinTick(state, nowMs);
+  let step: Step = then(joinTick(state, nowMs), grant);
   step = then(step, (next) => transferTick(next, nowMs));
   step = then(step, (next) => evacuate(next, nowMs));
   step = then(step, (next) => keepServers(next, nowMs));
   return then(step, (next) => leavingTick(next, nowMs));
+}
+
+/**
+ * A partner of the same mind has our lease while we are joining, paired or alone. Only ever turned on here: the beat machine turns it
+ * off by itself, in the very step in which it declares the partner lost.
+ */
+function grant(state: ControllerState): Step {
+  const may = state.partner?.configuration === state.configuration;
+  if (!may || state.granted || !grantingModes.includes(state.mode)) return [state, []];
+  return [{ ...state, granted: true }, [{ kind: "grant", on: true }]];
 }
 
 /** The beats repeat what we say; they are told only when it changes. */
@@ -284,7 +295,7 @@ function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): 
   return then([next, effects], (after) => setMode(after, "paired", nowMs, "the partner is here"));
 }
 
-/** First words of a partner: it may have our lease from now on, if it is of the same mind. */
+/** First words of a partner. */
 function meet(state: ControllerState, view: PartnerView): Effect[] {
   if (view.configuration !== state.configuration)
     return [
@@ -294,8 +305,7 @@ function meet(state: ControllerState, view: PartnerView): Effect[] {
         "the partner's configuration differs in what both must agree on: no pair is made",
       ),
     ];
-  const said = tell("info", "partner.heard", `the partner is heard, ${view.mode}`);
-  return grantingModes.includes(state.mode) ? [{ kind: "grant", on: true }, said] : [said];
+  return [tell("info", "partner.heard", `the partner is heard, ${view.mode}`)];
 }
 
 function message(state: ControllerState, id: number, body: Uint8Array, nowMs: number): Step {

@@ -54,6 +54,7 @@ export function partnerLost(
   let next: ControllerState = {
     ...state,
     partner: undefined,
+    granted: false,
     loss,
     quietSinceMs: nowMs,
     messageId: state.messageId + (state.outbox.length > 0 ? 1 : 0),
@@ -242,7 +243,7 @@ export function outTick(state: ControllerState, nowMs: number): Step {
   if (state.mode !== "out" || state.servers.some(ownsServer)) return [state, []];
   const servers = state.servers.map((server) => ({ ...server, phase: { kind: "off" } as const }));
   const epoch = Math.max(state.epoch, state.epochSeen);
-  const guest = { ...state, servers, epoch, partner: undefined, loss: undefined };
+  const guest = { ...state, servers, epoch };
   const next = forgetRegistrations({ ...guest, coordinatorKey: dataKey(guest) });
   return setMode(next, "starting", nowMs, "everything left behind is cleaned up");
 }

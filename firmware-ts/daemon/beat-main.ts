@@ -21,7 +21,7 @@ const tell = (message: FromBeat) => {
 async function main(configPath: string): Promise<void> {
   const loaded = await loadConfig(configPath);
   if (!loaded.ok) throw new Error(`beat: the configuration does not load: ${configPath}`);
-  const config = loaded.config;
+  const config = loaded.value;
   const key = loadPairKey(config.pair.keyFile);
   if (!key.ok) throw new Error(explain(key.fault));
   const pair = { pairId: config.pair.id, key: key.value };

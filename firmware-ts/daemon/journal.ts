@@ -26,9 +26,13 @@ export interface Journal {
 
 /** Bytes survive JSON as {"$bytes": base64}. */
 export function journalLine(entry: unknown): string {
-  return JSON.stringify(entry, (_key, value: unknown) =>
-    value instanceof Uint8Array ? { $bytes: Buffer.from(value).toString("base64") } : value,
-  );
+  return JSON.stringify(entry, function (this: Record<string, unknown>, key, value: unknown) {
+    // A Buffer has turned itself into an object by the time it is seen here.
+    const original = this[key];
+    return original instanceof Uint8Array
+      ? { $bytes: Buffer.from(original).toString("base64") }
+      : value;
+  });
 }
 
 /** The reverse of `journalLine`. */

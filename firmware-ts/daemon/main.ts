@@ -24,6 +24,9 @@ import { openMachine, startBeatProcess } from "./wiring.ts";
 const exitConfig = 78;
 const exitSoftware = 70;
 
+/** Time to end file services and devices after everything was handed over. */
+const tidyMs = 3000;
+
 function log(message: string): void {
   process.stderr.write(`${new Date().toISOString()} ${message}\n`);
 }
@@ -37,7 +40,7 @@ async function main(): Promise<void> {
     for (const problem of loaded.problems) log(formatProblem(problem));
     process.exit(exitConfig);
   }
-  const { config } = loaded;
+  const config = loaded.value;
   const timing = deriveTiming(config.timing);
   const faults = timingFaults(timing);
   if (faults.length > 0) {
@@ -128,9 +131,15 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     },
     answer: (id, answer) => outside.answered(id, answer),
     exit: (code, reason) => {
+      if (leaving) return;
       leaving = true;
       log(`exit ${code}: ${reason}`);
-      process.exit(code);
+      // A controller that fences itself ends at once; one that leaves tidies up, within a limit.
+      if (code !== 0) process.exit(code);
+      setTimeout(() => process.exit(code), tidyMs).unref();
+      void Promise.allSettled([outside.close(), machine.value.close()]).then(() =>
+        process.exit(code),
+      );
     },
   });
   loop.start(store.read());

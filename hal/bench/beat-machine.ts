@@ -1,0 +1,66 @@
+/** The beat process of one bench controller: serial line on a pty, UDP on the interconnect, beats on the coordinator disks, the gate. */
+import type { Config } from "../../firmware-ts/schema/config.ts";
+import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { createGate } from "../linux/gate.ts";
+import { openNetworkLink } from "../linux/network-link.ts";
+import { takeRealTimePriority } from "../linux/realtime.ts";
+import { openSerialLink } from "../linux/serial-link.ts";
+import type { BeatMachine, BeatMachineHandlers } from "../port/beat-machine.ts";
+import type { Link } from "../port/link.ts";
+import { openCoordinators } from "./coordinators.ts";
+import { openDiskLink } from "./disk-link-temp.ts";
+import { slotOn } from "./slots.ts";
+
+/** Above ordinary real-time work, below the kernel's own threads (which start at 50). */
+const beatPriority = 20;
+
+/** Closes every floating address in the kernel, then opens the links. Faults: `gateFailed`. */
+export function openBeatMachine(
+  config: Config,
+  handlers: BeatMachineHandlers,
+): Promise<Outcome<BeatMachine>> {
+  return Promise.resolve(open(config, handlers));
+}
+
+function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachine> {
+  const gate = createGate();
+  if (!gate.ok) return gate;
+  const floating = config.virtualServers.flatMap((server) =>
+    server.addresses.map((text) => text.split("/")[0] ?? text),
+  );
+  const closed = gate.value.setUp(config.data.nic, floating);
+  if (!closed.ok) return closed;
+  const coordinators = openCoordinators(config);
+  const links: Link[] = [];
+  const { serial, network, disk } = config.links;
+  if (serial) links.push(openSerialLink({ ...serial, handlers: handlers.serial }));
+  if (network)
+    links.push(
+      openNetworkLink({
+        localAddress: network.local,
+        partnerAddress: network.partner,
+        port: network.port,
+        handlers: handlers.network,
+      }),
+    );
+  if (disk)
+    links.push(
+      openDiskLink({
+        me: config.controller.id,
+        slots: coordinators.disks.map(slotOn),
+        periodMs: config.timing.diskBeatIntervalMs,
+        handlers: handlers.disk,
+      }),
+    );
+  return good({
+    links,
+    gate: gate.value,
+    reserve: (serialNumber, command, deadlineMs) =>
+      coordinators.reserve(serialNumber, command, deadlineMs),
+    realTime: () => takeRealTimePriority(beatPriority),
+    async close() {
+      await Promise.all(links.map((link) => link.close()));
+      await coordinators.close();
+    },
+  });
+}
