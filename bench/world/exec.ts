@@ -24,7 +24,9 @@ export function run(
       { timeout: options.timeoutMs ?? 20_000, maxBuffer: outputBytesMax, killSignal: "SIGKILL" },
       (error, stdout, stderr) => {
         if (!error) return resolve(stdout);
-        const said = stderr.trim().split("\n").slice(0, 4).join(" | ") || error.message;
+        const said =
+          stderr.trim().split("\n").slice(0, 4).join(" | ") ||
+          `ended with ${error.signal ?? error.code}`;
         const operation = [command, ...args].join(" ").slice(0, 200);
         reject(new BenchError("programFailed", operation, said, error));
       },

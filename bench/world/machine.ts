@@ -45,7 +45,7 @@ export function machinePaths(layout: Layout, id: ControllerId): MachinePaths {
  */
 const bootScript = `
 awk '$0 ~ / - (nsfs|fuse[^ ]*|[^ ]+ \\/dev\\/loop[0-9]+) / { print $5 }' /proc/self/mountinfo |
-  while read -r point; do umount -l "$point" 2>/dev/null || :; done
+  while read -r point; do umount -c -l "$point" 2>/dev/null || :; done
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755,size=64m tmpfs /run
 mkdir -p /run/rpcbind /run/ganesha /run/lock /run/dbus

@@ -28,6 +28,12 @@ const mkfsArgs = ["-q", "-F", "-J", "size=4", "-N", "4096", "-m", "0", "-e", "re
   "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
 ]);
 
+/**
+ * mkfs asks every loop device that is mounted anywhere whether it is ours, and that question hangs while the file behind the
+ * device is served by a stopped process (a frozen controller, or somebody else's). So it runs where it finds no list of mounts.
+ */
+const mkfsScript = 'mount -t tmpfs tmpfs /proc; EXT2FS_NO_MTAB_OK=1 exec mkfs.ext4 "$@"';
+
 function backingFile(layout: Layout, serial: string): string {
   return join(layout.baseDir, "disks", `${serial}.img`);
 }
@@ -48,7 +54,10 @@ export async function prepareShelf(layout: Layout, diskMb: number): Promise<stri
   }
   await Promise.all(
     virtualServers.map(({ disk, name }) =>
-      run("mkfs.ext4", [...mkfsArgs, "-L", name, backingFile(layout, disk)]),
+      run("unshare", [
+        ...["--mount", "--propagation", "private", "sh", "-ec", mkfsScript, "mkfs"],
+        ...[...mkfsArgs, "-L", name, backingFile(layout, disk)],
+      ]),
     ),
   );
   const path = join(layout.baseDir, "shelf.json");

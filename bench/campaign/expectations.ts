@@ -1,0 +1,35 @@
+/** What must come of each fault: the one table that a campaign is judged by. Pure. */
+
+export interface Expectation {
+  /**
+   * Who serves once things have settled: `partner`: the other controller serves everything; `stays`: nothing moves; `one`: either
+   * controller serves everything and the other nothing.
+   */
+  readonly serves: "partner" | "stays" | "one";
+  /** Longest silence of an address in any run, ms. */
+  readonly outageMsMax: number;
+  /** Median over the runs, ms. */
+  readonly outageMedianMsMax: number;
+  /** Longest time until everything has settled, clients included, ms. */
+  readonly settleMsMax: number;
+}
+
+/**
+ * Bounds, not aims: an outage beyond them means that something other than the derived times decided. What stays may be silent
+ * for as long as a busy machine holds up a packet. A planned move has its aim from the product's promise: 50 ms.
+ */
+const unplanned = { outageMsMax: 2000, outageMedianMsMax: 500, settleMsMax: 30_000 } as const;
+const undisturbed = { outageMsMax: 50, outageMedianMsMax: 10, settleMsMax: 30_000 } as const;
+
+export const expectations: { readonly [fault: string]: Expectation } = {
+  kill9: { serves: "partner", ...unplanned },
+  freeze: { serves: "partner", ...unplanned },
+  power: { serves: "partner", ...unplanned },
+  link: { serves: "partner", ...unplanned },
+  serial: { serves: "stays", ...undisturbed },
+  split: { serves: "one", ...unplanned },
+  fileserver: { serves: "stays", ...unplanned },
+  path: { serves: "partner", ...unplanned },
+  broker: { serves: "stays", ...undisturbed },
+  term: { serves: "partner", ...unplanned, outageMedianMsMax: 50 },
+};

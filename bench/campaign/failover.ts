@@ -1,0 +1,73 @@
+/** A series of runs of one fault in a world that is up: what `bench failover` and `bench campaign` do. */
+import type { Fault } from "../faults/fault.ts";
+import { BenchError, explainError } from "../world/error.ts";
+import { type MemoryReading, readMemory } from "../world/memory.ts";
+import { World, type WorldOptions } from "../world/world.ts";
+import { AddressWatch } from "./address-watch.ts";
+import { startClients } from "./clients.ts";
+import { expectations } from "./expectations.ts";
+import { bringHome, describePair, oneRun, type RunRecord, type Stage } from "./one-run.ts";
+import { type ClientCounts, countsOf, countsSince, type FaultResult, resultOf } from "./result.ts";
+
+export interface StageOptions extends WorldOptions {
+  readonly engines: string;
+  readonly paceMs: number;
+}
+
+/** A series as it is printed. */
+export type Series = FaultResult & {
+  readonly daemonMemoryMb: { readonly a: MemoryReading; readonly b: MemoryReading };
+};
+
+/** Builds a world with clients at work and addresses watched. */
+export async function openStage(options: StageOptions): Promise<Stage> {
+  const world = await World.start(options);
+  try {
+    const clients = await startClients(world, options);
+    const stage = { world, watch: new AddressWatch(world), clients };
+    await bringHome(stage);
+    return stage;
+  } catch (error) {
+    world.keepLogs();
+    await world.stop();
+    throw error;
+  }
+}
+
+/** All runs of one fault. A run that cannot be ended ends the series; it is reported as a problem. */
+export async function series(
+  stage: Stage,
+  fault: Fault,
+  runs: number,
+  progress: (text: string) => void,
+): Promise<Series> {
+  const expected = expectations[fault.name];
+  if (!expected) throw new BenchError("badInput", fault.name, "nothing is expected of this fault");
+  const before = counts(stage);
+  const records: RunRecord[] = [];
+  const broken: string[] = [];
+  for (let i = 1; i <= runs; i++) {
+    try {
+      const record = await oneRun(stage, fault, expected, `${fault.name}-${i}`);
+      records.push(record);
+      progress(
+        `${fault.name} ${i}/${runs}: address ${record.addressOutageMs} ms, read gap ${record.nfsReadGapMs}, ` +
+          `write gap ${record.nfsWriteGapMs}, ${record.winner} serves, mended in ${record.mendMs} ms` +
+          record.problems.map((problem) => `; PROBLEM ${problem}`).join(""),
+      );
+    } catch (error) {
+      stage.world.signal?.throwIfAborted();
+      broken.push(`run ${i}: ${explainError(error)}; ${await describePair(stage.world)}`);
+      progress(`${fault.name} ${i}/${runs}: ${broken.at(-1)}`);
+      break;
+    }
+  }
+  const result = resultOf(fault.name, records, countsSince(before, counts(stage)), broken);
+  const { machines } = stage.world;
+  const daemonMemoryMb = { a: readMemory(machines.a.cgroup), b: readMemory(machines.b.cgroup) };
+  return { ...result, daemonMemoryMb };
+}
+
+function counts(stage: Stage): ClientCounts {
+  return countsOf(stage.clients.flatMap((client) => client.last ?? []));
+}

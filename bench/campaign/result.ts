@@ -1,0 +1,129 @@
+/** What a series of runs of one fault comes to: the line that is printed, and whether it is as it must be. Pure. */
+import type { ClientState } from "./clients.ts";
+import { expectations } from "./expectations.ts";
+import { type Spread, spread } from "./figures.ts";
+import type { RunRecord } from "./one-run.ts";
+
+/** What clients counted over the whole series. */
+export interface ClientCounts {
+  readonly lostAckedWrites: number;
+  readonly staleReads: number;
+  readonly phantomReads: number;
+  readonly corruptReads: number;
+  readonly ackedWrites: number;
+  readonly reads: number;
+  readonly findings: readonly string[];
+}
+
+export interface FaultResult extends ClientCounts {
+  readonly fault: string;
+  readonly runs: number;
+  readonly addressOutageMs: Spread | undefined;
+  readonly nfsReadGapMs: Spread | undefined;
+  readonly nfsWriteGapMs: Spread | undefined;
+  /** Who served afterwards: the same in all runs, or one entry for each. */
+  readonly winner: string | readonly string[];
+  /** Epoch after each run. */
+  readonly epochs: readonly number[];
+  readonly doubleAnswers: number;
+  readonly unexpectedTakeovers: number;
+  readonly gapsMs: { readonly [engine: string]: { readonly read: Spread; readonly write: Spread } };
+  readonly settleMs: Spread | undefined;
+  readonly mendMs: Spread | undefined;
+  readonly outages: readonly number[];
+  readonly problems: readonly string[];
+}
+
+export function countsOf(states: readonly ClientState[]): ClientCounts {
+  const sum = (pick: (state: ClientState) => number) =>
+    states.reduce((total, state) => total + pick(state), 0);
+  return {
+    lostAckedWrites: sum((each) => each.lostAckedWrites),
+    staleReads: sum((each) => each.staleReads),
+    phantomReads: sum((each) => each.phantomReads),
+    corruptReads: sum((each) => each.corruptReads),
+    ackedWrites: sum((each) => each.ackedWrites),
+    reads: sum((each) => each.reads),
+    findings: states.flatMap((each) => each.engines.flatMap((engine) => engine.verdict.findings)),
+  };
+}
+
+/** What happened since: clients count from their own beginning. */
+export function countsSince(before: ClientCounts, after: ClientCounts): ClientCounts {
+  const less = (key: Exclude<keyof ClientCounts, "findings">) => after[key] - before[key];
+  return {
+    lostAckedWrites: less("lostAckedWrites"),
+    staleReads: less("staleReads"),
+    phantomReads: less("phantomReads"),
+    corruptReads: less("corruptReads"),
+    ackedWrites: less("ackedWrites"),
+    reads: less("reads"),
+    findings: after.findings.slice(before.findings.length),
+  };
+}
+
+export function resultOf(
+  fault: string,
+  runs: readonly RunRecord[],
+  counts: ClientCounts,
+  broken: readonly string[],
+): FaultResult {
+  const all = (pick: (run: RunRecord) => number) => runs.map(pick);
+  const winners = runs.map((run) => run.winner);
+  const common = winners.every((each) => each === winners[0]) ? winners[0] : undefined;
+  const result = {
+    fault,
+    runs: runs.length,
+    addressOutageMs: spread(all((run) => run.addressOutageMs)),
+    nfsReadGapMs: spread(all((run) => run.nfsReadGapMs)),
+    nfsWriteGapMs: spread(all((run) => run.nfsWriteGapMs)),
+    ...counts,
+    winner: common ?? winners,
+    epochs: all((run) => run.epoch),
+    doubleAnswers: all((run) => run.doubleAnswers).reduce((a, b) => a + b, 0),
+    unexpectedTakeovers: all((run) => run.unexpectedTakeovers).reduce((a, b) => a + b, 0),
+    gapsMs: gapSpreads(runs),
+    settleMs: spread(all((run) => run.settleMs)),
+    mendMs: spread(all((run) => run.mendMs)),
+    outages: all((run) => run.addressOutageMs),
+    problems: [
+      ...broken,
+      ...runs.flatMap((run, i) => run.problems.map((p) => `run ${i + 1}: ${p}`)),
+    ],
+  };
+  return { ...result, problems: [...result.problems, ...judged(result)] };
+}
+
+function gapSpreads(runs: readonly RunRecord[]): FaultResult["gapsMs"] {
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.gapsMs)))];
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const gaps = runs.flatMap((run) => run.gapsMs[name] ?? []);
+      const read = spread(gaps.map((each) => each.read));
+      const write = spread(gaps.map((each) => each.write));
+      return read && write ? [[name, { read, write }]] : [];
+    }),
+  );
+}
+
+/** What the whole series violates; the single runs have been judged before. */
+function judged(result: Omit<FaultResult, "problems">): string[] {
+  const expected = expectations[result.fault];
+  const none = (what: string, count: number) => (count === 0 ? [] : [`${count} ${what}`]);
+  const median = result.addressOutageMs?.median ?? 0;
+  const slow =
+    expected && median > expected.outageMedianMsMax
+      ? [`median outage ${median} ms, expected ${expected.outageMedianMsMax} at most`]
+      : [];
+  const fell = result.epochs.filter((epoch, i) => epoch < (result.epochs[i - 1] ?? 0)).length;
+  return [
+    ...none("acknowledged writes lost", result.lostAckedWrites),
+    ...none("stale reads", result.staleReads),
+    ...none("reads of what nobody wrote", result.phantomReads),
+    ...none("corrupt reads", result.corruptReads),
+    ...none("double answers", result.doubleAnswers),
+    ...none("unexpected takeovers", result.unexpectedTakeovers),
+    ...none("times an epoch fell", fell),
+    ...slow,
+  ];
+}

@@ -1,0 +1,149 @@
+/**
+ * `npm run -s bench -- COMMAND`: the appliance on one machine, live or unattended. Exit status: 0 all as it must be, 1 not so, 2 usage,
+ * 77 root is missing.
+ */
+import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { openStage, series } from "./campaign/failover.ts";
+import type { Stage } from "./campaign/one-run.ts";
+import type { Fault } from "./faults/fault.ts";
+import { faultNamed, faults } from "./faults/index.ts";
+import { BenchError, explainError } from "./world/error.ts";
+import { cleanPrefix } from "./world/world.ts";
+
+/** sysexits(3) EX_NOPERM. */
+const exitNoPermission = 77;
+
+const interrupted = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+  process.on(signal, () => interrupted.abort(new BenchError("worldBroken", "bench", signal)));
+
+const wholeNumber =
+  (min: number, max: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < min || value > max)
+      throw new InvalidArgumentError(`expected a whole number from ${min} to ${max}.`);
+    return value;
+  };
+
+const options = {
+  prefix: () =>
+    new Option("--prefix <name>", "name of the world; two worlds may run at once").default("dyad"),
+  runs: () =>
+    new Option("--runs <n>", "runs of each fault").default(20).argParser(wholeNumber(1, 10_000)),
+  json: () => new Option("--json", "print results as JSON lines"),
+  clients: () =>
+    new Option("--clients <n>", "number of NFS clients").default(2).argParser(wholeNumber(1, 32)),
+  engines: () =>
+    new Option("--engines <list>", "NFS engines of each client: nfs3, libnfs").default("nfs3"),
+  paceMs: () =>
+    new Option("--pace-ms <n>", "pause of a client after each operation")
+      .default(4)
+      .argParser(wholeNumber(0, 10_000)),
+};
+
+interface SeriesOptions {
+  readonly prefix: string;
+  readonly runs: number;
+  readonly clients: number;
+  readonly engines: string;
+  readonly paceMs: number;
+  readonly json?: true | undefined;
+}
+
+/** Opens a stage, does something on it, and removes it whatever happens; keeps the logs of what went wrong. */
+async function onStage(
+  given: Omit<SeriesOptions, "runs">,
+  act: (stage: Stage) => Promise<boolean>,
+): Promise<void> {
+  const stage = await openStage({
+    prefix: given.prefix,
+    clientCount: given.clients,
+    engines: given.engines,
+    paceMs: given.paceMs,
+    signal: interrupted.signal,
+  });
+  let good = false;
+  try {
+    good = await act(stage);
+  } finally {
+    if (!good) process.stderr.write(`logs: ${stage.world.keepLogs()}\n`);
+    await stage.world.stop();
+  }
+  if (!good) process.exitCode = 1;
+}
+
+function note(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+async function faultSeries(chosen: readonly Fault[], given: SeriesOptions): Promise<void> {
+  await onStage(given, async (stage) => {
+    const { builtMs, servingMs } = stage.world.times;
+    note(`built in ${Math.round(builtMs)} ms, serving after ${Math.round(servingMs)} ms`);
+    let good = true;
+    for (const fault of chosen) {
+      const result = await series(stage, fault, given.runs, note);
+      process.stdout.write(`${JSON.stringify(result, undefined, given.json ? undefined : 2)}\n`);
+      good &&= result.problems.length === 0 && result.runs === given.runs;
+      // A pair that did not mend would spoil every fault after this one.
+      if (result.runs < given.runs) break;
+    }
+    return good;
+  });
+}
+
+const program = new Command("bench").description(
+  "The appliance on one machine: two controllers, a shelf, a broker and NFS clients.",
+);
+
+program
+  .command("failover")
+  .description("one fault, several times; prints what clients saw")
+  .addOption(
+    new Option("--fault <name>", "what happens")
+      .choices(faults.map((f) => f.name))
+      .makeOptionMandatory(),
+  )
+  .addOption(options.runs())
+  .addOption(options.json())
+  .addOption(options.prefix())
+  .addOption(options.clients())
+  .addOption(options.engines())
+  .addOption(options.paceMs())
+  .action((given) => faultSeries([faultNamed(given.fault)], given));
+
+program
+  .command("campaign")
+  .description("every fault, several times each")
+  .addOption(options.runs())
+  .addOption(options.json())
+  .addOption(options.prefix())
+  .addOption(options.clients())
+  .addOption(options.engines())
+  .addOption(options.paceMs())
+  .action((given) => faultSeries(faults, given));
+
+program
+  .command("clean")
+  .description("remove what a killed run left behind")
+  .addOption(options.prefix())
+  .action(async ({ prefix }) => {
+    const cleaned = await cleanPrefix(prefix);
+    const { processes, namespaces, loops, files } = cleaned;
+    const nothing = processes + namespaces.length + loops.length === 0 && !files;
+    process.stdout.write(
+      nothing
+        ? `nothing is left of ${prefix}\n`
+        : `removed ${processes} processes, ${namespaces.length} namespaces, ${loops.length} loop devices\n`,
+    );
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`bench: ${explainError(error)}\n`);
+  process.exitCode = error instanceof BenchError && error.code === "notRoot" ? exitNoPermission : 1;
+}
+// Pipes to processes that have just been killed must not keep us.
+process.exit();
