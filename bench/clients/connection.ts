@@ -11,8 +11,9 @@ import { connectRpc, type RpcConnection } from "../../hal/linux/ganesha/rpc-conn
 import { EngineClosed } from "./engine.ts";
 
 const attemptEveryMs = 10;
-const attemptsMax = 8;
-const attemptTimeoutMs = 1000;
+/** An attempt is given up after this, well before the kernel repeats its SYN (1 s), so there is always room for the next one. */
+const attemptTimeoutMs = 200;
+const attemptsMax = 24;
 const patienceMs = 10_000;
 
 export class SteadyConnection {

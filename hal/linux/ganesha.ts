@@ -14,6 +14,7 @@
 
 import { execFile } from "node:child_process";
 import { mkdirSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { promisify } from "node:util";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import {
@@ -75,6 +76,7 @@ interface Serving {
 
 /** How long `start` waits for a server that was killed a moment before. */
 const lastEndMs = 2000;
+const recoveryDirMs = 2000;
 
 /** The driver of one virtual server's file service; it touches nothing before the first call. */
 export function createGanesha(options: GaneshaOptions): Ganesha {
@@ -245,13 +247,30 @@ async function end(instance: Instance, operation: string, timeoutMs: number): Pr
 
 /**
  * Creates the directory of client records with synchronous directory updates (chattr(1), +D; inherited): ganesha does not sync a new
- * client's record itself, and a client without a record cannot reclaim its locks after a takeover.
+ * client's record itself, and a client without a record cannot reclaim its locks after a takeover. It lies on the volume, so it may
+ * hang with the disk: never in the main thread, and never for longer than `recoveryDirMs`.
  */
 async function makeRecoveryDir(path: string, log: (message: string) => void): Promise<Outcome> {
+  const operation = `make ${path}`;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<Outcome>((resolve) => {
+    const give = () => resolve(failed("timeout", operation, `not done in ${recoveryDirMs} ms`));
+    timer = setTimeout(give, recoveryDirMs);
+  });
+  const outcome = await Promise.race([makeRecoveryDirNow(path, operation, log), late]);
+  clearTimeout(timer);
+  return outcome;
+}
+
+async function makeRecoveryDirNow(
+  path: string,
+  operation: string,
+  log: (message: string) => void,
+): Promise<Outcome> {
   try {
-    if (mkdirSync(path, { recursive: true, mode: 0o700 }) === undefined) return done;
+    if ((await mkdir(path, { recursive: true, mode: 0o700 })) === undefined) return done;
   } catch (error) {
-    return failed("ioError", `make ${path}`, "not created", error);
+    return failed("ioError", operation, "not created", error);
   }
   try {
     await promisify(execFile)("chattr", ["+D", path]);
