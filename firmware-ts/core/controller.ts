@@ -276,7 +276,7 @@ function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): 
   let next: ControllerState = {
     ...state,
     partner: view,
-    epochSeen: Math.max(state.epochSeen, state.mode === "joining" ? view.epoch : 0),
+    epochSeen: Math.max(state.epochSeen, view.epoch),
     messageAck: state.lastSession === view.session ? state.messageAck : 0,
     lastSession: view.session,
   };
@@ -357,7 +357,7 @@ function reserved(
 /** A refusal by a newer key teaches us its epoch; the next attempt, if we may still make one, is above it. */
 function rememberEpochs([state, effects]: Step, index: number): Step {
   const claims = Object.values(state.servers[index]?.claims ?? {});
-  const newer = claims.map((claim) => (claim.at === "refused" ? (claim.newerEpoch ?? 0) : 0));
+  const newer = claims.map((claim) => (claim.at === "refused" ? (claim.newerEpoch ?? -1) + 1 : 0));
   const epochSeen = Math.max(state.epochSeen, ...newer);
   return [epochSeen === state.epochSeen ? state : { ...state, epochSeen }, effects];
 }

@@ -194,7 +194,7 @@ export function takeServer(
   const server = before.servers[index];
   if (!server) throw new Error(`takeServer: no virtual server ${index}`);
   const raised = before.epochSeen > before.epoch;
-  const epoch = raised ? before.epochSeen + 1 : before.epoch;
+  const epoch = raised ? before.epochSeen : before.epoch;
   const state = { ...before, epoch, epochSeen: epoch };
   const persist: Effect[] = raised ? [{ kind: "persist", record: { version: 1, epoch } }] : [];
   const [next, effects] = startServer(

@@ -319,7 +319,7 @@ function failStep(state: State, fault: string, fenced: boolean, context: Context
   );
   const failing: State = { ...state, failures: state.failures + 1, fault: sentence };
   const [next, effects] = enterStop(failing, "close", context, {
-    reason: fenced ? "fenced" : "failed",
+    reason: "failed",
     forced: fenced,
     fault: sentence,
   });

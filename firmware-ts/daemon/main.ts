@@ -142,6 +142,8 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
       );
     },
   });
+  const realTime = machine.value.realTime();
+  if (!realTime.ok) log(explain(realTime.fault));
   loop.start(store.read());
   for (const happening of early.splice(0)) loop.happen(happening);
 

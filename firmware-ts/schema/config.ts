@@ -54,7 +54,7 @@ const timing = z.strictObject({
   /** Covers the granularity of the kernel's timer and the drift of two clocks over one gate timeout. */
   clockMarginMs: milliseconds(5, 1000).default(15),
   /** Age of the main loop's last progress at which the controller counts as hung. */
-  progressTimeoutMs: milliseconds(50, 10000).default(250),
+  progressTimeoutMs: milliseconds(50, 10000).default(500),
   /** How long a starting controller listens for a partner before it arbitrates alone. */
   startupWaitMs: milliseconds(100, 60000).default(1500),
 });

@@ -6,6 +6,7 @@
  * session before a single write of it is let through. A path that comes back to a disk that is no longer ours is
  * reported as fenced.
  */
+import { crc32 } from "node:zlib";
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { ReservationKey } from "../../firmware-ts/schema/reservation.ts";
@@ -182,7 +183,8 @@ async function openAll(
       disk.told = false;
     }
     disk.attachment = new Attachment({
-      name: `${config.pair.id}-${config.controller.id}-${serial}`,
+      // The state directory is what two controllers on one machine never share.
+      name: `${crc32(config.controller.stateDir).toString(16)}-${config.controller.id}-${serial}`,
       nbdSocketPath,
       exportName: serial,
       folder: `${config.controller.runDir}/disks`,

@@ -9,13 +9,17 @@ import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 export interface Gate {
   /** Installs the tables with every floating address closed. Anything left by an earlier run is removed first. */
   setUp(nic: string, floating: readonly string[]): Outcome;
-  /** Adds an address for `leaseMs`. Opening an open gate is a fault (`gateFailed`): use `renew`. */
-  open(addresses: readonly string[], leaseMs: number): Outcome;
+  /**
+   * Adds an address for `leaseMs`. Opening an open gate is a fault (`gateFailed`): use `renew`. A lease counts
+   * from `decidedAtMs` (performance.now(), default: the call), also when the process is stopped on its way to the
+   * kernel; one that is over by then closes the gate (`gateExpired`).
+   */
+  open(addresses: readonly string[], leaseMs: number, decidedAtMs?: number): Outcome;
   /**
    * Replaces each element by one that lasts `leaseMs` from now, in one transaction. The kernel refuses it (fault
    * `gateExpired`) when an element has expired, so a controller that slept cannot reopen what closed meanwhile.
    */
-  renew(addresses: readonly string[], leaseMs: number): Outcome;
+  renew(addresses: readonly string[], leaseMs: number, decidedAtMs?: number): Outcome;
   /** Closes the addresses now. Closing a closed gate is a success. */
   close(addresses: readonly string[]): Outcome;
   /** Addresses open at this instant, with what is left of their lease in ms. For verification and status. */

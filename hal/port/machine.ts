@@ -43,6 +43,8 @@ export interface Machine {
   readonly servicePort: number;
   /** Where the volume of a disk is mounted. */
   mountPath(server: VirtualServerConfig, disk: string): string;
+  /** Keeps the main loop from waiting behind ordinary programs; children stay ordinary. */
+  realTime(): Outcome;
   close(): Promise<void>;
 }
 
