@@ -7,7 +7,8 @@
  * address that the gate rules over; what is in no floating set passes.
  *
  * Obligations. SAFETY "address safety": leases are counted by the kernel; a renewal is one transaction of delete and
- * add, and the kernel refuses the delete of an expired element, so a process that slept cannot reopen a gate. The
+ * add, and the kernel refuses the delete of an expired element, so a process that slept cannot reopen a gate; a process
+ * that slept for less, between deciding and doing, finds out and cuts the lease. The
  * table must not belong to our socket (NFT_TABLE_F_OWNER): it has to outlive us.
  */
 
@@ -38,6 +39,8 @@ const egressPriority = 500;
 /** Longest lease and most addresses that make sense: a mistake must not open a gate for a day. */
 const leaseMsMax = 60_000;
 const addressesMax = 1024;
+/** A renewal takes 0.02 ms; after this long it was interrupted, and its lease has to be cut. */
+const lateMsMax = 1;
 
 const { network, transport } = nft.payloadBase;
 /** RFC 826: sender and target protocol address of an ARP packet for IPv4 over Ethernet. */
@@ -111,12 +114,14 @@ type Keys = ReadonlyMap<4 | 6, readonly Uint8Array[]>;
 class NetfilterGate implements Gate {
   readonly #socket: NetlinkSocket;
   readonly #table: string;
+  readonly #now: () => number;
   /** The spelling under which the caller knows an address, by its bytes. */
   #spelling = new Map<string, string>();
 
-  constructor(socket: NetlinkSocket, table: string) {
+  constructor(socket: NetlinkSocket, table: string, now: () => number) {
     this.#socket = socket;
     this.#table = table;
+    this.#now = now;
   }
 
   setUp(nic: string, floating: readonly string[]): Outcome {
@@ -137,19 +142,18 @@ class NetfilterGate implements Gate {
     ]);
   }
 
-  open(addresses: readonly string[], leaseMs: number): Outcome {
+  open(addresses: readonly string[], leaseMs: number, decidedAtMs?: number): Outcome {
     const operation = "open address gate";
-    const keys = this.#leased(addresses, leaseMs, operation);
-    return keys.ok ? this.#commit(operation, this.#add(keys.value, leaseMs)) : keys;
+    return this.#lease(operation, addresses, leaseMs, decidedAtMs, (keys) =>
+      this.#commit(operation, this.#add(keys, leaseMs)),
+    );
   }
 
-  renew(addresses: readonly string[], leaseMs: number): Outcome {
+  renew(addresses: readonly string[], leaseMs: number, decidedAtMs?: number): Outcome {
     const operation = "renew address gate";
-    const keys = this.#leased(addresses, leaseMs, operation);
-    if (!keys.ok) return keys;
-    const deletions = this.#deleteEach(keys.value);
-    const commands = [...deletions, ...this.#add(keys.value, leaseMs)];
-    return this.#commit(operation, commands, deletions.length);
+    return this.#lease(operation, addresses, leaseMs, decidedAtMs, (keys) =>
+      this.#replace(operation, keys, leaseMs),
+    );
   }
 
   close(addresses: readonly string[]): Outcome {
@@ -214,15 +218,45 @@ class NetfilterGate implements Gate {
     ];
   }
 
-  /** Only addresses of `setUp` may be opened: for any other the gate would not exist. */
-  #leased(addresses: readonly string[], leaseMs: number, operation: string): Outcome<Keys> {
+  /**
+   * Checks, performs, and corrects: had the process been stopped between the decision and the kernel's start of counting,
+   * the lease would end that much too late, though every step of it succeeded.
+   */
+  #lease(
+    operation: string,
+    addresses: readonly string[],
+    leaseMs: number,
+    decidedAtMs = this.#now(),
+    perform: (keys: Keys) => Outcome,
+  ): Outcome {
     if (!Number.isInteger(leaseMs) || leaseMs < 1 || leaseMs > leaseMsMax) {
       return failed("badInput", operation, `lease of ${leaseMs} ms, expected 1 to ${leaseMsMax}`);
     }
     const keys = parseAll(addresses, operation);
-    const stranger = keys.ok && addresses.find((text) => !this.#spelling.has(keyOf(text)));
-    if (!stranger) return keys;
-    return failed("badInput", operation, `${stranger} is not among the gate's addresses`);
+    if (!keys.ok) return keys;
+    // For any other address the gate would not exist.
+    const stranger = addresses.find((text) => !this.#spelling.has(keyOf(text)));
+    if (stranger) return failed("badInput", operation, `${stranger} is not the gate's to open`);
+    let outcome = perform(keys.value);
+    for (let fromMs = decidedAtMs; outcome.ok; ) {
+      const nowMs = this.#now();
+      if (nowMs - fromMs <= lateMsMax) return outcome;
+      const leftMs = Math.floor(decidedAtMs + leaseMs - nowMs);
+      fromMs = nowMs;
+      outcome = leftMs >= 1 ? this.#replace(operation, keys.value, leftMs) : this.#over(addresses);
+    }
+    return outcome;
+  }
+
+  #over(addresses: readonly string[]): Outcome {
+    const closed = this.close(addresses);
+    if (!closed.ok) return closed;
+    return failed("gateExpired", "lease address gate", "the lease was over before it began");
+  }
+
+  #replace(operation: string, keys: Keys, leaseMs: number): Outcome {
+    const deletions = this.#deleteEach(keys);
+    return this.#commit(operation, [...deletions, ...this.#add(keys, leaseMs)], deletions.length);
   }
 
   #add(keys: Keys, leaseMs: number): nft.Command[] {
@@ -303,9 +337,12 @@ function keyOf(text: string): string {
   return Buffer.from(bytes).toString("hex");
 }
 
-/** A gate in the caller's network namespace. `table` sets several apart in one namespace. Fault `gateFailed`. */
-export function createGate(table = "dyad-gate"): Outcome<Gate> {
+/**
+ * A gate in the caller's network namespace. `table` sets several apart in one namespace; `now` is the clock that leases
+ * are measured by. Fault `gateFailed`.
+ */
+export function createGate(table = "dyad-gate", now = () => performance.now()): Outcome<Gate> {
   const socket = NetlinkSocket.open(netlinkProtocol.netfilter);
   if (!socket.ok) return failed("gateFailed", "create address gate", "no netlink", socket.fault);
-  return good(new NetfilterGate(socket.value, table));
+  return good(new NetfilterGate(socket.value, table, now));
 }

@@ -5,6 +5,7 @@
 import { once } from "node:events";
 import { setImmediate as turn } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { createAddresses } from "../../hal/linux/addresses.ts";
 import { createGate } from "../../hal/linux/gate.ts";
 import { PacketSocket } from "../../hal/linux/packet-socket.ts";
 import type { Gate } from "../../hal/port/gate.ts";
@@ -171,6 +172,49 @@ describe.skipIf(rootMissing)("address gate", () => {
     expect(leases.ok && leases.value.get(floating4)).toBeLessThanOrEqual(400);
   });
 
+  describe("stopped between deciding and the kernel's counting", () => {
+    /** A gate whose process is stopped for `sleepMs` within the call: the clock has jumped when it looks again. */
+    function interrupted(sleepMs: number): Gate {
+      let readings = 0;
+      const now = () => performance.now() + (readings++ === 0 ? 0 : sleepMs);
+      const created = server.inside(() => createGate("dyad-gate", now));
+      if (!created.ok) throw new Error(created.fault.message);
+      const second = created.value;
+      expect(server.inside(() => second.setUp("wire0", all)).ok).toBe(true);
+      return second;
+    }
+
+    test("a lease loses the time that was slept", () => {
+      const second = interrupted(3000);
+      expect(second.open([floating4, floating6], 5000).ok).toBe(true);
+      const leases = second.read();
+      for (const address of [floating4, floating6]) {
+        expect(leases.ok && leases.value.get(address)).toBeLessThanOrEqual(2000);
+        expect(leases.ok && leases.value.get(address)).toBeGreaterThan(1800);
+      }
+    });
+
+    test("a lease that was slept away is closed", () => {
+      const second = interrupted(5000);
+      const outcome = second.open([floating4], 5000);
+      expect(!outcome.ok && outcome.fault.code).toBe("gateExpired");
+      const leases = second.read();
+      expect(leases.ok && leases.value.size).toBe(0);
+    });
+
+    test("a lease counts from the decision that the caller names", () => {
+      expect(gate.open([floating4], 5000).ok).toBe(true);
+      const decidedAtMs = performance.now() - 3000;
+      expect(gate.renew([floating4], 5000, decidedAtMs).ok).toBe(true);
+      const leases = gate.read();
+      expect(leases.ok && leases.value.get(floating4)).toBeLessThanOrEqual(2000);
+      const over = gate.renew([floating4], 5000, performance.now() - 6000);
+      expect(!over.ok && over.fault.code).toBe("gateExpired");
+      const none = gate.read();
+      expect(none.ok && none.value.size).toBe(0);
+    });
+  });
+
   test("a frozen holder falls silent within the lease, and thawed it stays silent", async () => {
     const leaseMs = 120;
     const script = new URL("./support/gate-holder.ts", import.meta.url).pathname;
@@ -219,6 +263,36 @@ describe.skipIf(rootMissing)("address gate", () => {
     expect(tries()).toBeGreaterThan(triesBefore);
     await endProcess(reader);
     await endProcess(chatter);
+  });
+
+  test("an announcement passes the gate too: closed, it fails and nobody hears it", async () => {
+    const created = server.inside(() => createAddresses());
+    if (!created.ok) throw new Error(created.fault.message);
+    for (const address of [floating4, floating6]) {
+      const announce = () => server.inside(() => created.value.announce("wire0", address, 1));
+      const closed = await announce();
+      expect(!closed.ok && closed.fault.code).toBe("addressFailed");
+      const silence = new Witness(wire, []);
+      silence.listen();
+      expect(silence.total).toBe(0);
+      expect(gate.open([address], 5000).ok).toBe(true);
+      expect((await announce()).ok).toBe(true);
+      const witness = new Witness(wire, []);
+      await witness.watch(1000, () => witness.total > 0);
+      expect(witness.total).toBeGreaterThan(0);
+    }
+  });
+
+  test("a closed controller still hears where the address went", async () => {
+    server.ip("addr", "del", `${other4}/24`, "dev", "wire0");
+    server.ip("neigh", "replace", other4, "lladdr", "02:00:00:00:00:99", "dev", "wire0");
+    server.ip("neigh", "change", other4, "nud", "stale", "dev", "wire0");
+    const partner = client.inside(() => createAddresses());
+    if (!partner.ok) throw new Error(partner.fault.message);
+    await client.inside(() => partner.value.announce("wire0", other4, 1));
+    const mac = client.exec("cat", "/sys/class/net/wire0/address").trim();
+    expect(server.ip("neigh", "show", other4)).toContain(mac);
+    server.ip("addr", "add", `${other4}/24`, "dev", "wire0");
   });
 
   test("open on open is a fault; closing twice is none", () => {
