@@ -1,6 +1,7 @@
 /** The beat process of one bench controller: serial line on a pty, UDP on the interconnect, beats on the coordinator disks, the gate. */
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { openDiskLink } from "../linux/disk-link.ts";
 import { createGate } from "../linux/gate.ts";
 import { openNetworkLink } from "../linux/network-link.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
@@ -8,7 +9,6 @@ import { openSerialLink } from "../linux/serial-link.ts";
 import type { BeatMachine, BeatMachineHandlers } from "../port/beat-machine.ts";
 import type { Link } from "../port/link.ts";
 import { openCoordinators } from "./coordinators.ts";
-import { openDiskLink } from "./disk-link-temp.ts";
 import { slotOn } from "./slots.ts";
 
 /** Above ordinary real-time work, below the kernel's own threads (which start at 50). */
