@@ -13,7 +13,8 @@ import { Namespace, removeLeftovers, rootMissing } from "./support/namespaces.ts
 import { until } from "./support/until.ts";
 
 const nic = "wire0";
-const script = (name: string) => new URL(`./support/${name}`, import.meta.url).pathname;
+const serverScript = new URL("./support/server.ts", import.meta.url).pathname;
+const clientScript = new URL("./support/reconnector.ts", import.meta.url).pathname;
 
 describe.skipIf(rootMissing)("floating addresses", () => {
   let client: Namespace;
@@ -135,7 +136,7 @@ describe.skipIf(rootMissing)("floating addresses", () => {
       const servers: ChildProcess[] = [];
       for (const [name, place] of [["A", a] as const, ["B", b] as const]) {
         // On B it listens before the address is there: prepareNic allows that.
-        const server = place.spawn(process.execPath, script("server.ts"), name, address, "4000");
+        const server = place.spawn(process.execPath, serverScript, name, address, "4000");
         servers.push(server);
         let ready = false;
         server.stdout?.once("data", () => {
@@ -145,7 +146,7 @@ describe.skipIf(rootMissing)("floating addresses", () => {
       }
       await onA.add(nic, address, prefix);
       expect((await within(a, () => onA.announce(nic, address, 1))).ok).toBe(true);
-      const caller = client.spawn(process.execPath, script("reconnector.ts"), address, "4000");
+      const caller = client.spawn(process.execPath, clientScript, address, "4000");
       let said = "";
       caller.stdout?.on("data", (text) => {
         said += text;
@@ -177,13 +178,13 @@ describe.skipIf(rootMissing)("floating addresses", () => {
   );
 
   test("IPv4 clients of a server that listens on :: are listed under their own addresses", async () => {
-    const server = a.spawn(process.execPath, script("server.ts"), "A", "::", "4001");
+    const server = a.spawn(process.execPath, serverScript, "A", "::", "4001");
     let ready = false;
     server.stdout?.once("data", () => {
       ready = true;
     });
     await until("server", () => ready);
-    const caller = client.spawn(process.execPath, script("reconnector.ts"), "10.9.0.11", "4001");
+    const caller = client.spawn(process.execPath, clientScript, "10.9.0.11", "4001");
     const list = async (port: number, ...addresses: string[]) => {
       const outcome = await within(a, () => onA.connections(addresses, port));
       return outcome.ok ? outcome.value : [];
