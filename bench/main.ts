@@ -3,8 +3,10 @@
  * 77 root is missing.
  */
 import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { compare } from "./campaign/compare.ts";
 import { openStage, series } from "./campaign/failover.ts";
 import type { Stage } from "./campaign/one-run.ts";
+import { quiet } from "./campaign/quiet.ts";
 import type { Fault } from "./faults/fault.ts";
 import { faultNamed, faults } from "./faults/index.ts";
 import { BenchError, explainError } from "./world/error.ts";
@@ -25,6 +27,12 @@ const wholeNumber =
       throw new InvalidArgumentError(`expected a whole number from ${min} to ${max}.`);
     return value;
   };
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (Number.isFinite(value) && value > 0) return value;
+  throw new InvalidArgumentError("expected a number above 0.");
+}
 
 const options = {
   prefix: () =>
@@ -73,6 +81,10 @@ async function onStage(
   if (!good) process.exitCode = 1;
 }
 
+function print(result: object, asLine: true | undefined): void {
+  process.stdout.write(`${JSON.stringify(result, undefined, asLine ? undefined : 2)}\n`);
+}
+
 function note(text: string): void {
   process.stderr.write(`${text}\n`);
 }
@@ -84,7 +96,7 @@ async function faultSeries(chosen: readonly Fault[], given: SeriesOptions): Prom
     let good = true;
     for (const fault of chosen) {
       const result = await series(stage, fault, given.runs, note);
-      process.stdout.write(`${JSON.stringify(result, undefined, given.json ? undefined : 2)}\n`);
+      print(result, given.json);
       good &&= result.problems.length === 0 && result.runs === given.runs;
       // A pair that did not mend would spoil every fault after this one.
       if (result.runs < given.runs) break;
@@ -123,6 +135,45 @@ program
   .addOption(options.engines())
   .addOption(options.paceMs())
   .action((given) => faultSeries(faults, given));
+
+program
+  .command("quiet")
+  .description("nothing fails on a busy machine: nobody may be taken over")
+  .addOption(new Option("--minutes <n>", "how long").default(5).argParser(positive))
+  .option("--stress", "under stress-ng --cpu 4")
+  .addOption(options.json())
+  .addOption(options.prefix())
+  .addOption(options.clients())
+  .addOption(options.engines())
+  .addOption(options.paceMs())
+  .action((given) =>
+    onStage(given, async (stage) => {
+      const result = await quiet(stage, given.minutes, given.stress ?? false, note);
+      print(result, given.json);
+      return result.problems.length === 0;
+    }),
+  );
+
+program
+  .command("compare")
+  .description("outage of an address, ours and keepalived's (adverts every 0.1 s), in turn")
+  .option("--fault <list>", "kill9, freeze, power, link, term", "kill9,freeze,power")
+  .addOption(options.runs())
+  .addOption(options.json())
+  .addOption(options.prefix())
+  .addOption(options.clients())
+  .addOption(options.engines())
+  .addOption(options.paceMs())
+  .action((given) =>
+    onStage(given, async (stage) => {
+      let good = true;
+      await compare(stage, given.fault.split(","), given.runs, note, (result) => {
+        print(result, given.json);
+        good &&= result.problems.length === 0;
+      });
+      return good;
+    }),
+  );
 
 program
   .command("clean")

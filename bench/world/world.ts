@@ -6,7 +6,7 @@
  * shelf | serial cable | broker | mount namespaces · controllers.
  */
 import { randomBytes } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import type { Server } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -331,6 +331,8 @@ function machineOf(parts: Parts, id: ControllerId): Machine {
 
 function keepLogs(layout: Layout): string {
   const place = join(repoDir, "work", "bench-logs", layout.prefix);
+  rmSync(place, { recursive: true, force: true });
+  mkdirSync(place, { recursive: true });
   if (existsSync(layout.logDir)) cpSync(layout.logDir, place, { recursive: true });
   for (const id of controllerIds) {
     const journal = join(layout.baseDir, id, "state", "journal.jsonl");
