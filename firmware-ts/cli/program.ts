@@ -1,0 +1,249 @@
+/**
+ * The command tree of `dyad`, and how it ends. Nouns first, words that operators know; each command's code is loaded when
+ * it runs, so that `dyad status` starts quickly.
+ */
+import {
+  Argument,
+  Command,
+  CommanderError,
+  type CommandUnknownOpts,
+  InvalidArgumentError,
+  Option,
+} from "@commander-js/extra-typings";
+import { CliError, type ExitCode, exitCodes } from "./exit.ts";
+import { type CommonOptions, type Io, plain, printJson } from "./io.ts";
+
+export interface Environment {
+  readonly io: Io;
+  readonly defaultSocket: string;
+  /** The keyboard, for the live panel. */
+  readonly terminal?: NodeJS.ReadStream | undefined;
+}
+
+const defaultConfigPath = "/etc/dyad/dyad.toml";
+const waitSecondsDefault = 60;
+
+/** Runs one command line (without program name) and returns the exit code; never throws. */
+export async function runCli(args: readonly string[], environment: Environment): Promise<ExitCode> {
+  const { io } = environment;
+  let exitCode: ExitCode = exitCodes.ok;
+  const program = buildProgram(environment, (code) => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync([...args], { from: "user" });
+    return exitCode;
+  } catch (error) {
+    // Commander has written its message already; its own exit code says only whether it was help.
+    if (error instanceof CommanderError)
+      return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    const known =
+      error instanceof CliError
+        ? error
+        : new CliError(exitCodes.failure, "internal", (error as Error).message);
+    if (program.opts().output === "json")
+      printJson(io, { error: { code: known.code, message: known.message } });
+    else io.err(`dyad: ${plain(known.message)}\n`);
+    return known.exitCode;
+  }
+}
+
+function buildProgram(environment: Environment, finish: (code: ExitCode) => void) {
+  const { io } = environment;
+  const program = new Command("dyad")
+    .description("Look at and command one controller of a dual-controller appliance.")
+    .addOption(
+      new Option("--socket <path>", "the daemon's socket")
+        .env("DYAD_SOCKET")
+        .default(environment.defaultSocket),
+    )
+    .addOption(
+      new Option("-o, --output <format>", "for people or for programs (one JSON object per line)")
+        .choices(["table", "json"])
+        .default("table"),
+    )
+    .configureOutput({ writeOut: io.out, writeErr: io.err })
+    .exitOverride()
+    .showHelpAfterError("(dyad --help shows the commands)")
+    .addHelpText("after", exitCodeHelp);
+  const common = (): CommonOptions => {
+    const { socket, output } = program.opts();
+    return { socket, output: output === "json" ? "json" : "table" };
+  };
+  const context: Context = { environment, common, finish };
+  addStatus(program, context);
+  addMoves(program, context);
+  addVirtualServers(program, context);
+  addEvents(program, context);
+  addPanel(program, context);
+  addConfig(program, context);
+  return program;
+}
+
+const exitCodeHelp = `
+Exit codes: 0 ok, 1 failure, 2 usage, 3 degraded, 4 not possible now, 5 daemon unreachable,
+6 partner unreachable, 75 try again, 77 permission.`;
+
+interface Context {
+  readonly environment: Environment;
+  readonly common: () => CommonOptions;
+  readonly finish: (code: ExitCode) => void;
+}
+/** The parts add commands to any command, whatever options that one has. */
+type Parent = CommandUnknownOpts;
+
+function addStatus(program: Parent, { environment, common, finish }: Context): void {
+  program
+    .command("status")
+    .description("how things stand, and what to do about it")
+    .action(async () => {
+      const { showStatus } = await import("./show.ts");
+      finish(await showStatus(environment.io, common()));
+    });
+  const disk = program.command("disk").description("coordinator and data disks");
+  disk
+    .command("list")
+    .description("all disks, and who holds them")
+    .action(async () => {
+      const { listDisks } = await import("./show.ts");
+      finish(await listDisks(environment.io, common()));
+    });
+}
+
+function addMoves(program: Parent, context: Context): void {
+  withMoveOptions(program.command("takeover"))
+    .description("take the partner's virtual servers")
+    .action((options) => move(context, options, { kind: "takeover" }));
+  withMoveOptions(program.command("giveback"))
+    .description("return every virtual server to its home")
+    .action((options) => move(context, options, { kind: "giveback" }));
+}
+
+function addVirtualServers(program: Parent, context: Context): void {
+  const { environment, common, finish } = context;
+  const vserver = program.command("vserver").description("virtual servers");
+  vserver
+    .command("list")
+    .description("all virtual servers")
+    .action(async () => {
+      const { listVirtualServers } = await import("./show.ts");
+      finish(await listVirtualServers(environment.io, common()));
+    });
+  vserver
+    .command("show")
+    .description("one virtual server")
+    .argument("<name>")
+    .action(async (name) => {
+      const { showVirtualServer } = await import("./show.ts");
+      finish(await showVirtualServer(environment.io, common(), name));
+    });
+  withMoveOptions(vserver.command("transfer"))
+    .description("move one virtual server to the other controller")
+    .argument("<name>")
+    .action((name, options) => move(context, options, { kind: "transfer", name }));
+}
+
+function withMoveOptions(command: Command) {
+  return command
+    .option("--dry-run", "only say what would happen")
+    .option("--force", "override soft vetoes")
+    .option("--reason <text>", "why it is forced; recorded")
+    .option("--yes", "do not ask for confirmation")
+    .option("--wait [seconds]", `stay until it has ended (${waitSecondsDefault} s)`, seconds);
+}
+
+interface ParsedMoveOptions {
+  readonly dryRun?: true | undefined;
+  readonly force?: true | undefined;
+  readonly reason?: string | undefined;
+  readonly yes?: true | undefined;
+  readonly wait?: number | true | undefined;
+}
+
+async function move(
+  { environment, common, finish }: Context,
+  options: ParsedMoveOptions,
+  what: { kind: "takeover" | "giveback" | "transfer"; name?: string },
+): Promise<void> {
+  const { runMove } = await import("./move.ts");
+  const waitSeconds = options.wait === true ? waitSecondsDefault : options.wait;
+  const all = {
+    ...common(),
+    dryRun: options.dryRun === true,
+    force: options.force === true,
+    reason: options.reason ?? "",
+    yes: options.yes === true,
+    waitSeconds,
+  };
+  finish(await runMove(environment.io, all, what));
+}
+
+function addEvents(program: Parent, { environment, common, finish }: Context): void {
+  program
+    .command("events")
+    .description("what has happened")
+    .option("-f, --follow", "go on until interrupted")
+    .option("--after <sequence>", "only later ones", wholeNumber, 0)
+    .option("--limit <count>", "at most the newest so many, up to 1000", wholeNumber, 100)
+    .action(async (options) => {
+      const { showEvents } = await import("./show.ts");
+      const all = { ...common(), ...options, follow: options.follow === true };
+      finish(await showEvents(environment.io, all));
+    });
+}
+
+function addPanel(program: Parent, { environment, common, finish }: Context): void {
+  const panel = program
+    .command("panel")
+    .description("the front panel, live on a terminal")
+    .action(async () => {
+      const { showPanel } = await import("./panel.ts");
+      finish(await showPanel(environment.io, common(), environment.terminal));
+    });
+  panel
+    .command("press")
+    .description("press one button")
+    .addArgument(new Argument("<button>").choices(["up", "down", "ok", "back"]))
+    .action(async (button) => {
+      const { pressButton } = await import("./panel.ts");
+      finish(await pressButton(environment.io, common(), button));
+    });
+}
+
+function addConfig(program: Parent, { environment, common, finish }: Context): void {
+  const config = program.command("config").description("the configuration file");
+  config
+    .command("check")
+    .description("say whether the daemon would accept it")
+    .argument("[file]", "", defaultConfigPath)
+    .action(async (file) => {
+      const { checkConfig } = await import("./config.ts");
+      finish(await checkConfig(environment.io, common(), file));
+    });
+  config
+    .command("show")
+    .description("every value in force, defaults too")
+    .argument("[file]", "", defaultConfigPath)
+    .action(async (file) => {
+      const { showConfig } = await import("./config.ts");
+      finish(await showConfig(environment.io, common(), file));
+    });
+  config
+    .command("schema")
+    .description("JSON Schema of the file, for editors")
+    .action(async () => {
+      const { printConfigSchema } = await import("./config.ts");
+      finish(await printConfigSchema(environment.io, common()));
+    });
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError("expected a whole number");
+  return Number(text);
+}
+
+function seconds(text: string): number {
+  const value = wholeNumber(text);
+  if (value < 1 || value > 86_400) throw new InvalidArgumentError("expected 1 to 86400 seconds");
+  return value;
+}

@@ -1,0 +1,183 @@
+/** The tables and sentences that a person reads. Pure: shapes in, text out; loaded only when a person reads. */
+import Table from "cli-table3";
+import picocolors from "picocolors";
+import type { CommandAnswer, OperatorEvent, Status, Veto } from "../schema/status.ts";
+import { plain } from "./io.ts";
+
+export type Colours = ReturnType<typeof picocolors.createColors>;
+type VirtualServer = Status["virtualServers"][number];
+type Disk = Status["disks"][number];
+
+export function coloursFor(colour: boolean): Colours {
+  return picocolors.createColors(colour);
+}
+
+/** Columns without borders, two blanks apart, as operators' tools print them. */
+function table(head: string[], rows: readonly (readonly string[])[]): string {
+  const none = ["top", "top-mid", "top-left", "top-right", "bottom", "bottom-mid", "bottom-left"];
+  const lines = ["bottom-right", "left", "left-mid", "mid", "mid-mid", "right", "right-mid"];
+  const chars = Object.fromEntries([...none, ...lines].map((name) => [name, ""]));
+  const drawn = new Table({
+    head,
+    chars: { ...chars, middle: "  " },
+    style: { head: [], border: [], "padding-left": 0, "padding-right": 0 },
+  });
+  drawn.push(...rows.map((row) => [...row]));
+  return `${drawn
+    .toString()
+    .split("\n")
+    .map((line) => line.trimEnd())
+    .join("\n")}\n`;
+}
+
+const healthWords = {
+  ok: "OK",
+  degraded: "DEGRADED",
+  takenOver: "TAKEN OVER",
+  notServing: "NOT SERVING",
+} as const;
+
+/** The whole state, with *status:* and *action:* lines. */
+export function statusText(status: Status, colours: Colours): string {
+  const { partner } = status;
+  const health = healthWords[status.health];
+  const painted =
+    status.health === "ok"
+      ? colours.green(health)
+      : status.health === "degraded"
+        ? colours.yellow(health)
+        : colours.red(health);
+  const partnerText = partner.heard
+    ? `heard${partner.mode ? `, ${partner.mode}` : ""}${partner.epoch === undefined ? "" : `, epoch ${partner.epoch}`}`
+    : colours.red("not heard");
+  const labelled: [string, string][] = [
+    ["controller", `${status.controller} (${status.mode}, epoch ${status.epoch})`],
+    ["health", painted],
+    ["status", plain(status.statusText)],
+    ["action", plain(status.actionText)],
+    ["partner", partnerText + (partner.dataLinkDown === true ? ", its data link is down" : "")],
+    ["data link", status.dataLinkUp ? "up" : colours.red("down")],
+    ["up for", duration(status.uptimeMs)],
+    ["takeover", possible(status.takeover)],
+    ["giveback", possible(status.giveback)],
+  ];
+  const head = labelled.map(([label, text]) => `${`${label}:`.padStart(11)} ${text}\n`).join("");
+  const refused = Object.entries(status.refusedFrames).map(([why, count]) => `${why} ${count}`);
+  return [
+    head,
+    linksText(status, colours),
+    virtualServersText(status.virtualServers, colours),
+    disksText(status.disks, colours),
+    ...(refused.length === 0 ? [] : [`refused frames: ${plain(refused.join(", "))}\n`]),
+  ].join("\n");
+}
+
+function possible(command: Status["takeover"]): string {
+  if (command.possible) return "possible";
+  const reasons = command.vetoes.map((veto) => plain(veto.message)).join("; ");
+  return `not possible now${reasons === "" ? "" : `: ${reasons}`}`;
+}
+
+function linksText(status: Status, colours: Colours): string {
+  const paint = { green: colours.green, yellow: colours.yellow, red: colours.red, absent: String };
+  return table(
+    ["LINK", "LIGHT", "SILENT", "MALFORMED"],
+    status.links.map((link) => [
+      link.name,
+      paint[link.colour](link.colour),
+      link.silentMs === undefined ? "-" : duration(link.silentMs),
+      String(link.malformed),
+    ]),
+  );
+}
+
+export function virtualServersText(servers: readonly VirtualServer[], colours: Colours): string {
+  return table(
+    ["VSERVER", "HOME", "OWNER", "STATE", "ADDRESSES", "EXPORTS"],
+    servers.map((server) => [
+      plain(server.name),
+      server.home,
+      server.owner === server.home ? server.owner : colours.yellow(server.owner),
+      stateText(server, colours),
+      plain(server.addresses.join(" ")),
+      plain(server.exports.join(" ")),
+    ]),
+  );
+}
+
+function stateText(server: VirtualServer, colours: Colours): string {
+  const text = server.state + (server.step === undefined ? "" : ` (${plain(server.step)})`);
+  if (server.state === "serving") return colours.green(text);
+  if (server.state === "failed" || server.state === "nowhere") return colours.red(text);
+  return text;
+}
+
+export function virtualServerText(server: VirtualServer, colours: Colours): string {
+  const labelled: [string, string | undefined][] = [
+    ["vserver", plain(server.name)],
+    ["home", server.home],
+    ["owner", server.owner],
+    ["state", stateText(server, colours)],
+    ["fault", server.fault === undefined ? undefined : colours.red(plain(server.fault))],
+    ["addresses", plain(server.addresses.join(", "))],
+    ["exports", plain(server.exports.join(", "))],
+    ["last start", server.lastStartMs === undefined ? undefined : duration(server.lastStartMs)],
+  ];
+  return labelled
+    .flatMap(([label, text]) =>
+      text === undefined ? [] : [`${`${label}:`.padStart(11)} ${text}\n`],
+    )
+    .join("");
+}
+
+export function disksText(disks: readonly Disk[], colours: Colours): string {
+  return table(
+    ["DISK", "ROLE", "VSERVER", "OWNER", "EPOCH", "PATH"],
+    disks.map((disk) => [
+      plain(disk.serial),
+      disk.role,
+      plain(disk.virtualServer ?? "-"),
+      disk.owner,
+      disk.epoch === undefined ? "-" : String(disk.epoch),
+      disk.path === "up" ? colours.green("up") : colours.red(disk.path),
+    ]),
+  );
+}
+
+/** One line per event. */
+export function eventText(event: OperatorEvent, colours: Colours): string {
+  const paint = { info: String, warning: colours.yellow, error: colours.red };
+  const severity = paint[event.severity](event.severity.padEnd(7));
+  return `${plain(event.at)} ${event.controller} ${severity} ${plain(event.code)}: ${plain(event.message)}\n`;
+}
+
+/** What would be done, or is being done. Virtual servers move at the same time: the slowest one counts. */
+export function planText(plan: CommandAnswer["plan"]): string {
+  if (plan.length === 0) return "nothing has to be moved\n";
+  const longest = Math.max(...plan.map((step) => step.predictedMs));
+  const rows = plan.map((step) => [
+    plain(step.virtualServer),
+    plain(step.action),
+    `${step.predictedMs} ms`,
+  ]);
+  return `${table(["VSERVER", "ACTION", "PREDICTED"], rows)}predicted duration: ${longest} ms\n`;
+}
+
+/** ONTAP's words for it, because that is what operators search for. */
+export function vetoesText(what: string, vetoes: readonly Veto[]): string {
+  const lines = vetoes.map(
+    (veto) => `  ${plain(veto.code)} (${veto.severity}): ${plain(veto.message)}\n`,
+  );
+  return `${what} is not possible due to reason(s):\n${lines.join("")}`;
+}
+
+export function duration(ms: number): string {
+  if (ms < 10) return `${Math.round(ms * 10) / 10} ms`;
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  const seconds = Math.floor(ms / 1000);
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  const hours = Math.floor(seconds / 3600);
+  if (hours < 48) return `${hours} h ${Math.floor((seconds % 3600) / 60)} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}

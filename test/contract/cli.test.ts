@@ -1,0 +1,440 @@
+/**
+ * `dyad` against a real API with a daemon that only remembers: what is printed (golden files; rewrite with `vitest -u` and read
+ * the difference), what is asked, and how it ends.
+ */
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import fc from "fast-check";
+import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
+import { runCli } from "../../firmware-ts/cli/program.ts";
+import { coloursFor, eventText, statusText } from "../../firmware-ts/cli/text.ts";
+import type { Status, Veto } from "../../firmware-ts/schema/status.ts";
+import { type FakeDaemon, fakeDaemon, healthyStatus } from "../support/fake-daemon.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "dyad-cli-"));
+afterAll(() => rmSync(directory, { recursive: true }));
+const root = join(import.meta.dirname, "../..");
+const main = join(root, "firmware-ts/cli/main.ts");
+const example = join(root, "docs/dyad.toml.example");
+
+let fake: FakeDaemon;
+let socket: string;
+let count = 0;
+beforeEach(async () => {
+  fake = fakeDaemon();
+  count += 1;
+  socket = join(directory, `${count}.sock`);
+  await fake.api.listen(socket);
+});
+afterEach(() => fake.api.close());
+
+interface Terminal {
+  readonly interactive?: boolean;
+  readonly answer?: string;
+  readonly colour?: boolean;
+  readonly defaultSocket?: string;
+}
+
+async function dyad(command: string, terminal: Terminal = {}) {
+  const ran = { code: -1, out: "", err: "", asked: "" };
+  ran.code = await runCli(
+    command.split(" ").map((word) => word.replaceAll("_", " ")),
+    {
+      io: {
+        out: (text) => {
+          ran.out += text;
+        },
+        err: (text) => {
+          ran.err += text;
+        },
+        interactive: terminal.interactive ?? false,
+        colour: terminal.colour ?? false,
+        ask: async (question) => {
+          ran.asked = question;
+          return terminal.answer ?? "";
+        },
+      },
+      defaultSocket: terminal.defaultSocket ?? socket,
+    },
+  );
+  return ran;
+}
+const lines = (text: string) =>
+  text
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+const golden = (name: string) => `../golden/cli/${name}.txt`;
+
+/** Controller a alone: b is silent, its server runs here, one disk and one server are in trouble. */
+function troubled(): Status {
+  const status = healthyStatus();
+  const [alpha, beta] = status.virtualServers;
+  if (!alpha || !beta) throw new Error("two servers expected");
+  return {
+    ...status,
+    mode: "alone",
+    epoch: 8,
+    health: "takenOver",
+    statusText: "Controller b was lost; its virtual servers run here.",
+    actionText: "Repair controller b, then run dyad giveback.",
+    partner: { heard: false },
+    links: status.links.map((link) => ({ ...link, colour: "red" as const, silentMs: 61_000 })),
+    disks: status.disks.map((disk, i) => ({ ...disk, path: i === 0 ? "down" : "up" })),
+    virtualServers: [
+      { ...alpha, state: "failed", step: "mount", fault: "mount: device is gone" },
+      { ...beta, owner: "a", state: "starting", step: "export" },
+    ],
+  };
+}
+
+test.each([
+  ["status", "status"],
+  ["vserver-list", "vserver list"],
+  ["vserver-show", "vserver show beta"],
+  ["disk-list", "disk list"],
+  ["panel", "panel"],
+  ["takeover", "takeover"],
+  ["giveback-dry-run", "giveback --dry-run"],
+  ["transfer", "vserver transfer beta"],
+])("what a person reads: %s", async (name, command) => {
+  const ran = await dyad(command);
+  expect([ran.code, ran.err]).toEqual([0, ""]);
+  await expect(ran.out).toMatchFileSnapshot(golden(name));
+});
+
+test("what a person reads in trouble; the exit code says degraded", async () => {
+  fake.status = troubled();
+  const ran = await dyad("status");
+  expect([ran.code, ran.err]).toEqual([3, ""]);
+  await expect(ran.out).toMatchFileSnapshot(golden("status-trouble"));
+  const one = await dyad("vserver show alpha");
+  await expect(one.out).toMatchFileSnapshot(golden("vserver-show-failed"));
+});
+
+test("the help, and the help of a command", async () => {
+  const help = await dyad("--help", { defaultSocket: "/run/dyad/dyad.sock" });
+  expect(help.code).toBe(0);
+  await expect(help.out).toMatchFileSnapshot(golden("help"));
+  const takeover = await dyad("takeover --help");
+  await expect(takeover.out).toMatchFileSnapshot(golden("help-takeover"));
+});
+
+test("colour is only for terminals", async () => {
+  expect((await dyad("status")).out).not.toContain("\u001b");
+  expect((await dyad("status", { colour: true })).out).toContain("\u001b[32mOK\u001b[39m");
+});
+
+test("-o json: one object per line, everything the daemon said, before or after the command", async () => {
+  fake.emit({ code: "one" });
+  fake.emit({ code: "two" });
+  expect(lines((await dyad("-o json status")).out)).toEqual([fake.status]);
+  expect(lines((await dyad("vserver list -o json")).out)).toEqual(fake.status.virtualServers);
+  expect(lines((await dyad("vserver show beta -o json")).out)).toEqual([
+    fake.status.virtualServers[1],
+  ]);
+  expect(lines((await dyad("disk list -o json")).out)).toEqual(fake.status.disks);
+  expect(lines((await dyad("panel -o json")).out)).toEqual([fake.view]);
+  expect(lines((await dyad("events -o json")).out).map((event) => event.code)).toEqual([
+    "one",
+    "two",
+  ]);
+  const answer = lines((await dyad("takeover -o json")).out);
+  expect(answer).toMatchObject([{ accepted: true, plan: [{ virtualServer: "beta" }] }]);
+});
+
+test("what the command asks the daemon, and who asks", async () => {
+  await dyad("takeover --dry-run");
+  await dyad("giveback --force --reason shelf_swap --yes");
+  await dyad("vserver transfer beta");
+  expect(fake.asked).toEqual([
+    {
+      kind: "takeover",
+      virtualServer: undefined,
+      request: expect.objectContaining({ dryRun: true, force: false }),
+    },
+    {
+      kind: "giveback",
+      virtualServer: undefined,
+      request: expect.objectContaining({ force: true, reason: "shelf swap" }),
+    },
+    {
+      kind: "transfer",
+      virtualServer: "beta",
+      request: expect.objectContaining({ dryRun: false }),
+    },
+  ]);
+  expect(fake.asked[0]?.request.by).toMatch(/^\S{1,64}$/);
+});
+
+const hard: Veto = {
+  code: "configurationDiffers",
+  severity: "hard",
+  message: "the two configurations differ",
+};
+const soft: Veto = { code: "linkRed", severity: "soft", message: "the serial link is red" };
+const passing: Veto = { code: "serverBusy", severity: "hard", message: "beta is starting here" };
+const refuse = (...vetoes: Veto[]) => {
+  fake.answer = async () => ({ accepted: false, vetoes, plan: [] });
+};
+
+test("a refusal lists every reason; only soft ones are offered to be forced", async () => {
+  refuse(hard, soft);
+  const both = await dyad("takeover");
+  expect([both.code, both.out]).toEqual([4, ""]);
+  await expect(both.err).toMatchFileSnapshot(golden("takeover-refused"));
+  refuse(soft);
+  const forcible = await dyad("vserver transfer beta");
+  await expect(forcible.err).toMatchFileSnapshot(golden("transfer-refused-soft"));
+  expect(lines((await dyad("takeover -o json")).out)).toEqual([
+    { accepted: false, vetoes: [soft], plan: [] },
+  ]);
+  expect((await dyad("takeover --dry-run")).code).toBe(4);
+});
+
+test("the exit code tells what passes by itself and what needs the partner", async () => {
+  refuse(passing, soft);
+  expect((await dyad("takeover")).code).toBe(75);
+  refuse(passing, hard);
+  expect((await dyad("takeover")).code).toBe(4);
+  fake.status = { ...healthyStatus(), partner: { heard: false } };
+  expect((await dyad("giveback")).code).toBe(6);
+});
+
+test("force needs a reason and a yes, and on a terminal asks for it", async () => {
+  expect((await dyad("takeover --force")).code).toBe(2);
+  expect((await dyad("takeover --force --reason drill")).code).toBe(2);
+  const no = await dyad("takeover --force --reason drill", { interactive: true, answer: "y" });
+  expect(no.code).toBe(1);
+  expect(no.asked).toContain('Type "yes"');
+  expect(fake.asked).toEqual([]);
+  const yes = await dyad("takeover --force --reason drill", { interactive: true, answer: "yes" });
+  expect(yes.code).toBe(0);
+  expect((await dyad("takeover --force --reason drill --yes")).code).toBe(0);
+  expect(fake.asked.map(({ request }) => request.force)).toEqual([true, true]);
+});
+
+/** Moves beta from b to a in steps, one per look. */
+function moveInSteps(steps: Partial<Status["virtualServers"][number]>[]): void {
+  const { answer } = fake;
+  fake.answer = async (kind, request) => {
+    const [alpha, beta] = fake.status.virtualServers;
+    if (!alpha || !beta) throw new Error("two servers expected");
+    let looks = 0;
+    const base = fake.status;
+    Object.defineProperty(fake, "status", {
+      configurable: true,
+      get: () => {
+        const step = steps[Math.min(looks, steps.length - 1)];
+        looks += 1;
+        return { ...base, virtualServers: [alpha, { ...beta, ...step }] };
+      },
+    });
+    return answer(kind, request);
+  };
+}
+
+test("--wait stays until the server is there, and tells each step", async () => {
+  moveInSteps([
+    { owner: "b", state: "elsewhere" },
+    { owner: "a", state: "starting", step: "attach" },
+    { owner: "a", state: "starting", step: "export" },
+    { owner: "a", state: "serving" },
+  ]);
+  const ran = await dyad("takeover --wait");
+  expect([ran.code, ran.err]).toEqual([0, ""]);
+  await expect(ran.out).toMatchFileSnapshot(golden("takeover-wait"));
+});
+
+test("--wait tells a move that failed", async () => {
+  moveInSteps([{ owner: "a", state: "failed", fault: "mount: device is gone" }]);
+  const failed = await dyad("takeover --wait 5");
+  expect([failed.code, failed.err]).toEqual([1, "dyad: beta failed: mount: device is gone\n"]);
+});
+
+test("--wait tells a move that does not end", async () => {
+  moveInSteps([{ owner: "b", state: "elsewhere" }]);
+  const late = await dyad("-o json takeover --wait 1");
+  expect(late.code).toBe(1);
+  expect(lines(late.out)).toEqual([
+    { error: { code: "timeout", message: "takeover has not ended within 1 s; see dyad status" } },
+  ]);
+});
+
+test.each([
+  "nonsense",
+  "vserver",
+  "vserver show",
+  "status surplus",
+  "status --nonsense",
+  "-o xml status",
+  "events --after -1",
+  "events --limit many",
+  "events --limit 1001",
+  "takeover --wait 0",
+  "panel press eject",
+])("usage: %s", async (command) => {
+  const ran = await dyad(command);
+  expect([ran.code, ran.out]).toEqual([2, ""]);
+  expect(ran.err).not.toBe("");
+  expect(fake.asked).toEqual([]);
+});
+
+test("buttons of the panel", async () => {
+  expect((await dyad("panel press down")).code).toBe(0);
+  expect(fake.pressed).toEqual(["down"]);
+});
+
+test("no daemon, a server that is not ours, an unknown name", async () => {
+  const missing = await dyad("status --socket /nonexistent/socket");
+  expect([missing.code, missing.err]).toEqual([
+    5,
+    "dyad: the daemon does not answer at /nonexistent/socket: there is no such socket\n",
+  ]);
+  const unknown = await dyad("-o json vserver show gamma");
+  expect([unknown.code, lines(unknown.out)]).toEqual([
+    1,
+    [
+      {
+        error: { code: "notFound", message: "expected the name of a virtual server, found gamma" },
+      },
+    ],
+  ]);
+  await fake.api.close();
+  expect((await dyad("status")).code).toBe(5);
+});
+
+test.each([
+  ["no JSON", 200, "hello"],
+  ["another shape", 200, '{"version":2}'],
+  ["an error of another shape", 500, "Internal Server Error"],
+])("an answer that is %s is told, not shown", async (_, status, body) => {
+  await fake.api.close();
+  const server: Server = createServer((_, response) => response.writeHead(status).end(body));
+  server.listen(socket);
+  await once(server, "listening");
+  try {
+    const ran = await dyad("status");
+    expect([ran.code, ran.out]).toEqual([1, ""]);
+    expect(ran.err).toContain("not understood");
+  } finally {
+    server.close();
+  }
+});
+
+test("a daemon newer than the command may say more", async () => {
+  Object.assign(fake.status, { newField: 1 });
+  expect(lines((await dyad("status -o json")).out)[0]).toMatchObject({ newField: 1 });
+});
+
+test("config check, show and schema", async () => {
+  const good = await dyad(`config check ${example}`);
+  expect([good.code, good.out]).toEqual([
+    0,
+    `${example}: ok (controller a of pair 17, 2 virtual servers)\n`,
+  ]);
+  const file = join(directory, "broken.toml");
+  writeFileSync(file, "version = 1\n[timing]\ngate_timout_ms = 5\n");
+  const broken = await dyad(`config check ${file}`);
+  expect([broken.code, broken.out]).toEqual([1, ""]);
+  expect(broken.err).toContain(
+    `${file}:3: timing.gate_timout_ms: unknown key "gate_timout_ms"; did you mean gate_timeout_ms?\n`,
+  );
+  const asJson = lines((await dyad(`config check ${file} -o json`)).out);
+  expect(asJson).toContainEqual(expect.objectContaining({ file, line: 3 }));
+  expect((await dyad("config check /nonexistent.toml")).err).toContain("cannot be read");
+  const show = join(directory, "shown.toml");
+  writeFileSync(show, (await dyad(`config show ${example}`)).out);
+  expect((await dyad(`config check ${show}`)).code).toBe(0);
+  const schema = await dyad("config schema");
+  expect(JSON.parse(schema.out).properties).toHaveProperty("virtual_servers");
+});
+
+test("nothing that the daemon says can steer the terminal", () => {
+  const nasty = fc.string({ unit: "binary", maxLength: 12 }).map((text) => `\x1b]0;x\x07\r${text}`);
+  fc.assert(
+    fc.property(nasty, (text) => {
+      const status = troubled();
+      status.statusText = text;
+      status.actionText = text;
+      status.takeover = { possible: false, vetoes: [{ ...hard, message: text }] };
+      status.refusedFrames = { [text]: 1 };
+      status.disks = status.disks.map((disk) => ({ ...disk, serial: text, virtualServer: text }));
+      status.virtualServers = status.virtualServers.map((server) => ({
+        ...server,
+        name: text,
+        step: text,
+        addresses: [text],
+        exports: [text],
+      }));
+      const event = { ...fake.emit({ message: text, code: text }) };
+      const shown = statusText(status, coloursFor(false)) + eventText(event, coloursFor(false));
+      expect(shown.replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
+    }),
+    { numRuns: 100 },
+  );
+});
+
+const run = promisify(execFile);
+const environment = { ...process.env, NO_COLOR: "1" };
+
+test("the process: DYAD_SOCKET, exit code, and a start within 250 ms", async () => {
+  const env = { ...environment, DYAD_SOCKET: socket };
+  let fastestMs = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < 8; i += 1) {
+    const startMs = performance.now();
+    const { stdout } = await run(process.execPath, [main, "status"], { env });
+    fastestMs = Math.min(fastestMs, performance.now() - startMs);
+    expect(stdout).toContain("health: OK");
+  }
+  expect(fastestMs).toBeLessThan(250);
+  fake.status = troubled();
+  await expect(run(process.execPath, [main, "status"], { env })).rejects.toMatchObject({ code: 3 });
+});
+
+test("the process: events --follow shows what comes, and ends with the daemon", async () => {
+  fake.emit({ code: "before" });
+  const child = spawn(process.execPath, [main, "--socket", socket, "-o", "json", "events", "-f"]);
+  let out = "";
+  child.stdout.on("data", (chunk) => {
+    out += chunk;
+  });
+  const codes = () => (out === "" ? [] : lines(out).map((event) => event.code));
+  await expect.poll(codes, { timeout: 5000 }).toEqual(["before"]);
+  await expect.poll(() => fake.listeners(), { timeout: 5000 }).toBe(1);
+  fake.emit({ code: "after" });
+  await expect.poll(codes, { timeout: 5000 }).toEqual(["before", "after"]);
+  const ended = once(child, "exit");
+  await fake.api.close();
+  expect(await ended).toEqual([5, null]);
+});
+
+test("the process: a reader that has seen enough is no failure", async () => {
+  for (let i = 0; i < 900; i += 1) fake.emit({ message: "x".repeat(500) });
+  const command = `"${process.execPath}" "${main}" --socket "${socket}" events --limit 1000 | head -n 1; echo "\${PIPESTATUS[0]}"`;
+  const { stdout } = await run("bash", ["-c", command], { env: environment });
+  expect(stdout.trimEnd().split("\n").at(-1)).toBe("0");
+});
+
+test.runIf(process.getuid?.() === 0)(
+  "the process: somebody who is not root is told so",
+  async () => {
+    chmodSync(directory, 0o755);
+    const script = `
+    process.setgid(65534); process.setuid(65534);
+    const { runCli } = await import(${JSON.stringify(join(root, "firmware-ts/cli/program.ts"))});
+    const io = { out: () => {}, err: (text) => process.stderr.write(text), interactive: false, colour: false, ask: async () => "" };
+    process.exitCode = await runCli(["status"], { io, defaultSocket: ${JSON.stringify(socket)} });
+  `;
+    const failed = run(process.execPath, ["--input-type=module", "-e", script], { cwd: root });
+    await expect(failed).rejects.toMatchObject({
+      code: 77,
+      stderr: expect.stringContaining("permission denied"),
+    });
+  },
+);
