@@ -8,6 +8,13 @@ import type { Target } from "./engine.ts";
 /** poll.h */
 const poll = { in: 1, out: 4, error: 8, hangUp: 16 } as const;
 const pollTimeoutMs = 100;
+/** socket(7), tcp(7): level, option, value. Probes begin after 5 s of silence, every second, at most three. */
+const keepAlive = [
+  [1, 9, 1],
+  [6, 4, 5],
+  [6, 5, 1],
+  [6, 6, 3],
+] as const;
 /** Pause after a failed connection when the one before it had failed too: a refusal comes back in 50 µs. */
 const refusedPauseMs = 5;
 
@@ -49,6 +56,7 @@ const lib = {
     `int nfs_pwrite_async(void *nfs, void *fh, uint64_t offset, uint64_t count, const void *buf, ${cb})`,
   ),
   unlink: library.func(`int nfs_unlink_async(void *nfs, const char *path, ${cb})`),
+  setOption: libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t size)"),
   poll: libc.func("int poll(_Inout_ dyad_pollfd *fds, unsigned long count, int timeout)"),
 };
 
@@ -141,12 +149,22 @@ export class LibnfsContext {
       // A negative answer is no end: libnfs gives one, too, for a connection that was reset as it came up, and has begun the next by
       // then. What it gives up it says through the callback.
       const serviced: number = lib.service(this.#nfs, revents);
+      if (revents === 0) this.#keepAlive();
       const failed = serviced < 0 || (revents & (poll.error | poll.hangUp)) !== 0;
       failures = failed ? failures + 1 : 0;
       if (failures > 1) await new Promise((resolve) => setTimeout(resolve, refusedPauseMs));
     }
     this.#finish = undefined;
     return completion;
+  }
+
+  /**
+   * A request that the old server's kernel had acknowledged is not sent again by TCP: without probes the client would wait for its reply
+   * for ever. Kernel clients probe too; libnfs 4.0 does not.
+   */
+  #keepAlive(): void {
+    const fd: number = lib.fd(this.#nfs);
+    for (const [level, name, value] of keepAlive) lib.setOption(fd, level, name, [value], 4);
   }
 
   #poll(events: number): Promise<number> {
