@@ -160,7 +160,7 @@ describe.skipIf(rootMissing)("floating addresses", () => {
       client.ip("link", "set", "to-a", "nomaster");
       const rto = () =>
         Number(/\brto:(\d+)/.exec(client.exec("ss", "-tinH", "dport = :4000"))?.[1] ?? 0);
-      await until("the client's timer backed off", () => rto() > 1000, 10_000);
+      await until("the client's timer backed off", () => rto() > 1000);
       await onB.add(nic, address, prefix);
       expect((await within(b, () => onB.announce(nic, address, 1))).ok).toBe(true);
       const start = performance.now();
@@ -225,7 +225,7 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     const start = performance.now();
     client.ip("link", "set", "to-a", "down");
     await until("down", () => seen.length === 2);
-    expect(performance.now() - start).toBeLessThan(200);
+    expect(performance.now() - start).toBeLessThan(1000);
     client.ip("link", "set", "to-a", "up");
     await until("up", () => seen.length === 3);
     expect(seen).toEqual([true, false, true]);

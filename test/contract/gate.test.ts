@@ -18,11 +18,20 @@ const other4 = "10.9.0.51";
 const floating6 = "fd09::50";
 const all = [floating4, other4, floating6];
 
-/** Probes the floating addresses every millisecond and notes who spoke for them, and when last. */
+/**
+ * Probes the floating addresses every millisecond and notes who spoke for them, and when last. It is an ordinary process
+ * and may itself be held up: a frame came after it last found the wire empty, and before it took the frame.
+ */
 class Witness {
   readonly #wire: PacketSocket;
   readonly #probes: readonly Uint8Array[];
-  readonly heard = new Map<frames.Speech, { count: number; lastMs: number }>();
+  readonly heard = new Map<frames.Speech, number>();
+  /** The last word came between these two. */
+  lastAfterMs = 0;
+  lastBeforeMs = 0;
+  /** Longest time in which it did not listen. */
+  gapMs = 0;
+  #emptyAtMs = performance.now();
 
   constructor(wire: PacketSocket, probes: readonly Uint8Array[]) {
     this.#wire = wire;
@@ -30,11 +39,7 @@ class Witness {
   }
 
   get total(): number {
-    return [...this.heard.values()].reduce((sum, { count }) => sum + count, 0);
-  }
-
-  get lastMs(): number {
-    return Math.max(0, ...[...this.heard.values()].map(({ lastMs }) => lastMs));
+    return [...this.heard.values()].reduce((sum, count) => sum + count, 0);
   }
 
   listen(): void {
@@ -44,9 +49,13 @@ class Witness {
         frames.speaksFor(frame, other4) ??
         frames.speaksFor(frame, floating6);
       if (!speech) continue;
-      const count = (this.heard.get(speech)?.count ?? 0) + 1;
-      this.heard.set(speech, { count, lastMs: performance.now() });
+      this.heard.set(speech, (this.heard.get(speech) ?? 0) + 1);
+      this.lastAfterMs = this.#emptyAtMs;
+      this.lastBeforeMs = performance.now();
     }
+    const now = performance.now();
+    this.gapMs = Math.max(this.gapMs, now - this.#emptyAtMs);
+    this.#emptyAtMs = now;
   }
 
   async watch(ms: number, untilHeard: () => boolean = () => false): Promise<void> {
@@ -144,15 +153,15 @@ describe.skipIf(rootMissing)("address gate", () => {
     const renewedMs = performance.now();
     const witness = new Witness(wire, probes);
     await witness.watch(leaseMs + 60);
-    const lastMs = witness.lastMs - renewedMs;
+    const lastMs = witness.lastBeforeMs - renewedMs;
     console.log(`lease ${leaseMs} ms: last answer ${lastMs.toFixed(1)} ms after the renewal`);
-    expect(lastMs).toBeLessThan(leaseMs + 2);
-    // An early end would be an outage of our own making; a busy machine may lose a few probes at the end.
-    expect(lastMs).toBeGreaterThan(leaseMs - 40);
+    expect(witness.lastAfterMs - renewedMs).toBeLessThan(leaseMs + 1);
+    // An early end would be an outage of our own making.
+    expect(lastMs).toBeGreaterThan(leaseMs - 20 - 2 * witness.gapMs);
   });
 
   test("an expired lease cannot be renewed, even before the kernel has swept it up", async () => {
-    expect(gate.open([floating4, floating6], 24).ok).toBe(true);
+    expect(gate.open([floating4, floating6], 300).ok).toBe(true);
     await until("lease over", () => {
       const leases = gate.read();
       return leases.ok && leases.value.size === 0;
@@ -226,12 +235,12 @@ describe.skipIf(rootMissing)("address gate", () => {
     await until("holder opens", () => said.includes("open"));
     const before = new Witness(wire, probes);
     await before.watch(300);
-    expect(before.lastMs).toBeGreaterThan(performance.now() - 40);
+    expect(before.lastBeforeMs).toBeGreaterThan(performance.now() - 20 - 2 * before.gapMs);
     holder.kill("SIGSTOP");
     const frozenMs = performance.now();
     const frozen = new Witness(wire, probes);
     await frozen.watch(leaseMs + 100);
-    expect(frozen.lastMs - frozenMs).toBeLessThan(leaseMs + 2);
+    expect(frozen.lastAfterMs - frozenMs).toBeLessThan(leaseMs + 1);
     new Witness(wire, []).listen();
     holder.kill("SIGCONT");
     const thawed = new Witness(wire, probes);

@@ -3,13 +3,18 @@
  * Says `open`, then the fault code of the renewal that was refused.
  */
 import { createGate } from "../../../hal/linux/gate.ts";
+import { takeRealTimePriority } from "../../../hal/linux/realtime.ts";
 
 const [nic = "", lease = "", ...addresses] = process.argv.slice(2);
 const leaseMs = Number(lease);
 const created = createGate();
 if (!created.ok) throw new Error(JSON.stringify(created.fault));
 const gate = created.value;
-for (const step of [gate.setUp(nic, addresses), gate.open(addresses, leaseMs)]) {
+for (const step of [
+  takeRealTimePriority(10),
+  gate.setUp(nic, addresses),
+  gate.open(addresses, leaseMs),
+]) {
   if (!step.ok) throw new Error(JSON.stringify(step.fault));
 }
 console.log("open");
