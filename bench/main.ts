@@ -2,6 +2,7 @@
  * `npm run -s bench -- COMMAND`: the appliance on one machine, live or unattended. Exit status: 0 all as it must be, 1 not so, 2 usage,
  * 77 root is missing.
  */
+import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { compare } from "./campaign/compare.ts";
 import { openStage, series } from "./campaign/failover.ts";
@@ -10,7 +11,11 @@ import { quiet } from "./campaign/quiet.ts";
 import type { Fault } from "./faults/fault.ts";
 import { faultNamed, faults } from "./faults/index.ts";
 import { BenchError, explainError } from "./world/error.ts";
+import { repoDir } from "./world/layout.ts";
 import { cleanPrefix } from "./world/world.ts";
+
+// Every process of the bench is started from source: the compiled form is kept, so that a controller boots in half the time.
+process.env.NODE_COMPILE_CACHE ??= join(repoDir, "work", "compile-cache");
 
 /** sysexits(3) EX_NOPERM. */
 const exitNoPermission = 77;

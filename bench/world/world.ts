@@ -29,6 +29,9 @@ import { Processes, type Started } from "./processes.ts";
 import { SerialCable } from "./relay.ts";
 import { prepareShelf, type Shelf, startShelf } from "./shelf.ts";
 
+/** Small heaps, as the firmware's service unit asks for: its processes inherit them. */
+const firmwareFlags = ["--max-old-space-size=64", "--max-semi-space-size=1"];
+
 /** As `RestartSec=` of systemd.service(5) is by default. */
 const restartDelayMs = 100;
 
@@ -192,6 +195,7 @@ export class World {
     daemon.supervised = true;
     const started = this.machines[id].start("daemon", [
       process.execPath,
+      ...firmwareFlags,
       join(repoDir, "firmware-ts/daemon/main.ts"),
       "--config",
       this.machines[id].paths.config,

@@ -8,9 +8,6 @@ export { openBenchMachine as openMachine } from "../../hal/bench/machine.ts";
 /** A beat process that is not ready by then will not be. */
 const readyMs = 10_000;
 
-/** Small heaps: the beat process allocates a few kilobytes a second, and short collections matter more than few. */
-const nodeFlags = ["--max-old-space-size=64", "--max-semi-space-size=1"];
-
 /** Starts the beat process and waits until its gates are closed; returns the way to speak to it. */
 export async function startBeatProcess(
   configPath: string,
@@ -20,7 +17,6 @@ export async function startBeatProcess(
   const entry = fileURLToPath(new URL("./beat-main.ts", import.meta.url));
   const child = fork(entry, [configPath], {
     serialization: "advanced",
-    execArgv: nodeFlags,
     stdio: ["ignore", "inherit", "inherit", "ipc"],
   });
   child.on("exit", (code, signal) => ended(`${signal ?? code}`));
