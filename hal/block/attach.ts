@@ -15,7 +15,7 @@ import { constants } from "node:fs";
 import { access, type FileHandle, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { bindLoop, findLoops, isBound, unbindLoop } from "./loop.ts";
+import { bindLoop, findLoops, releaseLoop, unbindLoop } from "./loop.ts";
 import { detachMount } from "./syscall.ts";
 
 export interface AttachmentOptions {
@@ -188,12 +188,11 @@ export class Attachment {
   async #detach(): Promise<Outcome> {
     const held = this.#device;
     if (held === undefined) return done;
-    // The device was bound to vanish with its last user (autoclear); if we were the last, closing is detaching.
-    await held.handle.close();
-    const again = await isBound(held.path, this.#tag);
-    if (!again.ok) return again;
-    if (again.value !== undefined) {
-      this.#device = { path: held.path, handle: again.value };
+    // The device was bound to vanish with its last user (autoclear); if we are the last, closing is detaching.
+    const released = await releaseLoop(held, this.#tag, basename(this.#file));
+    if (!released.ok) return released;
+    if (released.value !== undefined) {
+      this.#device = { path: held.path, handle: released.value };
       return failed("stillMounted", "detach", `${held.path} is in use`);
     }
     this.#device = undefined;

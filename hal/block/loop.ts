@@ -15,7 +15,7 @@ const request = {
   configure: 0x4c0a,
   controlGetFree: 0x4c82,
 } as const;
-/** Directory I/O, and unbinding when the last user closes the device. */
+/** Direct I/O, and unbinding when the last user closes the device. */
 const flag = { autoclear: 4, directIo: 16 } as const;
 /** struct loop_info64, and struct loop_config around it. */
 const infoBytes = 232;
@@ -25,6 +25,8 @@ const fileNameBytes = 64;
 const errno = { noDevice: 6, busy: 16 } as const;
 /** Others bind devices too, between our asking for a free one and taking it. */
 const attemptsMax = 64;
+const releasePatienceMs = 100;
+const releasePollMs = 2;
 
 const fault = (operation: string, detail: string) => failed("attachFailed", operation, detail);
 
@@ -81,8 +83,36 @@ async function check(number: number, sizeBytes: number): Promise<Outcome> {
   return done;
 }
 
+/**
+ * Whether the device is bound to a file of this name. Asked of sysfs: opening the device to ask would make us one of its
+ * users. A mount that was detached meanwhile shows no more of the file than its root.
+ */
+async function isBoundTo(name: string, fileName: string): Promise<boolean> {
+  const backing = await readFile(`/sys/block/${name}/loop/backing_file`, "utf8").catch(() => "");
+  const file = basename(backing.trim());
+  return backing !== "" && (file === fileName || file === "");
+}
+
+/**
+ * Closes the handle that keeps a device bound, and sees whether the device went. Whoever else has it open, if only to look
+ * (blkid does, and udev), keeps it for that long: hence the patience. Not gone: an open handle again.
+ */
+export async function releaseLoop(
+  device: { readonly path: string; readonly handle: FileHandle },
+  tag: string,
+  fileName: string,
+): Promise<Outcome<FileHandle | undefined>> {
+  await device.handle.close();
+  const end = performance.now() + releasePatienceMs;
+  while (await isBoundTo(basename(device.path), fileName)) {
+    if (performance.now() > end) return openBound(device.path, tag);
+    await new Promise((resolve) => setTimeout(resolve, releasePollMs));
+  }
+  return good(undefined);
+}
+
 /** An open handle of the device while it is bound under this tag, undefined when it is not. */
-export async function isBound(path: string, tag: string): Promise<Outcome<FileHandle | undefined>> {
+async function openBound(path: string, tag: string): Promise<Outcome<FileHandle | undefined>> {
   const handle = await open(path, "r+");
   const info = Buffer.alloc(infoBytes);
   const status = await ioctl(handle.fd, request.getStatus64, info);
@@ -103,12 +133,9 @@ export async function findLoops(tag: string, fileName: string): Promise<string[]
   const found: string[] = [];
   for (const name of await readdir("/sys/block")) {
     if (!/^loop\d+$/.test(name)) continue;
-    // The file exists only while the device is bound. Devices on other files are left alone: an open, however short, would
-    // make somebody else's detach find the device in use. A detached mount shows no more than its root.
-    const backing = await readFile(`/sys/block/${name}/loop/backing_file`, "utf8").catch(() => "");
-    const file = basename(backing.trim());
-    if (backing === "" || (file !== fileName && file !== "")) continue;
-    const bound = await isBound(`/dev/${name}`, tag);
+    // Other devices are left alone: an open, however short, would keep somebody else's device in use.
+    if (!(await isBoundTo(name, fileName))) continue;
+    const bound = await openBound(`/dev/${name}`, tag);
     if (!bound.ok || bound.value === undefined) continue;
     found.push(`/dev/${name}`);
     await bound.value.close();
