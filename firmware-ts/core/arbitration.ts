@@ -3,23 +3,31 @@
  * disks; SAFETY: the race needs no clock). All disks are asked in parallel.
  *
  *     reading ──own key gone──────────────▶ lost        (somebody preempted us here)
- *        │  └──partner has no key─────────▶ won
- *        ▼
+ *      ▲ │  └──partner has no key─────────▶ won
+ *      │ ▼
  *     preempting ──GOOD, no key left──────▶ won
- *        └────────RESERVATION CONFLICT────▶ lost        (our registration went between the two commands)
+ *      └──────────RESERVATION CONFLICT                  (our registration went, or the victim's: read again)
  *     any ──error or deadline─────────────▶ failed      (counts for nobody)
  *
  * PREEMPT is atomic on a disk and fails for a nexus that is no longer registered (SPC-4 5.9.11.4), so two racers never
- * both win one disk.
+ * both win one disk. It fails as well when the victim's key is gone (a partner that restarts registers under another key, a
+ * repeated command finds its work done): only what the disk says next tells the two apart.
  */
 import { type ControllerId, partnerOf } from "../schema/ids.ts";
 import type { ReservationAnswer, ReservationKey } from "../schema/reservation.ts";
 import type { Effect } from "./effects.ts";
 import { parseKey } from "./keys.ts";
 
+/** Readings of one disk before it counts for nobody: each conflict means that somebody changed a key meanwhile. */
+const readingsMax = 4;
+
 type Stage =
-  | { readonly at: "reading" }
-  | { readonly at: "preempting"; readonly victims: readonly ReservationKey[] }
+  | { readonly at: "reading"; readonly pass: number }
+  | {
+      readonly at: "preempting";
+      readonly pass: number;
+      readonly victims: readonly ReservationKey[];
+    }
   | { readonly at: "won" }
   | { readonly at: "lost" }
   | { readonly at: "failed"; readonly reason: string };
@@ -55,7 +63,7 @@ export function startRace(setup: RaceSetup): Step {
   if (setup.coordinators.length % 2 === 0)
     throw new Error("startRace: an even number of coordinators has no majority in a tie");
   const disks: Record<string, Stage> = {};
-  for (const serial of setup.coordinators) disks[serial] = { at: "reading" };
+  for (const serial of setup.coordinators) disks[serial] = { at: "reading", pass: 1 };
   const race: Race = {
     id: setup.id,
     me: setup.me,
@@ -92,9 +100,9 @@ export function raceAnswer(race: Race, serial: string, answer: ReservationAnswer
   if (!stage) throw new Error(`raceAnswer: ${serial} is not in this race`);
   switch (stage.at) {
     case "reading":
-      return afterKeys(race, serial, answer);
+      return afterKeys(race, serial, stage.pass, answer);
     case "preempting":
-      return afterPreempt(race, serial, stage.victims, answer);
+      return afterPreempt(race, serial, stage, answer);
     default:
       return [race, []]; // an answer that came after the deadline changes nothing
   }
@@ -104,7 +112,7 @@ function set(race: Race, serial: string, stage: Stage): Race {
   return { ...race, disks: { ...race.disks, [serial]: stage } };
 }
 
-function afterKeys(race: Race, serial: string, answer: ReservationAnswer): Step {
+function afterKeys(race: Race, serial: string, pass: number, answer: ReservationAnswer): Step {
   if (answer.status !== "keys")
     return [set(race, serial, { at: "failed", reason: describe(answer) }), []];
   const partner = partnerOf(race.me);
@@ -116,10 +124,15 @@ function afterKeys(race: Race, serial: string, answer: ReservationAnswer): Step 
   const victims = [
     ...new Set(ours.filter((o) => o.owner?.controller === partner).map((o) => o.key)),
   ];
-  return preemptNext(next, serial, victims);
+  return preemptNext(next, serial, pass, victims);
 }
 
-function preemptNext(race: Race, serial: string, victims: readonly ReservationKey[]): Step {
+function preemptNext(
+  race: Race,
+  serial: string,
+  pass: number,
+  victims: readonly ReservationKey[],
+): Step {
   const [victim] = victims;
   if (victim === undefined) return [set(race, serial, { at: "won" }), []];
   const command = {
@@ -128,17 +141,22 @@ function preemptNext(race: Race, serial: string, victims: readonly ReservationKe
     victim,
     type: "writeExclusiveAllRegistrants",
   } as const;
-  return [set(race, serial, { at: "preempting", victims }), [ask(race, serial, command)]];
+  return [set(race, serial, { at: "preempting", pass, victims }), [ask(race, serial, command)]];
 }
 
 function afterPreempt(
   race: Race,
   serial: string,
-  victims: readonly ReservationKey[],
+  { pass, victims }: Extract<Stage, { at: "preempting" }>,
   answer: ReservationAnswer,
 ): Step {
-  if (answer.status === "good") return preemptNext(race, serial, victims.slice(1));
-  if (answer.status === "conflict") return [set(race, serial, { at: "lost" }), []];
+  if (answer.status === "good") return preemptNext(race, serial, pass, victims.slice(1));
+  if (answer.status === "conflict") {
+    if (pass >= readingsMax)
+      return [set(race, serial, { at: "failed", reason: "its keys keep changing" }), []];
+    const again = set(race, serial, { at: "reading", pass: pass + 1 });
+    return [again, [ask(race, serial, { op: "readKeys" })]];
+  }
   return [set(race, serial, { at: "failed", reason: describe(answer) }), []];
 }
 

@@ -33,6 +33,8 @@ export interface BeatState {
   readonly partner: PartnerView | undefined;
   /** When, in this contact, a beat first showed a mode other than alone. */
   readonly pairedHeardAtMs: number | undefined;
+  /** Number of the present contact; rises with every loss. */
+  readonly contact: number;
   readonly granting: boolean;
   readonly lastGrantedMs: number | undefined;
   readonly messageSeen: number;
@@ -43,7 +45,11 @@ export interface BeatState {
   /** Addresses whose gate is renewed, with the end of the last lease. */
   readonly kept: ReadonlyMap<string, number>;
   readonly opens: readonly PendingOpen[];
-  readonly shown: { readonly colours: Colours; readonly diskReadable: boolean };
+  readonly shown: {
+    readonly colours: Colours;
+    readonly diskReadable: boolean;
+    readonly soloFresh: boolean;
+  };
 }
 
 export type Step = readonly [BeatState, readonly BeatEffect[]];
@@ -88,6 +94,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
     retired: [],
     partner: undefined,
     pairedHeardAtMs: undefined,
+    contact: 1,
     granting: false,
     lastGrantedMs: undefined,
     messageSeen: 0,
@@ -96,7 +103,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
     soloLeaseMs: 0,
     kept: new Map(),
     opens: [],
-    shown: { colours: red, diskReadable: false },
+    shown: { colours: red, diskReadable: false, soloFresh: false },
   };
 }
 

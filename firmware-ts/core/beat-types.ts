@@ -56,7 +56,12 @@ export type BeatEvent =
     }
   | { readonly kind: "mandate"; readonly nowMs: number; readonly mandate: Mandate }
   | { readonly kind: "progress"; readonly nowMs: number }
-  | { readonly kind: "grant"; readonly nowMs: number; readonly on: boolean }
+  | {
+      readonly kind: "grant";
+      readonly nowMs: number;
+      readonly on: boolean;
+      readonly contact: number;
+    }
   | (GateCommand & { readonly nowMs: number })
   | {
       readonly kind: "gateOutcome";
@@ -82,6 +87,8 @@ export type BeatEffect =
 
 /** The partner as its newest accepted beat shows it. */
 export interface PartnerView {
+  /** Counts the stretches between losses: what was decided about one must not touch the next. */
+  readonly contact: number;
   readonly session: number;
   readonly mode: Mode;
   readonly epoch: number;
@@ -108,7 +115,9 @@ export type Observation =
     }
   | { readonly kind: "message"; readonly id: number; readonly body: Uint8Array }
   | { readonly kind: "messageAcked"; readonly id: number }
-  | { readonly kind: "soloRefused" }
+  /** Whether the last beat that a majority of coordinators let through is still young enough to keep a gate open. */
+  | { readonly kind: "solo"; readonly fresh: boolean }
+  | { readonly kind: "soloRefused"; readonly sentAtMs: number }
   | { readonly kind: "gateOpened"; readonly token: string; readonly addresses: readonly string[] }
   | { readonly kind: "gateRefused"; readonly token: string; readonly reason: string }
   | {

@@ -50,7 +50,9 @@ export function beatStep(state: BeatState, event: BeatEvent): Step {
     case "progress":
       return [{ ...state, progressAtMs: event.nowMs }, []];
     case "grant":
-      return [{ ...state, granting: event.on && state.partner !== undefined }, []];
+      // A grant that was on its way when its contact ended must not outlive the loss that it knows nothing of.
+      if (!state.partner || event.contact !== state.contact) return [state, []];
+      return [{ ...state, granting: event.on }, []];
     case "gateOpen":
       return then(queueOpen(state, event), (next) => openDue(next, event.nowMs));
     case "gateKeep":
@@ -73,7 +75,16 @@ function tick(state: BeatState, nowMs: number): Step {
   step = then(step, (next) => judgeSilence(next, nowMs));
   step = then(step, (next) => sendDue(next, nowMs));
   step = then(step, (next) => openDue(next, nowMs));
+  step = then(step, (next) => showSolo(next, nowMs));
   return then(step, (next) => showLinks(next, nowMs));
+}
+
+/** Tells the main loop when the proof by the coordinators begins and ends. */
+function showSolo(state: BeatState, nowMs: number): Step {
+  const soloFresh = nowMs < state.soloLeaseMs;
+  if (soloFresh === state.shown.soloFresh) return [state, []];
+  const next = { ...state, shown: { ...state.shown, soloFresh } };
+  return [next, [observe({ kind: "solo", fresh: soloFresh })]];
 }
 
 /** Tells the main loop when a light changes, not at every beat. */
@@ -84,7 +95,7 @@ function showLinks(state: BeatState, nowMs: number): Step {
   const same =
     shown.diskReadable === diskReadable && linkNames.every((n) => shown.colours[n] === colours[n]);
   if (same) return [state, []];
-  const next = { ...state, shown: { colours, diskReadable } };
+  const next = { ...state, shown: { ...shown, colours, diskReadable } };
   return [next, [observe({ kind: "links", colours, diskReadable })]];
 }
 
@@ -99,6 +110,7 @@ function lose(state: BeatState, reason: LossReason): Step {
   const soloBoundMs = soloBound(state);
   const next: BeatState = {
     ...state,
+    contact: state.contact + 1,
     granting: false,
     partner: undefined,
     pairedHeardAtMs: undefined,
@@ -138,8 +150,8 @@ function sendDue(state: BeatState, nowMs: number): Step {
 function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
   const sequence = state.sequence + 1;
   const { mandate, timing } = state;
-  const ack = state.heard ?? state.candidate ?? { session: 0, sequence: 0 };
-  const granting = state.granting && state.heard !== undefined;
+  const ack = state.candidate ?? state.heard ?? { session: 0, sequence: 0 };
+  const granting = state.granting && state.candidate === undefined;
   const { ground: _ground, ...said } = mandate;
   const beat: Beat = {
     sender: state.me,
@@ -222,17 +234,10 @@ function refuse(state: BeatState, reason: "replay" | "session" | "stale"): Step 
  * has named a beat that we sent lately.
  */
 function meet(state: BeatState, beat: Beat, nowMs: number): Step {
-  const candidate = { session: beat.session, sequence: beat.sequence };
-  if (state.heard) {
-    // While the known session speaks, a stranger must not steal the one acknowledgement that a beat has room for.
-    const silent = allSilent(linkColours(state.links, state.timing, nowMs));
-    if (!silent) return refuse(state, "stale");
-  }
-  return [{ ...state, candidate, heard: silentHeard(state, nowMs) }, []];
-}
-
-function silentHeard(state: BeatState, nowMs: number): BeatState["heard"] {
-  return allSilent(linkColours(state.links, state.timing, nowMs)) ? undefined : state.heard;
+  const silent = allSilent(linkColours(state.links, state.timing, nowMs));
+  // While the known session speaks, a stranger must not steal the one acknowledgement that a beat has room for.
+  if (state.heard && !silent) return refuse(state, "stale");
+  return [{ ...state, candidate: { session: beat.session, sequence: beat.sequence } }, []];
 }
 
 function accept(
@@ -245,22 +250,26 @@ function accept(
   let step: Step = [state, []];
   if (state.heard?.session !== beat.session) step = then(step, (next) => newSession(next, beat));
   const newest = step[0].heard?.sequence ?? 0;
-  step = then(step, (next) => [
-    {
-      ...next,
-      links: {
-        ...next.links,
-        [link]: { ...next.links[link], lastHeardMs: nowMs, sequence: beat.sequence },
-      },
-    },
-    [],
-  ]);
-  step = then(step, (next) => takeMessage(next, beat));
+  step = then(step, (next) => heardOn(next, link, beat.sequence, ackedAtMs !== undefined, nowMs));
   if (beat.sequence > newest) {
     step = then(step, (next) => believe(next, beat, ackedAtMs, nowMs));
     step = then(step, (next) => renewGates(next, nowMs));
   }
-  return step;
+  // After the partner is shown, so that the main loop knows whose message it is; a lost partner's is not taken.
+  return then(step, (next) => (next.partner ? takeMessage(next, beat) : [next, []]));
+}
+
+/** A beat that answers nothing which we said lately shows no living link: it is old, or the way works in one direction only. */
+function heardOn(
+  state: BeatState,
+  name: LinkName,
+  sequence: number,
+  fresh: boolean,
+  nowMs: number,
+): Step {
+  const link = { ...state.links[name], sequence };
+  const links = { ...state.links, [name]: fresh ? { ...link, lastHeardMs: nowMs } : link };
+  return [{ ...state, links, candidate: undefined }, []];
 }
 
 /** Same process, new session: whatever the partner's last session held is lost, and said so before the new one is shown. */
@@ -309,7 +318,9 @@ function believe(state: BeatState, beat: Beat, ackedAtMs: number | undefined, no
   const next: BeatState = { ...state, heard, heardAtMs: nowMs, ackLeaseMs: leaseMs };
   const ending = endOf(beat, state);
   if (ending) return next.partner ? lose(next, ending) : [next, []];
-  const view = viewOf(beat);
+  // A contact begins with an answer to what we said lately: so both ways are open, and the beat is no old one.
+  if (!next.partner && ackedAtMs === undefined) return [next, []];
+  const view = viewOf(beat, state.contact);
   const pairedHeardAtMs = view.mode === "alone" ? undefined : (next.pairedHeardAtMs ?? nowMs);
   const changed = !next.partner || !sameView(next.partner, view);
   return [
@@ -332,9 +343,9 @@ function endOf(beat: Beat, state: BeatState): LossReason | undefined {
   return undefined;
 }
 
-function viewOf(beat: Beat): PartnerView {
+function viewOf(beat: Beat, contact: number): PartnerView {
   const { session, mode, epoch, configuration, owned, serving, granting, dataLinkDown } = beat;
-  return { session, mode, epoch, configuration, owned, serving, granting, dataLinkDown };
+  return { contact, session, mode, epoch, configuration, owned, serving, granting, dataLinkDown };
 }
 
 function sameView(one: PartnerView, other: PartnerView): boolean {
@@ -347,7 +358,8 @@ function written(
   event: { nowMs: number; sentAtMs: number; accepted: number; refused: number; total: number },
 ): Step {
   const majority = Math.floor(event.total / 2) + 1;
-  if (event.refused >= majority) return [state, [observe({ kind: "soloRefused" })]];
+  if (event.refused >= majority)
+    return [state, [observe({ kind: "soloRefused", sentAtMs: event.sentAtMs })]];
   if (event.accepted < majority) return [state, []];
   const soloLeaseMs = Math.max(state.soloLeaseMs, event.sentAtMs + state.timing.soloGateTimeoutMs);
   return renewGates({ ...state, soloLeaseMs }, event.nowMs);

@@ -16,8 +16,13 @@ import type { VirtualServerContext, VirtualServerState } from "./vserver-types.t
 
 /** Our registration on one coordinator disk. */
 export type Registration =
-  | { readonly at: "none"; readonly againAtMs: number }
-  | { readonly at: "registering" | "reading" | "reserving"; readonly round: number }
+  /** `told`: why the last attempt failed, which is reported once. */
+  | { readonly at: "none"; readonly againAtMs: number; readonly told: string }
+  | {
+      readonly at: "registering" | "reading" | "reserving";
+      readonly round: number;
+      readonly told: string;
+    }
   | { readonly at: "registered"; readonly sinceMs: number };
 
 /** A planned move of one virtual server, seen from one side. */
@@ -55,8 +60,10 @@ export interface ControllerState {
   readonly partner: PartnerView | undefined;
   /** The partner's session heard last: message numbers count within it. */
   readonly lastSession: number;
-  /** The partner has our lease: our acknowledgements let its gates live. */
-  readonly granted: boolean;
+  /** The contact in which the partner got our lease: our acknowledgements let its gates live. */
+  readonly granted: number | undefined;
+  /** A majority of coordinators has let a beat through lately: nobody has preempted us there. */
+  readonly soloFresh: boolean;
   /** How the partner was lost last; what bounds its gates. Kept until it is heard again. */
   readonly loss:
     | {
@@ -170,6 +177,12 @@ export function setTransfer(
 export function sendMessage(state: ControllerState, message: Message): ControllerState {
   if (!state.partner) return state;
   return { ...state, outbox: [...state.outbox, message] };
+}
+
+/** Forgets what was still to be said. The number of a message that may have been heard is not used again. */
+export function dropOutbox(state: ControllerState): ControllerState {
+  if (state.outbox.length === 0) return state;
+  return { ...state, outbox: [], messageId: state.messageId + 1 };
 }
 
 /** What the beats must say, from the state alone. */

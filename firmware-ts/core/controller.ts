@@ -5,7 +5,6 @@
  * A tick that changes nothing returns the very same state object and no effects; the journal leaves such ticks out, and a
  * replay of the journal still gives identical decisions.
  */
-import type { Mode } from "../schema/beat.ts";
 import type { Config } from "../schema/config.ts";
 import { decodeMessage } from "../schema/messages.ts";
 import type { Outcome } from "../schema/outcome.ts";
@@ -84,7 +83,8 @@ export function newController(setup: ControllerSetup): ControllerState {
     registrations: {},
     partner: undefined,
     lastSession: 0,
-    granted: false,
+    granted: undefined,
+    soloFresh: false,
     loss: undefined,
     colours: { serial: "red", network: "red", disk: "red" },
     diskReadable: false,
@@ -189,13 +189,15 @@ function settle(state: ControllerState, nowMs: number): Step {
 }
 
 /**
- * A partner of the same mind has our lease while we are joining, paired or alone. Only ever turned on here: the beat machine turns it
- * off by itself, in the very step in which it declares the partner lost.
+ * Only ever turned on here: the beat machine turns it off by itself, in the very step in which it declares the partner lost. A grant
+ * names its contact, so that one still on its way then is void.
  */
 function grant(state: ControllerState): Step {
-  const may = state.partner?.configuration === state.configuration;
-  if (!may || state.granted || !grantingModes.includes(state.mode)) return [state, []];
-  return [{ ...state, granted: true }, [{ kind: "grant", on: true }]];
+  const { partner } = state;
+  if (!partner || state.granted === partner.contact || !mayGrant(state, partner))
+    return [state, []];
+  const { contact } = partner;
+  return [{ ...state, granted: contact }, [{ kind: "grant", on: true, contact }]];
 }
 
 /** The beats repeat what we say; they are told only when it changes. */
@@ -220,8 +222,10 @@ function seen(state: ControllerState, observation: Observation, nowMs: number): 
     case "messageAcked":
       if (observation.id < state.messageId || state.outbox.length === 0) return [state, []];
       return [{ ...state, outbox: state.outbox.slice(1), messageId: state.messageId + 1 }, []];
+    case "solo":
+      return [{ ...state, soloFresh: observation.fresh }, []];
     case "soloRefused":
-      return refusedByCoordinators(state, nowMs);
+      return refusedByCoordinators(state, observation.sentAtMs, nowMs);
     case "gateOpened":
       return done(state, observation.token, { ok: true, value: undefined }, nowMs);
     case "gateRefused":
@@ -270,7 +274,15 @@ function pairsWith(state: ControllerState, view: PartnerView): boolean {
   return state.mode === "alone" && view.mode === "joining";
 }
 
-const grantingModes: readonly Mode[] = ["joining", "paired", "alone"];
+/**
+ * Whether our acknowledgements may keep the partner's gates open. Alone we answer at its addresses ourselves: only a guest, which
+ * answers at none, may have our word then. While racing or out nobody has it.
+ */
+function mayGrant(state: ControllerState, view: PartnerView): boolean {
+  if (view.configuration !== state.configuration) return false;
+  if (state.mode === "alone") return view.mode === "joining";
+  return state.mode === "joining" || state.mode === "paired";
+}
 
 function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): Step {
   let next: ControllerState = {
@@ -318,9 +330,13 @@ function message(state: ControllerState, id: number, body: Uint8Array, nowMs: nu
 }
 
 /** A majority of coordinators refuses our writes: the partner has preempted us there. */
-function refusedByCoordinators(state: ControllerState, nowMs: number): Step {
+function refusedByCoordinators(state: ControllerState, sentAtMs: number, nowMs: number): Step {
   const member = state.mode === "paired" || state.mode === "alone" || state.mode === "joining";
-  if (!member) return [state, []];
+  // A beat of before our registration was refused rightly.
+  const registered = Object.values(state.registrations).every(
+    (each) => each.at !== "registered" || each.sinceMs < sentAtMs,
+  );
+  if (!member || !registered) return [state, []];
   return goOut(state, nowMs, "a majority of the coordinator disks refuses this controller");
 }
 
@@ -411,7 +427,9 @@ function serviceExited(state: ControllerState, name: string, reason: string, now
   const said = tell("error", "vserver.serviceDied", `${name}: the file service died: ${reason}`);
   const restart = server.failures < restartsMax;
   return onServer([state, [said]], server.index, nowMs, (each, context) =>
-    restart ? restartService(each, context) : stopServer(each, "failed", false, context),
+    restart
+      ? restartService(each, context)
+      : stopServer(each, "failed", false, context, `the file service died: ${reason}`),
   );
 }
 

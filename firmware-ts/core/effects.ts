@@ -46,7 +46,8 @@ export type Effect =
       readonly limitMs: number;
     }
   | { readonly kind: "mandate"; readonly mandate: Mandate }
-  | { readonly kind: "grant"; readonly on: boolean }
+  /** `contact` is the partner view's: in another contact the grant is void. */
+  | { readonly kind: "grant"; readonly on: boolean; readonly contact: number }
   | { readonly kind: "answer"; readonly id: number; readonly answer: CommandAnswer }
   | { readonly kind: "report"; readonly report: Report }
   | { readonly kind: "exit"; readonly code: number; readonly reason: string };

@@ -29,7 +29,11 @@ export function registerDue(state: ControllerState, nowMs: number): Step {
   for (const [serial, registration] of Object.entries(state.registrations)) {
     if (registration.at !== "none" || nowMs < registration.againAtMs) continue;
     const round = next.round + 1;
-    next = setRegistration({ ...next, round }, serial, { at: "registering", round });
+    next = setRegistration({ ...next, round }, serial, {
+      at: "registering",
+      round,
+      told: registration.told,
+    });
     effects.push(ask(next, serial, round, { op: "register", key: state.coordinatorKey }));
   }
   return [next, effects];
@@ -65,13 +69,13 @@ export function joinAnswer(
   const registration = state.registrations[serial];
   if (!registration || !("round" in registration) || registration.round !== Number(roundText))
     return [state, []];
-  const { round } = registration;
+  const { round, told } = registration;
   if (answer.status === "failed") return notRegistered(state, serial, answer.reason, nowMs);
   switch (registration.at) {
     case "registering":
       if (answer.status !== "good") return notRegistered(state, serial, answer.status, nowMs);
       return [
-        setRegistration(state, serial, { at: "reading", round }),
+        setRegistration(state, serial, { at: "reading", round, told }),
         [ask(state, serial, round, { op: "readReservation" })],
       ];
     case "reading":
@@ -81,7 +85,7 @@ export function joinAnswer(
       if (answer.holder)
         return notRegistered(state, serial, `reserved as ${answer.holder.type} by others`, nowMs);
       return [
-        setRegistration(state, serial, { at: "reserving", round }),
+        setRegistration(state, serial, { at: "reserving", round, told }),
         [ask(state, serial, round, { op: "reserve", key: state.coordinatorKey, type })],
       ];
     case "reserving":
@@ -100,23 +104,23 @@ function registered(state: ControllerState, serial: string, nowMs: number): Step
 }
 
 function notRegistered(state: ControllerState, serial: string, why: string, nowMs: number): Step {
-  return [
-    setRegistration(state, serial, { at: "none", againAtMs: nowMs + againMs }),
-    [
-      tell(
-        "warning",
-        "coordinator.failed",
-        `coordinator disk ${serial} does not register us: ${why}`,
-      ),
-    ],
-  ];
+  const before = state.registrations[serial];
+  const told = before && "told" in before ? before.told : "";
+  const next = setRegistration(state, serial, {
+    at: "none",
+    againAtMs: nowMs + againMs,
+    told: why,
+  });
+  if (told === why) return [next, []];
+  const sentence = `coordinator disk ${serial} does not register us: ${why}`;
+  return [next, [tell("warning", "coordinator.failed", sentence)]];
 }
 
 /** Forgets all registrations, so that `starting` makes them anew. */
 export function forgetRegistrations(state: ControllerState): ControllerState {
   const registrations: Record<string, Registration> = {};
   for (const serial of state.config.shelf.coordinators)
-    registrations[serial] = { at: "none", againAtMs: 0 };
+    registrations[serial] = { at: "none", againAtMs: 0, told: "" };
   return { ...state, registrations };
 }
 
@@ -141,6 +145,6 @@ export function startingTick(state: ControllerState, nowMs: number): Step {
  */
 export function mayRaceAlone(state: ControllerState, nowMs: number): boolean {
   if (state.mode !== "joining" || state.partner) return false;
-  if (state.config.links.disk && !state.diskReadable) return false;
+  if (!state.diskReadable) return false;
   return nowMs - state.quietSinceMs >= state.timing.startupWaitMs;
 }

@@ -5,7 +5,7 @@
  *     registering ─▶ reading ─┬─ held by us ────────────────▶ verifying ─▶ owned
  *     (key of this epoch)     ├─ held by nobody ─▶ reserving ─▶ verifying
  *                             └─ foreign keys ──▶ preempting ─▶ (reading again)
- *     a foreign key of a *newer* epoch, or a conflict ────────▶ refused
+ *     our own key gone, or a foreign key of a *newer* epoch ──▶ refused
  *
  *     releasing ─▶ unregistering ─▶ free
  *
@@ -57,7 +57,8 @@ export function claimAnswer(
   if (claimEnded(claim)) return [claim, undefined];
   if (answer.status === "failed") return [{ at: "failed", reason: answer.reason }, undefined];
   if (answer.status === "conflict") {
-    // REGISTER AND IGNORE never conflicts; any other conflict means that our registration was preempted meanwhile.
+    // SPC-4 5.9.11.4: our registration is gone, or the victim's; or somebody reserved first. The keys tell which.
+    if (claim.at === "preempting" || claim.at === "reserving") return nextPass(claim.pass);
     return [{ at: "refused", reason: "the disk answered RESERVATION CONFLICT" }, undefined];
   }
   switch (claim.at) {

@@ -67,8 +67,16 @@ function serving(
   return offerServer(state, server.index, false, "automatic giveback", nowMs);
 }
 
+/**
+ * A start under a raised epoch must not rest on a race won long ago: somebody may have preempted us since on a majority that we cannot
+ * reach now, and the disks would then be taken from their rightful owner.
+ */
+function mayAlone(state: ControllerState): boolean {
+  return state.mode === "alone" && state.soloFresh;
+}
+
 function again(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
-  const may = state.mode === "alone" || (state.mode === "paired" && state.dataLinkUp);
+  const may = mayAlone(state) || (state.mode === "paired" && state.dataLinkUp);
   if (!may || state.transfers[server.index] || partnerOwns(state, server.index)) return [state, []];
   const notBeforeMs = Math.max(nowMs, state.openNotBeforeMs);
   return takeServer(state, server.index, notBeforeMs, nowMs);
@@ -77,7 +85,7 @@ function again(state: ControllerState, server: VirtualServerState, nowMs: number
 function orphan(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
   const { index, config } = server;
   if (state.transfers[index]) return [state, []];
-  if (state.mode === "alone")
+  if (mayAlone(state))
     return takeServer(state, index, Math.max(nowMs, state.openNotBeforeMs), nowMs);
   if (state.mode !== "paired" || !state.partner || partnerOwns(state, index)) return [state, []];
   if (!state.dataLinkUp) return [state, []];

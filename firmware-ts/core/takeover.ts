@@ -23,6 +23,7 @@ import type { LossReason } from "./beat-types.ts";
 import {
   type ControllerState,
   dataKey,
+  dropOutbox,
   ownsServer,
   replaceServer,
   type Step,
@@ -52,13 +53,10 @@ export function partnerLost(
   nowMs: number,
 ): Step {
   let next: ControllerState = {
-    ...state,
+    ...dropOutbox(state),
     partner: undefined,
-    granted: false,
     loss,
     quietSinceMs: nowMs,
-    messageId: state.messageId + (state.outbox.length > 0 ? 1 : 0),
-    outbox: [],
   };
   // A promise of the lost partner is void; whatever is half-way here goes on or is taken over below.
   for (const index of Object.keys(state.transfers))
@@ -103,11 +101,13 @@ export function takeoverReserved(
   nowMs: number,
 ): Step {
   if (state.mode !== "racing" || !state.race) return [state, []];
-  const serial = raceDisk(state.race, token);
+  // An answer that waited here while we slept is as late as one that was long on its way: by now the loser may be back.
+  const running = raceDeadline(state.race, nowMs);
+  const serial = raceDisk(running, token);
   if (serial === undefined) return [state, []];
-  const [race, effects] = tooYoung(state, serial, state.race.startedMs)
-    ? raceAnswer(state.race, serial, { status: "failed", reason: "registered too lately" })
-    : raceAnswer(state.race, serial, answer);
+  const [race, effects] = tooYoung(state, serial, running.startedMs)
+    ? raceAnswer(running, serial, { status: "failed", reason: "registered too lately" })
+    : raceAnswer(running, serial, answer);
   return then([{ ...state, race }, effects], (next) => judgeRace(next, nowMs));
 }
 
@@ -144,9 +144,12 @@ function judgeRace(state: ControllerState, nowMs: number): Step {
   }
 }
 
+/** The partner may have raised its epoch once more than we heard: it goes one step above what it knows of us. */
+const unheardEpochs = 1;
+
 /** A new epoch, remembered before anything is done under it; then every server that is not ours. */
 function win(state: ControllerState, epochInKeys: number, nowMs: number): Step {
-  const epoch = Math.max(state.epoch, state.epochSeen, epochInKeys) + 1;
+  const epoch = Math.max(state.epoch, state.epochSeen, epochInKeys) + unheardEpochs + 1;
   const risen: ControllerState = { ...state, race: undefined, epoch, epochSeen: epoch };
   const persisted: Step = [risen, [{ kind: "persist", record: { version: 1, epoch } }]];
   return then(persisted, (next) =>
@@ -182,8 +185,9 @@ function takeAll(state: ControllerState, nowMs: number): Step {
 }
 
 /**
- * Starts one virtual server here, under the present epoch. A key of a newer epoch met in an earlier attempt raises ours: the
- * authority to serve was checked again since (see the wait of a failed server).
+ * Starts one virtual server here, under an epoch above all that we know of: the partner may not have been able to release the
+ * disks (path lost), or an earlier attempt met a newer key. Whoever calls has just seen the authority for it: a race won,
+ * the partner's word, or a coordinator majority that still lets our beats through.
  */
 export function takeServer(
   before: ControllerState,
@@ -193,8 +197,9 @@ export function takeServer(
 ): Step {
   const server = before.servers[index];
   if (!server) throw new Error(`takeServer: no virtual server ${index}`);
-  const raised = before.epochSeen > before.epoch;
-  const epoch = raised ? before.epochSeen : before.epoch;
+  const theirs = before.partner?.epoch ?? 0;
+  const raised = before.epochSeen > before.epoch || theirs >= before.epoch;
+  const epoch = raised ? Math.max(before.epochSeen, theirs) + 1 : before.epoch;
   const state = { ...before, epoch, epochSeen: epoch };
   const persist: Effect[] = raised ? [{ kind: "persist", record: { version: 1, epoch } }] : [];
   const [next, effects] = startServer(
@@ -220,7 +225,7 @@ export function goOut(
   detail?: Readonly<Record<string, unknown>>,
 ): Step {
   if (state.mode === "out" || state.mode === "leaving") return [state, []];
-  let next: ControllerState = { ...state, race: undefined, outReason: why, outbox: [] };
+  let next: ControllerState = { ...dropOutbox(state), race: undefined, outReason: why };
   for (const index of Object.keys(state.transfers))
     next = setTransfer(next, Number(index), undefined);
   let step = then(setMode(next, "out", nowMs, why), (after) => [
@@ -243,7 +248,9 @@ export function outTick(state: ControllerState, nowMs: number): Step {
   if (state.mode !== "out" || state.servers.some(ownsServer)) return [state, []];
   const servers = state.servers.map((server) => ({ ...server, phase: { kind: "off" } as const }));
   const epoch = Math.max(state.epoch, state.epochSeen);
-  const guest = { ...state, servers, epoch };
+  // The partner, if it is heard, stays: it is not shown again before something about it changes. How it was lost does not:
+  // it may have won since, and then its gates live on another proof than the one that the loss speaks of.
+  const guest = { ...state, servers, epoch, loss: undefined };
   const next = forgetRegistrations({ ...guest, coordinatorKey: dataKey(guest) });
   return setMode(next, "starting", nowMs, "everything left behind is cleaned up");
 }

@@ -188,7 +188,9 @@ function onRefuse(
   why: string,
   nowMs: number,
 ): Step {
-  if (!state.transfers[server.index]) return [state, []];
+  // Only what still waits for an answer is refused: an offer may have crossed our request, and its move is under way then.
+  const at = state.transfers[server.index]?.at;
+  if (at !== "offered" && at !== "requested") return [state, []];
   const next = setTransfer(state, server.index, undefined);
   return [
     { ...next, evacuateAfterMs: nowMs + evacuateAgainMs },
@@ -198,8 +200,13 @@ function onRefuse(
 
 function onGo(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
   const transfer = state.transfers[server.index];
-  if (transfer?.role !== "target" || transfer.at === "starting") return [state, []];
-  if (server.phase.kind !== "off") return [state, []];
+  if (transfer?.role === "target" && transfer.at === "starting") return [state, []];
+  if (transfer?.role !== "target" || server.phase.kind !== "off" || state.mode !== "paired") {
+    // Given up meanwhile: the source must not wait for us.
+    const why = `this controller does not expect it (${state.mode})`;
+    const dropped = setTransfer(state, server.index, undefined);
+    return [sendMessage(dropped, { type: "failed", server: server.index, why }), []];
+  }
   const deadlineMs = nowMs + state.timing.transferStartMs;
   const next = setTransfer(state, server.index, { ...transfer, at: "starting", deadlineMs });
   return takeServer(next, server.index, nowMs, nowMs);
@@ -282,9 +289,9 @@ function targetTick(
         sendMessage(setTransfer(state, index, undefined), { type: "started", server: index }),
         [],
       ];
-    if (phase.kind === "failed") {
+    if (phase.kind === "failed" || phase.kind === "off") {
       const off = replaceServer(state, { ...server, phase: { kind: "off" } });
-      const why = phase.fault.slice(0, 160);
+      const why = (phase.kind === "failed" ? phase.fault : "it was stopped").slice(0, 160);
       return [
         sendMessage(setTransfer(off, index, undefined), { type: "failed", server: index, why }),
         [],

@@ -40,6 +40,7 @@ export function stopServer(
   reason: StopReason,
   forced: boolean,
   context: Context,
+  fault?: string,
 ): Step {
   const { phase } = state;
   if (phase.kind === "off") return [state, []];
@@ -48,7 +49,7 @@ export function stopServer(
     if (!forced || phase.forced) return [state, []];
     return enterStop(state, "close", context, { reason, forced, fault: phase.fault });
   }
-  return enterStop(state, "close", context, { reason, forced });
+  return enterStop(state, "close", context, { reason, forced, fault });
 }
 
 export function enterStop(state: State, step: StopStep, context: Context, carried: Carried): Step {

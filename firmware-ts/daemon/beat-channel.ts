@@ -10,7 +10,7 @@ export type ToBeat =
   | { readonly kind: "mandate"; readonly mandate: Mandate }
   /** The main loop has got through everything that waited. */
   | { readonly kind: "progress" }
-  | { readonly kind: "grant"; readonly on: boolean }
+  | { readonly kind: "grant"; readonly on: boolean; readonly contact: number }
   | { readonly kind: "gate"; readonly command: GateCommand }
   | {
       readonly kind: "reserve";

@@ -181,7 +181,7 @@ export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
         case "progress":
           return feed({ kind: "progress", nowMs });
         case "grant":
-          return feed({ kind: "grant", nowMs, on: message.on });
+          return feed({ kind: "grant", nowMs, on: message.on, contact: message.contact });
         case "gate":
           return feed({ ...message.command, nowMs });
         case "reserve": {

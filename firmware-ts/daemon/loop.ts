@@ -75,7 +75,7 @@ export function createLoop(setup: LoopSetup): Loop {
       case "gate":
         return setup.beat({ kind: "gate", command: effect.command });
       case "grant":
-        return setup.beat({ kind: "grant", on: effect.on });
+        return setup.beat({ kind: "grant", on: effect.on, contact: effect.contact });
       case "mandate":
         return setup.beat({ kind: "mandate", mandate: effect.mandate });
       case "reserve":

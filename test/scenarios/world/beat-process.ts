@@ -1,0 +1,275 @@
+/** The beat process of one controller: production `beatStep`, its links, its gates and its sessions to the coordinator disks. */
+import { beatStep } from "../../../firmware-ts/core/beat.ts";
+import { type BeatState, newBeatState } from "../../../firmware-ts/core/beat-state.ts";
+import type { BeatEffect, BeatEvent, Observation } from "../../../firmware-ts/core/beat-types.ts";
+import type { Timing } from "../../../firmware-ts/core/timing.ts";
+import type { Beat } from "../../../firmware-ts/schema/beat.ts";
+import { type ControllerId, type LinkName, partnerOf } from "../../../firmware-ts/schema/ids.ts";
+import type {
+  ReservationAnswer,
+  ReservationCommand,
+} from "../../../firmware-ts/schema/reservation.ts";
+import type { Kernel } from "./kernel.ts";
+import { Process } from "./process.ts";
+import type { Shelf } from "./shelf.ts";
+import { Channel, type Timeline } from "./timeline.ts";
+import type { Wires } from "./wires.ts";
+
+const tickMs = 5;
+
+/** Frames that wait in the sockets of a process that does not read. */
+const socketFramesMax = 64;
+
+/** What a command to an unreachable disk takes to fail. */
+export const noPathMs = 20;
+
+export interface BeatSetup {
+  readonly me: ControllerId;
+  readonly session: number;
+  readonly configuration: number;
+  readonly timing: Timing;
+  readonly links: readonly LinkName[];
+  readonly coordinators: readonly string[];
+  readonly timeline: Timeline;
+  readonly kernel: Kernel;
+  readonly shelf: Shelf;
+  readonly wires: Wires;
+  /** One way of a disk command. */
+  readonly diskMs: () => number;
+  readonly observed: (observation: Observation) => void;
+  /** The world looks at the gates at this time too. */
+  readonly gateUntil: (atMs: number) => void;
+}
+
+export class BeatProcess {
+  readonly #setup: BeatSetup;
+  readonly process: Process;
+  state: BeatState;
+  /** Sent to the decisions of the main loop; counted for tests of refusals. */
+  readonly refusedFrames: Record<string, number> = {};
+  #socketFrames = 0;
+  readonly #lastRead: Record<string, Beat | undefined> = {};
+  readonly #ways = new Map<string, Channel>();
+  #carrier: boolean | undefined;
+
+  constructor(setup: BeatSetup) {
+    this.#setup = setup;
+    this.process = new Process(setup.timeline);
+    this.state = newBeatState({ ...setup, nowMs: setup.timeline.nowMs });
+    setup.kernel.close(setup.kernel.openGates(), setup.timeline.nowMs);
+    this.#everyTick();
+    if (setup.links.includes("disk")) this.#poll();
+  }
+
+  #everyTick(): void {
+    const { timeline } = this.#setup;
+    let waiting = false;
+    const beat = () => {
+      if (!this.process.alive) return;
+      timeline.after(tickMs, beat);
+      if (waiting) return;
+      waiting = true;
+      const job = () => {
+        waiting = false;
+        this.#step({ kind: "tick", nowMs: timeline.nowMs });
+      };
+      this.process.give(job, this.process.frozen);
+    };
+    timeline.after(tickMs, beat);
+  }
+
+  /** A command of the main loop; its time is when this process takes it. */
+  command(make: (nowMs: number) => BeatEvent): void {
+    this.process.give(() => this.#step(make(this.#setup.timeline.nowMs)));
+  }
+
+  /** A frame from a wire. */
+  frame(link: LinkName, beat: Beat): void {
+    if (this.process.frozen && this.#socketFrames >= socketFramesMax) return;
+    this.#socketFrames += 1;
+    this.process.give(() => {
+      this.#socketFrames -= 1;
+      this.#step({ kind: "frame", nowMs: this.#setup.timeline.nowMs, link, beat });
+    });
+  }
+
+  #step(event: BeatEvent): void {
+    const [state, effects] = beatStep(this.state, event);
+    this.state = state;
+    this.process.giveAll(effects.map((effect) => () => this.#perform(effect)));
+  }
+
+  #perform(effect: BeatEffect): void {
+    const { kernel, timeline } = this.#setup;
+    const { nowMs } = timeline;
+    switch (effect.kind) {
+      case "send":
+        for (const link of effect.links) this.#send(link, effect.beat);
+        return;
+      case "open":
+      case "renew": {
+        const leaseMs = Math.floor(effect.untilMs - nowMs);
+        const untilMs = nowMs + leaseMs;
+        const ok = leaseMs > 0 && kernel[effect.kind](effect.addresses, untilMs, nowMs);
+        if (ok) this.#setup.gateUntil(untilMs);
+        this.#outcome(effect, ok);
+        return;
+      }
+      case "close":
+        kernel.close(effect.addresses, nowMs);
+        this.#outcome(effect, true);
+        return;
+      case "observe": {
+        const { observation } = effect;
+        if (observation.kind === "frameRefused") {
+          const { reason } = observation;
+          this.refusedFrames[reason] = (this.refusedFrames[reason] ?? 0) + 1;
+        } else this.#setup.observed(observation);
+        return;
+      }
+      default:
+        throw new Error(`beat process: unknown effect ${JSON.stringify(effect)}`);
+    }
+  }
+
+  /** Gate calls are synchronous: their outcome comes before anything else. */
+  #outcome(effect: Exclude<BeatEffect, { kind: "send" | "observe" }>, ok: boolean): void {
+    const { kind: action, token, addresses } = effect;
+    const reason = ok ? "" : "the kernel refuses";
+    const { nowMs } = this.#setup.timeline;
+    this.#step({ kind: "gateOutcome", nowMs, action, token, addresses, ok, reason });
+  }
+
+  #send(link: LinkName, beat: Beat): void {
+    const { me, wires } = this.#setup;
+    if (link === "disk") this.#writeBeat(beat);
+    else wires.send(link, partnerOf(me), beat);
+  }
+
+  #writeBeat(beat: Beat): void {
+    const { coordinators, timeline, shelf, me, timing } = this.#setup;
+    const sentAtMs = timeline.nowMs;
+    const count = { accepted: 0, refused: 0, failed: 0 };
+    let told = false;
+    const total = coordinators.length;
+    const tell = () => {
+      if (told) return;
+      told = true;
+      const { accepted, refused } = count;
+      this.command((nowMs) => ({ kind: "written", nowMs, sentAtMs, accepted, refused, total }));
+    };
+    for (const serial of coordinators)
+      timeline.after(this.#setup.diskMs(), () => {
+        const result = shelf.writeBeat(serial, me, beat);
+        timeline.after(result === "failed" ? noPathMs : this.#setup.diskMs(), () => {
+          count[result] += 1;
+          const majority = Math.floor(total / 2) + 1;
+          const decided = count.accepted >= majority || count.refused >= majority;
+          if (decided || count.accepted + count.refused + count.failed === total) tell();
+        });
+      });
+    timeline.after(5 * timing.diskBeatIntervalMs, tell);
+  }
+
+  #poll(): void {
+    const { timeline, coordinators, timing } = this.#setup;
+    let ok = 0;
+    let answered = 0;
+    for (const serial of coordinators)
+      timeline.after(this.#setup.diskMs(), () => {
+        const read = this.#setup.shelf.readBeat(serial, this.#setup.me, partnerOf(this.#setup.me));
+        timeline.after(read === "failed" ? noPathMs : this.#setup.diskMs(), () => {
+          answered += 1;
+          if (read !== "failed") ok += 1;
+          if (read !== "failed" && read !== undefined && this.#lastRead[serial] !== read) {
+            this.#lastRead[serial] = read;
+            this.frame("disk", read);
+          }
+          if (answered === coordinators.length) this.#setCarrier(2 * ok > coordinators.length);
+        });
+      });
+    timeline.after(timing.diskBeatIntervalMs / 2, () => {
+      // A process that does not run asks nothing.
+      if (this.process.alive) this.process.give(() => this.#poll());
+    });
+  }
+
+  #setCarrier(up: boolean): void {
+    if (this.#carrier === up) return;
+    this.#carrier = up;
+    this.command((nowMs) => ({ kind: "carrier", nowMs, link: "disk", up }));
+  }
+
+  /** A reservation command on a coordinator, through the nexus that writes the beats. */
+  reserve(
+    serial: string,
+    command: ReservationCommand,
+    deadlineMs: number,
+    settle: (answer: ReservationAnswer) => void,
+  ): void {
+    this.process.give(() =>
+      sendReservation(
+        { ...this.#setup, process: this.process, way: wayTo(this.#ways, this.#setup, serial) },
+        serial,
+        command,
+        deadlineMs,
+        settle,
+      ),
+    );
+  }
+
+  /** The main process is gone: gates closed, the partner asked to take over, in a few beats. */
+  lastWords(): void {
+    const addresses = [...this.state.kept.keys(), ...this.state.opens.flatMap((o) => o.addresses)];
+    this.command((nowMs) => ({ kind: "gateClose", nowMs, token: "last", addresses }));
+    const said = { ...this.state.mandate, dyingGasp: true, ground: "none" } as const;
+    for (let i = 0; i < 5; i += 1)
+      this.#setup.timeline.after(i * this.#setup.timing.beatIntervalMs, () =>
+        this.command((nowMs) => ({ kind: "mandate", nowMs, mandate: said })),
+      );
+    this.#setup.timeline.after(5 * this.#setup.timing.beatIntervalMs + 1, () =>
+      this.process.kill(),
+    );
+  }
+}
+
+/** The way of one nexus to one disk. */
+export function wayTo(
+  ways: Map<string, Channel>,
+  setup: { readonly timeline: Timeline; readonly diskMs: () => number },
+  serial: string,
+): Channel {
+  const way = ways.get(serial) ?? new Channel(setup.timeline, setup.diskMs);
+  ways.set(serial, way);
+  return way;
+}
+
+/** One command on its way to a disk and back: it acts when it arrives, whatever became of its sender meanwhile. */
+export function sendReservation(
+  from: {
+    readonly me: ControllerId;
+    readonly timeline: Timeline;
+    readonly shelf: Shelf;
+    readonly process: Process;
+    readonly diskMs: () => number;
+    readonly way: Channel;
+  },
+  serial: string,
+  command: ReservationCommand,
+  deadlineMs: number,
+  settle: (answer: ReservationAnswer) => void,
+): void {
+  const { timeline, process } = from;
+  let settled = false;
+  const answer = (value: ReservationAnswer) => {
+    if (settled) return;
+    settled = true;
+    process.give(() => settle(value));
+  };
+  from.way.send(() => {
+    const result = from.shelf.perform(serial, from.me, command);
+    if (result) timeline.after(from.diskMs(), () => answer(result));
+    else timeline.after(noPathMs, () => answer({ status: "failed", reason: "no path" }));
+  });
+  timeline.after(deadlineMs, () => answer({ status: "failed", reason: "no answer in time" }));
+}

@@ -1,0 +1,266 @@
+/** One controller of a world: production decisions in a main process, a beat process, a block service, and hands that work. */
+import { controllerStep, newController } from "../../../firmware-ts/core/controller.ts";
+import type { ControllerState } from "../../../firmware-ts/core/controller-state.ts";
+import type { Effect } from "../../../firmware-ts/core/effects.ts";
+import type { Command, ControllerEvent } from "../../../firmware-ts/core/events.ts";
+import { type Timing, tickMs } from "../../../firmware-ts/core/timing.ts";
+import type { Config } from "../../../firmware-ts/schema/config.ts";
+import { type ControllerId, type LinkName, linkNames } from "../../../firmware-ts/schema/ids.ts";
+import type { PersistentRecord } from "../../../firmware-ts/schema/journal.ts";
+import { failed } from "../../../firmware-ts/schema/outcome.ts";
+import { BeatProcess, sendReservation, wayTo } from "./beat-process.ts";
+import type { Kernel } from "./kernel.ts";
+import { Process } from "./process.ts";
+import type { Shelf } from "./shelf.ts";
+import { Channel, type Timeline } from "./timeline.ts";
+import type { Wires } from "./wires.ts";
+import { Works, workMs } from "./works.ts";
+
+export interface Journalled {
+  readonly event: ControllerEvent;
+  readonly effects: readonly Effect[];
+}
+
+export interface ControllerSetup {
+  readonly config: Config;
+  readonly timing: Timing;
+  readonly configuration: number;
+  readonly session: number;
+  readonly record: PersistentRecord;
+  readonly timeline: Timeline;
+  readonly kernel: Kernel;
+  readonly shelf: Shelf;
+  readonly wires: Wires;
+  readonly diskMs: () => number;
+  readonly ipcMs: () => number;
+  readonly stretch: () => number;
+  readonly dataLinkUp: boolean;
+  readonly persist: (record: PersistentRecord) => void;
+  readonly say: (text: string) => void;
+  readonly exited: (code: number, reason: string) => void;
+  readonly gateUntil: (atMs: number) => void;
+}
+
+/** What an earlier life left behind is cleaned up before the decisions begin. */
+const cleanUpMs = 20;
+
+type Happening = ControllerEvent extends infer E
+  ? E extends { nowMs: number }
+    ? Omit<E, "nowMs">
+    : never
+  : never;
+
+export class Controller {
+  readonly #setup: ControllerSetup;
+  readonly me: ControllerId;
+  readonly main: Process;
+  readonly block: Process;
+  readonly hands: Process;
+  readonly beat: BeatProcess;
+  readonly works: Works;
+  readonly initial: ControllerState;
+  readonly journal: Journalled[] = [];
+  state: ControllerState;
+  readonly #ways = new Map<string, Channel>();
+  readonly #downward: Channel;
+  readonly #upward: Channel;
+  /** What happened before the decisions began. */
+  #early: Happening[] | undefined = [];
+
+  constructor(setup: ControllerSetup) {
+    this.#setup = setup;
+    const { timeline, kernel, shelf, config, timing, configuration } = setup;
+    this.me = config.controller.id;
+    this.#downward = new Channel(timeline, setup.ipcMs);
+    this.#upward = new Channel(timeline, setup.ipcMs);
+    this.main = new Process(timeline);
+    this.block = new Process(timeline);
+    this.hands = new Process(timeline);
+    this.initial = newController({ config, timing, configuration });
+    this.state = this.initial;
+    this.works = new Works({
+      me: this.me,
+      timeline,
+      kernel,
+      shelf,
+      hands: this.hands,
+      duration: (work) => workMs[work] * setup.stretch(),
+    });
+    this.beat = new BeatProcess({
+      ...setup,
+      me: this.me,
+      links: linkNames.filter((name: LinkName) => Boolean(config.links[name])),
+      coordinators: config.shelf.coordinators,
+      observed: (observation) => this.happenLater({ kind: "seen", observation }),
+    });
+    timeline.after(cleanUpMs, () => this.main.give(() => this.#begin()));
+  }
+
+  #begin(): void {
+    const { kernel, record, timeline, dataLinkUp } = this.#setup;
+    for (const set of [kernel.services, kernel.mounted, kernel.attached, kernel.addresses])
+      set.clear();
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    this.happen({ kind: "boot", record });
+    this.happen({ kind: "carrier", up: dataLinkUp });
+    for (const happening of early) this.happen(happening);
+    let waiting = false;
+    const tick = () => {
+      if (!this.main.alive) return;
+      timeline.after(tickMs, tick);
+      if (waiting) return;
+      waiting = true;
+      this.main.give(() => {
+        waiting = false;
+        this.#step({ kind: "tick" });
+        this.#toBeat(() => this.beat.command((nowMs) => ({ kind: "progress", nowMs })));
+      }, this.main.frozen);
+    };
+    timeline.after(tickMs, tick);
+  }
+
+  happen(happening: Happening): void {
+    if (this.#early) this.#early.push(happening);
+    else this.main.give(() => this.#step(happening));
+  }
+
+  /** Something that another process of this controller tells the main process. */
+  happenLater(happening: Happening): void {
+    this.#upward.send(() => this.happen(happening));
+  }
+
+  command(command: Omit<Command, "id" | "by">): void {
+    this.happen({ kind: "command", command: { id: 1, by: "operator", ...command } });
+  }
+
+  #step(happening: Happening): void {
+    const event = { ...happening, nowMs: this.#setup.timeline.nowMs } as ControllerEvent;
+    const before = this.state;
+    const [after, effects] = controllerStep(before, event);
+    this.state = after;
+    const idle = event.kind === "tick" && after === before && effects.length === 0;
+    if (!idle) this.journal.push({ event, effects });
+    this.main.giveAll(effects.map((effect) => () => this.#perform(effect)));
+  }
+
+  #toBeat(job: () => void): void {
+    this.#downward.send(job);
+  }
+
+  #perform(effect: Effect): void {
+    const { say, persist } = this.#setup;
+    switch (effect.kind) {
+      case "persist":
+        return persist(effect.record);
+      case "gate":
+        return this.#toBeat(() => this.beat.command((nowMs) => ({ ...effect.command, nowMs })));
+      case "grant": {
+        const { kind: _kind, ...grant } = effect;
+        return this.#toBeat(() =>
+          this.beat.command((nowMs) => ({ kind: "grant", nowMs, ...grant })),
+        );
+      }
+      case "mandate":
+        return this.#toBeat(() =>
+          this.beat.command((nowMs) => ({ kind: "mandate", nowMs, mandate: effect.mandate })),
+        );
+      case "reserve":
+        return this.#reserve(effect);
+      case "work":
+        return this.#work(effect);
+      case "answer": {
+        const { accepted, vetoes, plan } = effect.answer;
+        const why = vetoes.map(({ severity, code }) => `${severity}:${code}`).join(" ");
+        const moves = plan.map((each) => `${each.virtualServer}: ${each.action}`).join(", ");
+        return say(
+          `answer: ${accepted ? "accepted" : "refused"} [${why}] plan: ${moves || "nothing"}`,
+        );
+      }
+      case "report":
+        return say(`${effect.report.code}: ${effect.report.message}`);
+      case "exit":
+        return this.#exit(effect.code, effect.reason);
+      default:
+        throw new Error(`main process: unknown effect ${JSON.stringify(effect)}`);
+    }
+  }
+
+  #reserve({ token, serial, command, deadlineMs }: Extract<Effect, { kind: "reserve" }>): void {
+    const settle = (answer: Extract<ControllerEvent, { kind: "reserved" }>["answer"]) =>
+      this.happenLater({ kind: "reserved", token, answer });
+    const { config } = this.#setup;
+    this.#toBeat(() => {
+      if (config.shelf.coordinators.includes(serial))
+        this.beat.reserve(serial, command, deadlineMs, settle);
+      else
+        this.block.give(() =>
+          sendReservation(
+            {
+              ...this.#setup,
+              me: this.me,
+              process: this.block,
+              way: wayTo(this.#ways, this.#setup, serial),
+            },
+            serial,
+            command,
+            deadlineMs,
+            settle,
+          ),
+        );
+    });
+  }
+
+  #work({ token, virtualServer, work, limitMs }: Extract<Effect, { kind: "work" }>): void {
+    const server = this.#setup.config.virtualServers.find(({ name }) => name === virtualServer);
+    if (!server) throw new Error(`work: no virtual server ${virtualServer}`);
+    let settled = false;
+    const settle = (outcome: Extract<ControllerEvent, { kind: "done" }>["outcome"]) => {
+      if (settled) return;
+      settled = true;
+      this.happen({ kind: "done", token, outcome });
+    };
+    this.works.perform(server, work, settle);
+    this.#setup.timeline.after(limitMs, () =>
+      settle(failed("timeout", work.op, `no end within ${limitMs} ms`)),
+    );
+  }
+
+  #exit(code: number, reason: string): void {
+    if (!this.main.alive) return;
+    this.main.kill();
+    this.hands.kill();
+    this.block.kill();
+    this.beat.lastWords();
+    this.#setup.exited(code, reason);
+  }
+
+  get processes(): readonly Process[] {
+    return [this.main, this.beat.process, this.block, this.hands];
+  }
+
+  get alive(): boolean {
+    return this.main.alive;
+  }
+
+  get frozen(): boolean {
+    return this.processes.some((each) => each.frozen);
+  }
+
+  kill(): void {
+    for (const each of this.processes) each.kill();
+  }
+
+  freeze(what: "all" | "main" | "beat"): void {
+    for (const each of this.#some(what)) each.frozen = true;
+  }
+
+  thaw(what: "all" | "main" | "beat"): void {
+    for (const each of this.#some(what)) each.thaw();
+  }
+
+  #some(what: "all" | "main" | "beat"): readonly Process[] {
+    if (what === "main") return [this.main];
+    return what === "beat" ? [this.beat.process] : this.processes;
+  }
+}

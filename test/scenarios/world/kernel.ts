@@ -1,0 +1,75 @@
+/** What the kernel of one controller keeps, whatever its processes do: gates with leases that expire, mounts, devices, addresses. */
+
+/** Why a gate closed. */
+export type GateEnd = "closed" | "expired" | "power";
+
+export interface GateWatcher {
+  opened(address: string): void;
+  ended(address: string, how: GateEnd, atMs: number): void;
+}
+
+export class Kernel {
+  readonly #gates = new Map<string, number>();
+  readonly mounted = new Set<string>();
+  readonly attached = new Set<string>();
+  readonly addresses = new Set<string>();
+  readonly services = new Set<string>();
+  readonly #watcher: GateWatcher;
+
+  constructor(watcher: GateWatcher) {
+    this.#watcher = watcher;
+  }
+
+  /** Closes what has expired; the kernel does so at the very instant, so this comes before any look at the gates. */
+  expire(nowMs: number): void {
+    for (const [address, untilMs] of this.#gates) {
+      if (untilMs > nowMs) continue;
+      this.#gates.delete(address);
+      this.#watcher.ended(address, "expired", untilMs);
+    }
+  }
+
+  isOpen(address: string, nowMs: number): boolean {
+    return (this.#gates.get(address) ?? 0) > nowMs;
+  }
+
+  /** The earliest end of a lease, if any gate is open. */
+  nextExpiry(): number | undefined {
+    return this.#gates.size === 0 ? undefined : Math.min(...this.#gates.values());
+  }
+
+  /** Refused when one of the addresses is open already (`gateFailed`). */
+  open(addresses: readonly string[], untilMs: number, nowMs: number): boolean {
+    this.expire(nowMs);
+    if (addresses.some((address) => this.#gates.has(address))) return false;
+    for (const address of addresses) {
+      this.#gates.set(address, untilMs);
+      this.#watcher.opened(address);
+    }
+    return true;
+  }
+
+  /** Refused when one of the elements has expired: nothing is renewed then. */
+  renew(addresses: readonly string[], untilMs: number, nowMs: number): boolean {
+    this.expire(nowMs);
+    if (addresses.some((address) => !this.#gates.has(address))) return false;
+    for (const address of addresses) this.#gates.set(address, untilMs);
+    return true;
+  }
+
+  close(addresses: readonly string[], nowMs: number, how: GateEnd = "closed"): void {
+    this.expire(nowMs);
+    for (const address of addresses)
+      if (this.#gates.delete(address)) this.#watcher.ended(address, how, nowMs);
+  }
+
+  openGates(): string[] {
+    return [...this.#gates.keys()];
+  }
+
+  /** Everything that lives in memory is gone at once. */
+  losePower(nowMs: number): void {
+    this.close(this.openGates(), nowMs, "power");
+    for (const set of [this.mounted, this.attached, this.addresses, this.services]) set.clear();
+  }
+}

@@ -1,0 +1,283 @@
+/**
+ * Two production controllers in virtual time, the shelf between them, and everything that can befall them. A test gives orders
+ * (start, freeze, cut, …), lets time go by, and reads the trace; invariants are checked after every event.
+ */
+import { deriveTiming, type Timing, timingFaults } from "../../../firmware-ts/core/timing.ts";
+import { type Config, configSchema } from "../../../firmware-ts/schema/config.ts";
+import { type ControllerId, partnerOf } from "../../../firmware-ts/schema/ids.ts";
+import type { PersistentRecord } from "../../../firmware-ts/schema/journal.ts";
+import { Controller, type Journalled } from "./controller.ts";
+import { checkChange, checkNow, Violation, type Watched } from "./invariants.ts";
+import { Kernel } from "./kernel.ts";
+import { Shelf } from "./shelf.ts";
+import { Channel, seeded, Timeline } from "./timeline.ts";
+import { Wires } from "./wires.ts";
+
+export const ids = ["a", "b"] as const;
+
+export interface PairSetup {
+  readonly seed?: number;
+  /** Delays vary with the seed; otherwise they are the same every time. */
+  readonly jitter?: boolean;
+  readonly timing?: Partial<Config["timing"]>;
+  readonly coordinators?: number;
+  readonly links?: { readonly serial?: boolean; readonly disk?: boolean };
+  readonly autoGiveback?: boolean;
+  readonly onTrace?: (line: string) => void;
+}
+
+/** A stretch of time in which nobody answered at an address. */
+export interface Dark {
+  readonly address: string;
+  readonly fromMs: number;
+  readonly toMs: number;
+}
+
+/** One life of a controller: from its start to its death. */
+export interface Life {
+  readonly controller: Controller;
+  readonly journal: readonly Journalled[];
+}
+
+export class Pair {
+  readonly timeline = new Timeline();
+  readonly timing: Timing;
+  readonly shelf: Shelf;
+  readonly wires: Wires;
+  readonly kernels: Record<ControllerId, Kernel>;
+  readonly controllers: Partial<Record<ControllerId, Controller>> = {};
+  readonly lives: Life[] = [];
+  readonly trace: string[] = [];
+  readonly dark: Dark[] = [];
+  readonly dataLinks: Record<ControllerId, boolean> = { a: true, b: true };
+  readonly coordinators: readonly string[];
+  readonly addresses = ["10.0.0.100", "10.0.0.101"];
+  readonly dataDisks = ["d1", "d2"];
+  #setup: PairSetup;
+  readonly #random: () => number;
+  readonly #records: Record<ControllerId, PersistentRecord>;
+  readonly #darkSince = new Map<string, number>();
+  #configurationOfB = 0;
+
+  constructor(setup: PairSetup = {}) {
+    this.#setup = setup;
+    this.#random = seeded(setup.seed ?? 1);
+    const names = Array.from({ length: setup.coordinators ?? 3 }, (_, i) => `c${i + 1}`);
+    this.coordinators = names;
+    this.timing = deriveTiming(this.config("a").timing);
+    const faults = timingFaults(this.timing);
+    if (faults.length > 0) throw new Error(`pair: ${faults.join("; ")}`);
+    this.shelf = new Shelf([...names, ...this.dataDisks]);
+    this.wires = new Wires(this.timeline, this.#random, { serial: 5.2, network: 0.3 });
+    this.#records = { a: { version: 1, epoch: 0 }, b: { version: 1, epoch: 0 } };
+    this.kernels = { a: this.#kernel("a"), b: this.#kernel("b") };
+    this.#join();
+  }
+
+  /** What belongs to both controllers, put together. */
+  #join(): void {
+    this.wires.deliver = (to, link, beat) => this.controllers[to]?.beat.frame(link, beat);
+    this.shelf.onFenced = (serial, victim) => {
+      if (!this.dataDisks.includes(serial)) return;
+      const controller = this.controllers[victim];
+      // The disk says so with the next command, and a mounted disk always has one.
+      new Channel(this.timeline, () => 5).send(() => {
+        if (!this.shelf.reachable(serial, victim)) return;
+        controller?.block.give(() =>
+          controller.happenLater({ kind: "diskFenced", serial, reason: "preempted" }),
+        );
+      });
+    };
+    this.shelf.onChange = (change) => checkChange(this.#watched(), change);
+    for (const address of this.addresses) this.#darkSince.set(address, 0);
+  }
+
+  #kernel(who: ControllerId): Kernel {
+    return new Kernel({
+      opened: (address) => {
+        this.say(who, `gate open ${address}`);
+        const since = this.#darkSince.get(address);
+        this.#darkSince.delete(address);
+        if (since !== undefined)
+          this.dark.push({ address, fromMs: since, toMs: this.timeline.nowMs });
+      },
+      ended: (address, how, atMs) => {
+        this.say(who, `gate ${how} ${address}`);
+        this.#darkSince.set(address, atMs);
+      },
+    });
+  }
+
+  #watched(): Watched {
+    return { ...this, nowMs: this.timeline.nowMs };
+  }
+
+  say(who: string, text: string): void {
+    const line = `${this.timeline.nowMs.toFixed(1).padStart(9)} ${who} ${text}`;
+    this.trace.push(line);
+    this.#setup.onTrace?.(line);
+  }
+
+  config(who: ControllerId): Config {
+    const { timing, links, autoGiveback } = this.#setup;
+    return configSchema.parse({
+      version: 1,
+      controller: { id: who },
+      pair: { id: 17, keyFile: "/etc/dyad/pair.key" },
+      timing: timing ?? {},
+      links: {
+        ...(links?.serial === false ? {} : { serial: { path: "/dev/ttyS1" } }),
+        network: { local: "192.168.254.1", partner: "192.168.254.2" },
+        disk: links?.disk ?? true,
+      },
+      data: { nic: "eth0" },
+      shelf: {
+        portal: "10.0.1.1:3260",
+        target: "iqn.2026-11.test:shelf",
+        initiatorName: `iqn.2026-11.test:${who}`,
+        coordinators: this.coordinators,
+      },
+      virtualServers: [
+        server("alpha", "a", "10.0.0.100/24", "d1"),
+        server("beta", "b", "10.0.0.101/24", "d2"),
+      ],
+      autoGiveback: autoGiveback ?? false,
+    });
+  }
+
+  /** Between half and one and a half times `ms` when delays vary. */
+  #about(ms: number): number {
+    return this.#setup.jitter ? ms * (0.5 + this.#random()) : ms;
+  }
+
+  start(who: ControllerId): void {
+    if (this.controllers[who]?.alive) return;
+    this.controllers[who]?.kill();
+    const controller = new Controller({
+      config: this.config(who),
+      timing: this.timing,
+      configuration: who === "b" ? this.#configurationOfB : 0,
+      session: 1 + Math.floor(this.#random() * 0xffff_fffe),
+      record: this.#records[who],
+      timeline: this.timeline,
+      kernel: this.kernels[who],
+      shelf: this.shelf,
+      wires: this.wires,
+      diskMs: () => this.#about(0.4),
+      ipcMs: () => this.#about(0.1),
+      stretch: () => this.#about(1),
+      dataLinkUp: this.dataLinks[who],
+      persist: (record) => this.#persist(who, record),
+      say: (text) => this.say(who, text),
+      exited: (code, reason) => this.say(who, `exit ${code}: ${reason}`),
+      gateUntil: (atMs) => {
+        this.timeline.at(atMs, () => this.kernels[who].expire(atMs));
+      },
+    });
+    this.controllers[who] = controller;
+    this.lives.push({ controller, journal: controller.journal });
+  }
+
+  #persist(who: ControllerId, record: PersistentRecord): void {
+    if (record.epoch < this.#records[who].epoch)
+      throw new Violation(`epochsOnlyRise: ${who} remembers ${record.epoch} after a higher one`);
+    this.#records[who] = record;
+  }
+
+  /** Every process dies at once; the kernel keeps what it has. */
+  kill(who: ControllerId): void {
+    this.controllers[who]?.kill();
+    this.say(who, "killed");
+  }
+
+  power(who: ControllerId): void {
+    this.controllers[who]?.kill();
+    this.say(who, "power off");
+    this.kernels[who].losePower(this.timeline.nowMs);
+  }
+
+  freeze(who: ControllerId, what: "all" | "main" | "beat" = "all"): void {
+    this.controllers[who]?.freeze(what);
+    this.say(who, `frozen (${what})`);
+  }
+
+  thaw(who: ControllerId, what: "all" | "main" | "beat" = "all"): void {
+    this.say(who, `thawed (${what})`);
+    this.controllers[who]?.thaw(what);
+  }
+
+  /** A record that was lost: a replaced system disk. */
+  forget(who: ControllerId): void {
+    this.#records[who] = { version: 1, epoch: 0 };
+  }
+
+  remembers(who: ControllerId): PersistentRecord {
+    return this.#records[who];
+  }
+
+  /** From its next start, b has another configuration. */
+  disagree(crc: number): void {
+    this.#configurationOfB = crc;
+  }
+
+  cut(link: "serial" | "network", to: ControllerId, cut: boolean): void {
+    this.wires.wire(link, to).cut = cut;
+  }
+
+  path(who: ControllerId, serial: string, up: boolean): void {
+    this.shelf.setPath(serial, who, up);
+    if (!this.dataDisks.includes(serial)) return;
+    const reason = up ? "back" : "no path";
+    this.timeline.after(10, () =>
+      this.controllers[who]?.block.give(() =>
+        this.controllers[who]?.happenLater({ kind: "diskPath", serial, up, reason }),
+      ),
+    );
+    // What happened to the registration while the path was down is told by the first command after it.
+    if (
+      up &&
+      !this.shelf.isRegistered(serial, who) &&
+      this.shelf.holder(serial)?.by === partnerOf(who)
+    )
+      this.shelf.onFenced(serial, who);
+  }
+
+  dataLink(who: ControllerId, up: boolean): void {
+    this.dataLinks[who] = up;
+    this.controllers[who]?.happenLater({ kind: "carrier", up });
+  }
+
+  check(): void {
+    for (const who of ids) this.kernels[who].expire(this.timeline.nowMs);
+    checkNow(this.#watched());
+  }
+
+  run(ms: number): void {
+    this.timeline.runUntil(this.timeline.nowMs + ms, () => this.check());
+  }
+
+  /** Runs until a condition holds; false when it did not within `limitMs`. */
+  runUntil(holds: () => boolean, limitMs: number): boolean {
+    const endMs = this.timeline.nowMs + limitMs;
+    while (!holds()) {
+      if (!this.timeline.step(endMs)) return false;
+      this.check();
+    }
+    return true;
+  }
+
+  /** Who answers at an address now. */
+  answers(address: string): ControllerId | undefined {
+    return ids.find((who) => this.kernels[who].isOpen(address, this.timeline.nowMs));
+  }
+
+  /** Time without an answer that is not over yet, ms. */
+  darkMs(address: string): number {
+    const since = this.#darkSince.get(address);
+    return since === undefined ? 0 : this.timeline.nowMs - since;
+  }
+}
+
+function server(name: string, home: ControllerId, address: string, disk: string) {
+  return { name, home, addresses: [address], volumes: [{ disk, export: `/${name}` }] };
+}

@@ -1,0 +1,223 @@
+/**
+ * The shelf of a world: the SPC-4 reservation model of hal/shelf, with paths that can be cut per controller and disks that
+ * can die. Commands act at the instant at which they reach the disk, whatever becomes of the one who sent them.
+ */
+
+import type { Beat } from "../../../firmware-ts/schema/beat.ts";
+import type { ControllerId } from "../../../firmware-ts/schema/ids.ts";
+import type {
+  ReservationAnswer,
+  ReservationCommand,
+  ReservationType as TypeName,
+} from "../../../firmware-ts/schema/reservation.ts";
+import { ReservationType, ReserveOut } from "../../../firmware-ts/wire/scsi/reservation.ts";
+import { isConflict } from "../../../hal/shelf/disk/access.ts";
+import { type Nexus, nexusOf } from "../../../hal/shelf/disk/nexus.ts";
+import {
+  NO_RESERVATIONS,
+  type Reservations,
+  reserveOut,
+} from "../../../hal/shelf/disk/reservations.ts";
+
+/** What a performed command changed, for the checker. */
+export interface Change {
+  readonly serial: string;
+  readonly by: ControllerId;
+  readonly command: ReservationCommand;
+  readonly before: Holder | undefined;
+  readonly after: Holder | undefined;
+}
+
+export interface Holder {
+  readonly by: ControllerId;
+  readonly key: string;
+}
+
+interface SimDisk {
+  reservations: Reservations;
+  alive: boolean;
+  readonly paths: Record<ControllerId, boolean>;
+  readonly slots: Partial<Record<ControllerId, Beat>>;
+}
+
+const noKey = "0000000000000000";
+
+export class Shelf {
+  readonly #disks = new Map<string, SimDisk>();
+  /** Called when a nexus lost its registration to another one. */
+  onFenced: (serial: string, victim: ControllerId) => void = () => undefined;
+  onChange: (change: Change) => void = () => undefined;
+
+  constructor(serials: readonly string[]) {
+    for (const serial of serials)
+      this.#disks.set(serial, {
+        reservations: NO_RESERVATIONS,
+        alive: true,
+        paths: { a: true, b: true },
+        slots: {},
+      });
+  }
+
+  #disk(serial: string): SimDisk {
+    const disk = this.#disks.get(serial);
+    if (!disk) throw new Error(`shelf: no disk ${serial}`);
+    return disk;
+  }
+
+  setAlive(serial: string, alive: boolean): void {
+    this.#disk(serial).alive = alive;
+  }
+
+  setPath(serial: string, who: ControllerId, up: boolean): void {
+    this.#disk(serial).paths[who] = up;
+  }
+
+  reachable(serial: string, who: ControllerId): boolean {
+    const disk = this.#disk(serial);
+    return disk.alive && disk.paths[who];
+  }
+
+  /** Performs a command of `who` now; undefined when the disk cannot be reached and will not answer. */
+  perform(
+    serial: string,
+    who: ControllerId,
+    command: ReservationCommand,
+  ): ReservationAnswer | undefined {
+    if (!this.reachable(serial, who)) return undefined;
+    const disk = this.#disk(serial);
+    const { generation } = disk.reservations;
+    if (command.op === "readKeys") return { status: "keys", generation, keys: this.keys(serial) };
+    if (command.op === "readReservation")
+      return { status: "reservation", generation, holder: this.#read(disk) };
+    return this.#change(serial, disk, who, command);
+  }
+
+  #change(
+    serial: string,
+    disk: SimDisk,
+    who: ControllerId,
+    command: Exclude<ReservationCommand, { op: "readKeys" | "readReservation" }>,
+  ): ReservationAnswer {
+    const before = this.holder(serial);
+    const outcome = reserveOut(disk.reservations, {
+      actor: nexusFor(who),
+      targetPorts: [1],
+      ...partsOf(command),
+    });
+    if (outcome.kind === "conflict") return { status: "conflict" };
+    if (outcome.kind === "illegal")
+      return { status: "failed", reason: `illegal request ${outcome.code.toString(16)}` };
+    disk.reservations = outcome.state;
+    this.onChange({ serial, by: who, command, before, after: this.holder(serial) });
+    for (const id of outcome.preempted) {
+      const victim = id === nexusFor("a").id ? "a" : "b";
+      if (victim !== who) this.onFenced(serial, victim);
+    }
+    return { status: "good" };
+  }
+
+  keys(serial: string): string[] {
+    return [...this.#disk(serial).reservations.registrations.values()].map(({ key }) => text(key));
+  }
+
+  isRegistered(serial: string, who: ControllerId): boolean {
+    return this.#disk(serial).reservations.registrations.has(nexusFor(who).id);
+  }
+
+  /** The one holder of a disk; undefined for all-registrants reservations and free disks. */
+  holder(serial: string): Holder | undefined {
+    const { reservation, registrations } = this.#disk(serial).reservations;
+    if (!reservation || reservation.type >= 7) return undefined;
+    const registration = registrations.get(reservation.holder);
+    if (!registration) throw new Error(`shelf: ${serial} is held by nobody who is registered`);
+    return { by: reservation.holder === nexusFor("a").id ? "a" : "b", key: text(registration.key) };
+  }
+
+  #read(disk: SimDisk) {
+    const { reservation, registrations } = disk.reservations;
+    if (!reservation) return undefined;
+    const key =
+      reservation.type >= 7 ? noKey : text(registrations.get(reservation.holder)?.key ?? 0n);
+    return { key, type: nameOf(reservation.type) };
+  }
+
+  /** Whether a write of `who` would be let through, path or no path. */
+  mayWrite(serial: string, who: ControllerId): boolean {
+    const { reservations } = this.#disk(serial);
+    const block = { lba: 0, blocks: 1, protect: 0, dpo: false, fua: false };
+    const write = { name: "write", cdbBytes: 10, ...block } as const;
+    return !isConflict(reservations, nexusFor(who).id, write);
+  }
+
+  /** Writes a beat into the writer's slot. */
+  writeBeat(serial: string, who: ControllerId, beat: Beat): "accepted" | "refused" | "failed" {
+    if (!this.reachable(serial, who)) return "failed";
+    if (!this.mayWrite(serial, who)) return "refused";
+    this.#disk(serial).slots[who] = beat;
+    return "accepted";
+  }
+
+  readBeat(
+    serial: string,
+    reader: ControllerId,
+    writer: ControllerId,
+  ): Beat | undefined | "failed" {
+    if (!this.reachable(serial, reader)) return "failed";
+    return this.#disk(serial).slots[writer];
+  }
+}
+
+const nexuses: Record<ControllerId, Nexus> = {
+  a: nexusOf({ name: "iqn.2026-11.test:a", isid: "000000000001" }, 1),
+  b: nexusOf({ name: "iqn.2026-11.test:b", isid: "000000000002" }, 1),
+};
+
+function nexusFor(who: ControllerId): Nexus {
+  return nexuses[who];
+}
+
+const text = (key: bigint) => key.toString(16).padStart(16, "0");
+const value = (key: string) => BigInt(`0x${key}`);
+
+function nameOf(type: number): TypeName {
+  const found = (Object.keys(ReservationType) as TypeName[]).find(
+    (n) => ReservationType[n] === type,
+  );
+  if (!found) throw new Error(`shelf: no reservation type ${type}`);
+  return found;
+}
+
+/** The same translation as hal/block/iscsi/reserve.ts makes on the wire. */
+function partsOf(command: Exclude<ReservationCommand, { op: "readKeys" | "readReservation" }>) {
+  const parts = (action: number, key: string, serviceKey: string, type: number) => ({
+    action,
+    scope: 0,
+    type,
+    parameters: {
+      key: value(key),
+      serviceActionKey: value(serviceKey),
+      specifyInitiatorPorts: false,
+      allTargetPorts: false,
+      aptpl: true,
+    },
+  });
+  switch (command.op) {
+    case "register":
+      return parts(ReserveOut.registerAndIgnore, noKey, command.key, 0);
+    case "unregister":
+      return parts(ReserveOut.registerAndIgnore, noKey, noKey, 0);
+    case "reserve":
+      return parts(ReserveOut.reserve, command.key, noKey, ReservationType[command.type]);
+    case "release":
+      return parts(ReserveOut.release, command.key, noKey, ReservationType[command.type]);
+    case "preempt":
+      return parts(
+        ReserveOut.preemptAndAbort,
+        command.key,
+        command.victim,
+        ReservationType[command.type],
+      );
+    default:
+      throw new Error(`shelf: unknown command ${JSON.stringify(command)}`);
+  }
+}

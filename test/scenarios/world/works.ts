@@ -1,0 +1,186 @@
+/**
+ * The hands of one controller: works on virtual servers, one after another for each, with durations, failures and hangs that
+ * a test chooses. Postconditions are the kernel's: a mount needs a device and a disk that lets writes through.
+ */
+import type { Work } from "../../../firmware-ts/core/effects.ts";
+import type { VirtualServerConfig } from "../../../firmware-ts/schema/config.ts";
+import type { ControllerId } from "../../../firmware-ts/schema/ids.ts";
+import { done, type FaultCode, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import type { Kernel } from "./kernel.ts";
+import type { Process } from "./process.ts";
+import type { Shelf } from "./shelf.ts";
+import type { Timeline } from "./timeline.ts";
+
+export type WorkName = Work["op"];
+
+/** Usual durations, ms; as measured on the bench. */
+export const workMs: Readonly<Record<WorkName, number>> = {
+  attach: 4,
+  detach: 2,
+  mount: 3,
+  unmount: 3,
+  abandon: 4,
+  loadState: 1,
+  startService: 20,
+  stopService: 5,
+  killService: 2,
+  addAddresses: 1,
+  removeAddresses: 1,
+  announce: 1,
+};
+
+/** What a test does to the works of one kind. */
+export type Trouble = { readonly kind: "fail"; left: number } | { readonly kind: "hang" };
+
+export interface WorksSetup {
+  readonly me: ControllerId;
+  readonly timeline: Timeline;
+  readonly kernel: Kernel;
+  readonly shelf: Shelf;
+  readonly hands: Process;
+  readonly duration: (work: WorkName) => number;
+}
+
+interface Queued {
+  readonly server: VirtualServerConfig;
+  readonly work: Work;
+  readonly settle: (outcome: Outcome<string | undefined>) => void;
+}
+
+export class Works {
+  readonly #setup: WorksSetup;
+  readonly #queues = new Map<string, Queued[]>();
+  readonly #running = new Set<string>();
+  readonly trouble = new Map<WorkName, Trouble>();
+  /** Works that hang, to be let go by `release`. */
+  #hanging: (() => void)[] = [];
+
+  constructor(setup: WorksSetup) {
+    this.#setup = setup;
+  }
+
+  perform(
+    server: VirtualServerConfig,
+    work: Work,
+    settle: (outcome: Outcome<string | undefined>) => void,
+  ): void {
+    const queued = { server, work, settle };
+    // A kill does not wait behind what hangs because of what is being killed.
+    if (work.op === "killService") return this.#run(queued, () => undefined);
+    const queue = this.#queues.get(server.name) ?? [];
+    this.#queues.set(server.name, queue);
+    queue.push(queued);
+    this.#next(server.name);
+  }
+
+  #next(name: string): void {
+    if (this.#running.has(name)) return;
+    const queued = this.#queues.get(name)?.shift();
+    if (!queued) return;
+    this.#running.add(name);
+    this.#run(queued, () => {
+      this.#running.delete(name);
+      this.#next(name);
+    });
+  }
+
+  #run({ server, work, settle }: Queued, after: () => void): void {
+    const { timeline, hands } = this.#setup;
+    const finish = () =>
+      hands.give(() => {
+        settle(this.#outcome(server, work));
+        after();
+      });
+    hands.give(() => {
+      if (this.trouble.get(work.op)?.kind === "hang") this.#hanging.push(finish);
+      else timeline.after(this.#setup.duration(work.op), finish);
+    });
+  }
+
+  /** Lets go what hangs. */
+  release(op: WorkName): void {
+    this.trouble.delete(op);
+    for (const finish of this.#hanging.splice(0)) finish();
+  }
+
+  #outcome(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
+    const trouble = this.trouble.get(work.op);
+    if (trouble?.kind === "fail" && trouble.left > 0) {
+      trouble.left -= 1;
+      return failed("ioError", work.op, "injected failure");
+    }
+    return this.#perform(server, work);
+  }
+
+  #perform(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
+    const { kernel } = this.#setup;
+    switch (work.op) {
+      case "attach":
+        kernel.attached.add(work.disk);
+        return { ok: true, value: `/dev/${work.disk}` };
+      case "mount":
+        if (!kernel.attached.has(work.disk)) return failed("mountFailed", "mount", "not attached");
+        return this.#withDisk(work.disk, "mount", () => kernel.mounted.add(work.disk));
+      case "unmount":
+        if (!kernel.mounted.has(work.disk)) return done;
+        if (kernel.services.has(server.name)) return failed("stillMounted", "unmount", "in use");
+        return this.#withDisk(work.disk, "unmount", () => kernel.mounted.delete(work.disk));
+      case "abandon":
+        kernel.mounted.delete(work.disk);
+        return done;
+      case "detach":
+        if (kernel.mounted.has(work.disk)) return failed("stillMounted", "detach", "mounted");
+        kernel.attached.delete(work.disk);
+        return done;
+      default:
+        return this.#service(server, work);
+    }
+  }
+
+  #service(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
+    const { kernel } = this.#setup;
+    const addresses = server.addresses.map((each) => each.split("/")[0] ?? each);
+    const volumes = server.volumes.map(({ disk }) => disk);
+    switch (work.op) {
+      case "loadState":
+        return volumes.every((disk) => kernel.mounted.has(disk))
+          ? done
+          : failed("ioError", "loadState", "not mounted");
+      case "startService": {
+        if (!volumes.every((disk) => kernel.mounted.has(disk)))
+          return failed("serviceFailed", "startService", "not mounted");
+        if (!addresses.every((each) => kernel.addresses.has(each)))
+          return failed("serviceFailed", "startService", "no address to bind");
+        kernel.services.add(server.name);
+        return done;
+      }
+      case "stopService":
+      case "killService":
+        kernel.services.delete(server.name);
+        return done;
+      case "addAddresses":
+        for (const address of addresses) kernel.addresses.add(address);
+        return done;
+      case "removeAddresses":
+        for (const address of addresses) kernel.addresses.delete(address);
+        return done;
+      case "announce":
+        return done;
+      default:
+        throw new Error(`works: unknown work ${JSON.stringify(work)}`);
+    }
+  }
+
+  /** What needs the disk's word: journal replay of a mount, the last flush of an unmount. */
+  #withDisk(disk: string, operation: string, act: () => void): Outcome<string | undefined> {
+    const { shelf, me } = this.#setup;
+    const code: FaultCode | undefined = !shelf.reachable(disk, me)
+      ? "diskLost"
+      : shelf.mayWrite(disk, me)
+        ? undefined
+        : "fenced";
+    if (code !== undefined) return failed(code, operation, `${disk} does not take the write`);
+    act();
+    return done;
+  }
+}
