@@ -10,6 +10,8 @@ import type { Stage } from "./campaign/one-run.ts";
 import { quiet } from "./campaign/quiet.ts";
 import type { Fault } from "./faults/fault.ts";
 import { faultNamed, faults } from "./faults/index.ts";
+import { demandRoot, Live } from "./view/live.ts";
+import { parseScript } from "./view/script.ts";
 import { BenchError, explainError } from "./world/error.ts";
 import { repoDir } from "./world/layout.ts";
 import { cleanPrefix } from "./world/world.ts";
@@ -113,6 +115,27 @@ async function faultSeries(chosen: readonly Fault[], given: SeriesOptions): Prom
 const program = new Command("bench").description(
   "The appliance on one machine: two controllers, a shelf, a broker and NFS clients.",
 );
+
+program
+  .command("run")
+  .description("start everything and watch it live; single keys break and repair it")
+  .option("--script <steps>", 'what to do and when, as in "5s kill9 a; 10s repair; 15s quit"', "")
+  .addOption(options.prefix())
+  .addOption(options.clients())
+  .addOption(options.engines())
+  .addOption(options.paceMs().default(10))
+  .action(async (given) => {
+    demandRoot();
+    const steps = parseScript(
+      given.script,
+      faults.map((each) => each.name),
+    );
+    note("starting two controllers, a shelf, a broker and clients");
+    await onStage(given, async (stage) => {
+      await new Live(stage).run(steps);
+      return true;
+    });
+  });
 
 program
   .command("failover")

@@ -57,6 +57,7 @@ const lib = {
   ),
   unlink: library.func(`int nfs_unlink_async(void *nfs, const char *path, ${cb})`),
   setOption: libc.func("int setsockopt(int fd, int level, int name, int *value, uint32_t size)"),
+  copy: libc.func("void *memcpy(void *target, const void *source, size_t bytes)"),
   poll: libc.func("int poll(_Inout_ dyad_pollfd *fds, unsigned long count, int timeout)"),
 };
 
@@ -102,10 +103,9 @@ export class LibnfsContext {
       (nfs, callback) => lib.read(nfs, handle, offset, length, callback, null),
       (completion) => {
         // The library's buffer lives only as long as its callback.
-        if (completion.result > 0 && completion.data !== null) {
-          const bytes = koffi.array("uint8_t", completion.result, "Typed");
-          data = Buffer.from(koffi.decode(completion.data, bytes) as Uint8Array);
-        }
+        if (completion.result <= 0 || completion.data === null) return;
+        data = Buffer.allocUnsafe(completion.result);
+        lib.copy(data, completion.data, completion.result);
       },
     );
     return { result, data };

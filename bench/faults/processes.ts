@@ -3,7 +3,6 @@ import { readFileSync } from "node:fs";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { BenchError } from "../world/error.ts";
 import { waitFor } from "../world/exec.ts";
-import { virtualServers } from "../world/plan.ts";
 import { signal } from "../world/processes.ts";
 import type { World } from "../world/world.ts";
 import type { Fault } from "./fault.ts";
@@ -53,10 +52,12 @@ function fileServers(world: World, victim: ControllerId, virtualServer: string):
 
 export const fileserver: Fault = {
   name: "fileserver",
-  description: "the file server of the virtual server is killed; everything else goes on",
+  description: "the file server of each virtual server there is killed; everything else goes on",
   async inject(world, victim) {
-    const [first] = virtualServers;
-    const pids = first ? fileServers(world, victim, first.name) : [];
+    const { virtualServers } = await world.apis[victim].status();
+    const pids = virtualServers
+      .filter((each) => each.state === "serving")
+      .flatMap((each) => fileServers(world, victim, each.name));
     if (pids.length === 0)
       throw new BenchError("worldBroken", "fileserver", `no file server runs on ${victim}`);
     for (const pid of pids) signal(pid, "SIGKILL");

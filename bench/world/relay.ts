@@ -28,7 +28,16 @@ export class SerialCable {
     const process_ = processes.start({
       role: "serial",
       cgroup,
-      argv: [process.execPath, join(repoDir, "hal/bench/serial-relay.ts"), serial.a, serial.b],
+      // A wire does not wait for a processor: it comes before every process of the controllers.
+      argv: [
+        "chrt",
+        "-f",
+        "60",
+        process.execPath,
+        join(repoDir, "hal/bench/serial-relay.ts"),
+        serial.a,
+        serial.b,
+      ],
       input: true,
       onLine: () => {
         counter.lines += 1;

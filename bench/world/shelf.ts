@@ -88,7 +88,8 @@ export async function startShelf(
     role: "shelf",
     cgroup,
     inside: layout.namespaces.shelf,
-    argv: [process.execPath, join(repoDir, "hal/shelf/main.ts"), configPath],
+    // A shelf has processors of its own. Here it comes before whatever loads this machine, yet after the heartbeats (20).
+    argv: ["chrt", "-f", "15", process.execPath, join(repoDir, "hal/shelf/main.ts"), configPath],
   });
   const shelf = new Shelf(planPaths(layout).shelfControl, started);
   await waitFor(

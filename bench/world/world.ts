@@ -194,6 +194,9 @@ export class World {
     const daemon = this.#daemons[id];
     daemon.supervised = true;
     const started = this.machines[id].start("daemon", [
+      // A mount on a dead device holds a thread of the pool for as long as it lasts.
+      "env",
+      "UV_THREADPOOL_SIZE=16",
       process.execPath,
       ...firmwareFlags,
       join(repoDir, "firmware-ts/daemon/main.ts"),
