@@ -56,7 +56,7 @@ interface Register {
   forgottenBeforeMs: number;
 }
 
-const stepsMax = 65536;
+const stepsMax = 16384;
 const findingsMax = 20;
 
 export class HistoryChecker {
