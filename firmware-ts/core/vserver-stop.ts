@@ -82,8 +82,6 @@ function begin(
       const addresses = bareAddresses(state.config);
       return [[token], [{ kind: "gate", command: { kind: "gateClose", token, addresses } }]];
     }
-    case "unaddress":
-      return waitFor(state, step, [{ op: "removeAddresses" }], context);
     case "unexport":
       return waitFor(state, step, [{ op: forced ? "killService" : "stopService" }], context);
     case "unmount":
@@ -185,17 +183,22 @@ function settle(state: State, phase: Stopping, token: string, context: Context):
 function advance(state: State, phase: Stopping, context: Context): Step {
   const following = stopSteps[stopSteps.indexOf(phase.step) + 1];
   if (following) {
-    const step = enterStop(state, following, context, phase);
-    const [next] = step;
+    const [next, effects] = enterStop(state, following, context, phase);
+    if (next.phase.kind !== "stopping" || next.phase.pending.length > 0) return [next, effects];
     // Nothing to release (never claimed): done at once.
-    if (next.phase.kind === "stopping" && next.phase.pending.length === 0)
-      return [finished(next, phase, context), step[1]];
-    return step;
+    const [last, more] = finished(next, phase, context);
+    return [last, [...effects, ...more]];
   }
-  return [finished(state, phase, context), []];
+  return finished(state, phase, context);
 }
 
-function finished(state: State, phase: Stopping, context: Context): State {
+/** Nothing is left to wait for; the address goes off the NIC by itself. */
+function finished(state: State, phase: Stopping, context: Context): Step {
+  const [, effects] = waitFor(state, "unaddress", [{ op: "removeAddresses" }], context);
+  return [stopped(state, phase, context), effects];
+}
+
+function stopped(state: State, phase: Stopping, context: Context): State {
   const clean: State = { ...state, claims: {}, key: undefined };
   if (phase.reason !== "failed") return { ...clean, phase: { kind: "off" } };
   const waitMs = Math.min(retryMsMax, retryMs * 2 ** Math.max(0, state.failures - 1));
@@ -212,6 +215,6 @@ function finished(state: State, phase: Stopping, context: Context): State {
 export function stoppingTick(state: State, context: Context): Step {
   const { phase } = state;
   if (phase.kind !== "stopping" || context.nowMs < phase.deadlineMs) return [state, []];
-  if (phase.step === "release") return [finished(state, phase, context), []];
+  if (phase.step === "release") return finished(state, phase, context);
   return stepFailed(state, phase, `${phase.step} took longer than its limit`, context);
 }

@@ -73,14 +73,16 @@ export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
       case "open":
       case "renew": {
         const { gate } = machine;
+        // The gate counts the lease from here, however long the call takes to reach the kernel.
+        const decidedAtMs = performance.now();
         const leaseMs = Math.floor(effect.untilMs - now());
         const gone = { ok: false, message: "the lease was over before it could begin" } as const;
         if (effect.kind === "renew") renewals += 1;
         if (leaseMs <= 0) return outcome(effect, effect.kind, gone.ok, gone.message);
         const result =
           effect.kind === "open"
-            ? gate.open(effect.addresses, leaseMs)
-            : gate.renew(effect.addresses, leaseMs);
+            ? gate.open(effect.addresses, leaseMs, decidedAtMs)
+            : gate.renew(effect.addresses, leaseMs, decidedAtMs);
         return gateOutcome(effect, effect.kind, result);
       }
       case "close":

@@ -90,7 +90,7 @@ export function openOutside(setup: OutsideSetup): Outside {
 
   events.subscribe((event) => {
     publisher?.event(event);
-    const startMs = event.detail?.["startMs"];
+    const startMs = event.detail?.startMs;
     if (event.code === "vserver.serving" && typeof startMs === "number")
       metrics.observeTakeover(setup.state().mode === "alone" ? "failure" : "planned", startMs);
   });
