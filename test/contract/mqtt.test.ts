@@ -340,18 +340,28 @@ test("no broker at all: the caller does not notice", async () => {
   await expectUndisturbed(publisher, () => performance.now() > deadlineMs);
 });
 
+/** What the loop of this busy machine is late by (p99, ms) when there is nothing to do. */
+async function ordinaryDelayMs(): Promise<number> {
+  const loop = monitorEventLoopDelay({ resolution: 1 });
+  loop.enable();
+  const endMs = performance.now() + 300;
+  await expect.poll(() => performance.now() > endMs, { timeout: 8000, interval: 5 }).toBe(true);
+  loop.disable();
+  return loop.percentile(99) / 1e6;
+}
+
 /** Publishes as the daemon does until `seen`, then floods; no call may take long, nor the loop stand still. */
 async function expectUndisturbed(publisher: Publisher, seen: () => boolean): Promise<void> {
   const loop = monitorEventLoopDelay({ resolution: 1 });
   loop.enable();
-  let slowestCallMs = 0;
+  const callsMs: number[] = [];
   let sequence = 0;
   const call = () => {
     const startMs = performance.now();
     sequence += 1;
     publisher.publish({ ...healthyStatus(), epoch: sequence });
     publisher.event(event(sequence));
-    slowestCallMs = Math.max(slowestCallMs, performance.now() - startMs);
+    callsMs.push(performance.now() - startMs);
   };
   const ticking = setInterval(call, 5);
   try {
@@ -363,9 +373,11 @@ async function expectUndisturbed(publisher: Publisher, seen: () => boolean): Pro
   const heapBefore = process.memoryUsage().heapUsed;
   for (let i = 0; i < 20_000; i += 1) call();
   const grownBytes = process.memoryUsage().heapUsed - heapBefore;
-  expect(slowestCallMs).toBeLessThan(25);
+  // Without the slowest hundredth: those were not calls but the machine doing something else in between.
+  const slowCallMs = callsMs.toSorted((a, b) => a - b)[Math.floor(callsMs.length * 0.99)];
+  expect(slowCallMs).toBeLessThan(2);
   // The p99 leaves out garbage collection and a busy machine; a broker that holds up the loop does so again and again.
-  expect(loop.percentile(99) / 1e6).toBeLessThan(25);
+  expect(loop.percentile(99) / 1e6).toBeLessThan(25 + 2 * (await ordinaryDelayMs()));
   expect(publisher.counters().dropped).toBeGreaterThanOrEqual(20_000 - outboxEventsMax - 100);
   expect(grownBytes).toBeLessThan(64 * 1024 * 1024);
   const startMs = performance.now();
