@@ -8,13 +8,6 @@ import type {
   ReservationCommand,
 } from "../../firmware-ts/schema/reservation.ts";
 
-export interface DiskHandlers {
-  /** Path lost or back. After `up` the registration must be verified before any write. */
-  readonly path: (serial: string, up: boolean, reason: string) => void;
-  /** The disk told us that our registration or reservation was preempted (unit attention or conflict on a write). */
-  readonly fenced: (serial: string, reason: string) => void;
-}
-
 export interface Disks {
   /** One persistent reservation command. Unit attentions are retried inside; `deadlineMs` bounds everything. */
   reserve(
