@@ -108,7 +108,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
 }
 
 /** Runs a further part of a step on the state that the first part left, and joins their effects. */
-export function then(step: Step, more: (state: BeatState) => Step): Step {
+export function andThen(step: Step, more: (state: BeatState) => Step): Step {
   const [next, effects] = more(step[0]);
   return [next, effects.length === 0 ? step[1] : [...step[1], ...effects]];
 }

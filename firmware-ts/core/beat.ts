@@ -25,7 +25,7 @@ import {
   queueOpen,
   renewGates,
 } from "./beat-gates.ts";
-import { type BeatState, keepSent, observe, type Step, sentAt, then } from "./beat-state.ts";
+import { andThen, type BeatState, keepSent, observe, type Step, sentAt } from "./beat-state.ts";
 import type { BeatEffect, BeatEvent, LossReason, Mandate, PartnerView } from "./beat-types.ts";
 import { allSilent, linkColours } from "./links.ts";
 
@@ -54,9 +54,9 @@ export function beatStep(state: BeatState, event: BeatEvent): Step {
       if (!state.partner || event.contact !== state.contact) return [state, []];
       return [{ ...state, granting: event.on }, []];
     case "gateOpen":
-      return then(queueOpen(state, event), (next) => openDue(next, event.nowMs));
+      return andThen(queueOpen(state, event), (next) => openDue(next, event.nowMs));
     case "gateKeep":
-      return then(keepGates(state, event.addresses), (next) => renewGates(next, event.nowMs));
+      return andThen(keepGates(state, event.addresses), (next) => renewGates(next, event.nowMs));
     case "gateClose":
       return closeGates(state, event.token, event.addresses);
     case "gateOutcome":
@@ -72,11 +72,11 @@ function unreachable(event: never): never {
 
 function tick(state: BeatState, nowMs: number): Step {
   let step: Step = [state, []];
-  step = then(step, (next) => judgeSilence(next, nowMs));
-  step = then(step, (next) => sendDue(next, nowMs));
-  step = then(step, (next) => openDue(next, nowMs));
-  step = then(step, (next) => showSolo(next, nowMs));
-  return then(step, (next) => showLinks(next, nowMs));
+  step = andThen(step, (next) => judgeSilence(next, nowMs));
+  step = andThen(step, (next) => sendDue(next, nowMs));
+  step = andThen(step, (next) => openDue(next, nowMs));
+  step = andThen(step, (next) => showSolo(next, nowMs));
+  return andThen(step, (next) => showLinks(next, nowMs));
 }
 
 /** Tells the main loop when the proof by the coordinators begins and ends. */
@@ -202,7 +202,7 @@ function mandate(state: BeatState, said: Mandate, nowMs: number): Step {
   const next = { ...state, mandate: said };
   const urgent = (["network", "serial"] as const).find((name) => state.links[name].present);
   let step: Step = urgent ? send(next, [urgent], nowMs) : [next, []];
-  step = then(step, (after) => renewGates(after, nowMs));
+  step = andThen(step, (after) => renewGates(after, nowMs));
   return step;
 }
 
@@ -248,15 +248,17 @@ function accept(
   nowMs: number,
 ): Step {
   let step: Step = [state, []];
-  if (state.heard?.session !== beat.session) step = then(step, (next) => newSession(next, beat));
+  if (state.heard?.session !== beat.session) step = andThen(step, (next) => newSession(next, beat));
   const newest = step[0].heard?.sequence ?? 0;
-  step = then(step, (next) => heardOn(next, link, beat.sequence, ackedAtMs !== undefined, nowMs));
+  step = andThen(step, (next) =>
+    heardOn(next, link, beat.sequence, ackedAtMs !== undefined, nowMs),
+  );
   if (beat.sequence > newest) {
-    step = then(step, (next) => believe(next, beat, ackedAtMs, nowMs));
-    step = then(step, (next) => renewGates(next, nowMs));
+    step = andThen(step, (next) => believe(next, beat, ackedAtMs, nowMs));
+    step = andThen(step, (next) => renewGates(next, nowMs));
   }
   // After the partner is shown, so that the main loop knows whose message it is; a lost partner's is not taken.
-  return then(step, (next) => (next.partner ? takeMessage(next, beat) : [next, []]));
+  return andThen(step, (next) => (next.partner ? takeMessage(next, beat) : [next, []]));
 }
 
 /** A beat that answers nothing which we said lately shows no living link: it is old, or the way works in one direction only. */
@@ -275,7 +277,7 @@ function heardOn(
 /** Same process, new session: whatever the partner's last session held is lost, and said so before the new one is shown. */
 function newSession(state: BeatState, beat: Beat): Step {
   const lost: Step = state.partner ? lose(state, "restarted") : [state, []];
-  return then(lost, (next) => {
+  return andThen(lost, (next) => {
     const retired = next.heard ? [...next.retired, next.heard.session] : next.retired;
     const links = { ...next.links };
     for (const name of linkNames) links[name] = { ...links[name], sequence: 0 };

@@ -1,6 +1,6 @@
 /** Commands of the operator: what would be done, what speaks against it, and the first move of each part of the plan. */
 import type { CommandAnswer } from "../schema/status.ts";
-import { type ControllerState, type Step, tell, then } from "./controller-state.ts";
+import { andThen, type ControllerState, type Step, tell } from "./controller-state.ts";
 import type { Command } from "./events.ts";
 import { offerServer, requestServer } from "./transfer.ts";
 import { type Move, planMoves, stopped, vetoes } from "./vetoes.ts";
@@ -28,8 +28,8 @@ export function onCommand(state: ControllerState, command: Command, nowMs: numbe
     { command: command.kind, by: command.by, reason, overridden },
   );
   return moves.reduce(
-    (step: Step, move) => then(step, (next) => begin(next, move, command.kind, nowMs)),
-    then(answered, (next) => [next, [audit]]),
+    (step: Step, move) => andThen(step, (next) => begin(next, move, command.kind, nowMs)),
+    andThen(answered, (next) => [next, [audit]]),
   );
 }
 

@@ -101,7 +101,7 @@ export interface ControllerState {
 export type Step = readonly [ControllerState, readonly Effect[]];
 
 /** Runs a further part of a step on the state that the first part left, and joins their effects. */
-export function then(step: Step, more: (state: ControllerState) => Step): Step {
+export function andThen(step: Step, more: (state: ControllerState) => Step): Step {
   const [next, effects] = more(step[0]);
   return [next, effects.length === 0 ? step[1] : [...step[1], ...effects]];
 }

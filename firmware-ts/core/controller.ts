@@ -12,6 +12,7 @@ import type { ReservationAnswer } from "../schema/reservation.ts";
 import type { Observation, PartnerView } from "./beat-types.ts";
 import { onCommand } from "./command.ts";
 import {
+  andThen,
   type ControllerState,
   mandateOf,
   ownsServer,
@@ -20,7 +21,6 @@ import {
   serverContext,
   setMode,
   tell,
-  then,
 } from "./controller-state.ts";
 import { type Effect, effectRank } from "./effects.ts";
 import type { ControllerEvent } from "./events.ts";
@@ -110,8 +110,8 @@ export function newController(setup: ControllerSetup): ControllerState {
 /** One event in, the next state and what is to be done out; effects are in the order in which they must be performed. */
 export function controllerStep(state: ControllerState, event: ControllerEvent): Step {
   let step = handle(state, event);
-  step = then(step, (next) => settle(next, event.nowMs));
-  step = then(step, say);
+  step = andThen(step, (next) => settle(next, event.nowMs));
+  step = andThen(step, say);
   const effects = [...step[1]].sort((one, other) => effectRank(one) - effectRank(other));
   return [step[0], effects];
 }
@@ -154,13 +154,13 @@ function boot(state: ControllerState, epoch: number, nowMs: number): Step {
 
 function tick(state: ControllerState, nowMs: number): Step {
   let step: Step = racingTick(state, nowMs);
-  step = then(step, (next) => outTick(next, nowMs));
-  step = then(step, (next) => registerDue(next, nowMs));
+  step = andThen(step, (next) => outTick(next, nowMs));
+  step = andThen(step, (next) => registerDue(next, nowMs));
   for (const { index } of state.servers) {
     step = onServer(step, index, nowMs, startingTick);
     step = onServer(step, index, nowMs, stoppingTick);
   }
-  return then(step, (next) =>
+  return andThen(step, (next) =>
     mayRaceAlone(next, nowMs) ? beginRace(next, nowMs, "no partner was heard") : [next, []],
   );
 }
@@ -171,7 +171,7 @@ type ServerFunction = (
 ) => readonly [VirtualServerState, readonly Effect[]];
 
 function onServer(step: Step, index: number, nowMs: number, run: ServerFunction): Step {
-  return then(step, (state) => {
+  return andThen(step, (state) => {
     const server = state.servers[index];
     if (!server) throw new Error(`controller: no virtual server ${index}`);
     const [next, effects] = run(server, serverContext(state, nowMs));
@@ -181,11 +181,11 @@ function onServer(step: Step, index: number, nowMs: number, run: ServerFunction)
 
 /** What follows from the state alone, whatever the event was: waits for conditions, never for notifications. */
 function settle(state: ControllerState, nowMs: number): Step {
-  let step: Step = then(joinTick(state, nowMs), grant);
-  step = then(step, (next) => transferTick(next, nowMs));
-  step = then(step, (next) => evacuate(next, nowMs));
-  step = then(step, (next) => keepServers(next, nowMs));
-  return then(step, (next) => leavingTick(next, nowMs));
+  let step: Step = andThen(joinTick(state, nowMs), grant);
+  step = andThen(step, (next) => transferTick(next, nowMs));
+  step = andThen(step, (next) => evacuate(next, nowMs));
+  step = andThen(step, (next) => keepServers(next, nowMs));
+  return andThen(step, (next) => leavingTick(next, nowMs));
 }
 
 /**
@@ -295,7 +295,7 @@ function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): 
   const effects: Effect[] = [];
   if (!state.partner) effects.push(...meet(next, view));
   if (view.mode === "alone" && next.mode === "paired")
-    return then([next, effects], (after) =>
+    return andThen([next, effects], (after) =>
       goOut(after, nowMs, "the partner has won the coordinator disks"),
     );
   if (!pairsWith(next, view)) return [next, effects];
@@ -304,7 +304,9 @@ function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): 
   const epoch = joining ? Math.max(next.epochSeen, view.epoch) + 1 : next.epoch;
   next = { ...next, epoch, epochSeen: epoch, pairedSinceMs: nowMs, loss: undefined };
   if (joining) effects.push({ kind: "persist", record: { version: 1, epoch } });
-  return then([next, effects], (after) => setMode(after, "paired", nowMs, "the partner is here"));
+  return andThen([next, effects], (after) =>
+    setMode(after, "paired", nowMs, "the partner is here"),
+  );
 }
 
 /** First words of a partner. */
@@ -346,7 +348,7 @@ function gateLapsed(state: ControllerState, addresses: readonly string[], nowMs:
     const lapsed = bareAddresses(server.config).some((address) => addresses.includes(address));
     if (!lapsed || server.phase.kind !== "serving") continue;
     const said = tell("warning", "gate.lapsed", `${server.config.name}: the gate closed by itself`);
-    step = then(step, (next) => [next, [said]]);
+    step = andThen(step, (next) => [next, [said]]);
     step = onServer(step, server.index, nowMs, reopenGate);
   }
   return step;

@@ -3,13 +3,13 @@
  * say goodbye, and the process ends. Goodbye means: gates closed, nothing mounted, disks released. Only then is it said.
  */
 import {
+  andThen,
   type ControllerState,
   ownsServer,
   replaceServer,
   type Step,
   serverContext,
   setMode,
-  then,
 } from "./controller-state.ts";
 import { offerServer } from "./transfer.ts";
 import { stopServer } from "./vserver-stop.ts";
@@ -31,8 +31,10 @@ export function shutdown(state: ControllerState, reason: string, nowMs: number):
   let step = setMode(leaving, "leaving", nowMs, reason);
   for (const { index, phase } of state.servers) {
     if (paired && phase.kind === "serving" && !state.transfers[index])
-      step = then(step, (next) => offerServer(next, index, false, "the controller leaves", nowMs));
-    else if (!state.transfers[index]) step = then(step, (next) => stopOne(next, index, nowMs));
+      step = andThen(step, (next) =>
+        offerServer(next, index, false, "the controller leaves", nowMs),
+      );
+    else if (!state.transfers[index]) step = andThen(step, (next) => stopOne(next, index, nowMs));
   }
   return step;
 }
@@ -52,9 +54,9 @@ export function leavingTick(state: ControllerState, nowMs: number): Step {
     const { phase, index } = server;
     const moving = state.transfers[index] !== undefined && !late;
     if (!moving && (phase.kind === "serving" || phase.kind === "starting"))
-      step = then(step, (next) => stopOne(next, index, nowMs));
+      step = andThen(step, (next) => stopOne(next, index, nowMs));
   }
-  return then(step, (next) => end(next, nowMs));
+  return andThen(step, (next) => end(next, nowMs));
 }
 
 function end(state: ControllerState, nowMs: number): Step {

@@ -3,11 +3,11 @@
  * tried again after its back-off; one whose home does not come for it is asked for, never simply taken.
  */
 import {
+  andThen,
   type ControllerState,
   partnerOwns,
   replaceServer,
   type Step,
-  then,
 } from "./controller-state.ts";
 import { takeServer } from "./takeover.ts";
 import { offerServer, requestServer } from "./transfer.ts";
@@ -25,7 +25,7 @@ const forgiveAfterMs = 60_000;
 export function keepServers(state: ControllerState, nowMs: number): Step {
   let step: Step = [state, []];
   for (const { index } of state.servers) {
-    step = then(step, (next) => {
+    step = andThen(step, (next) => {
       const server = next.servers[index];
       if (!server) throw new Error(`keepServers: no virtual server ${index}`);
       return keepServer(next, server, nowMs);

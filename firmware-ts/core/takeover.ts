@@ -21,6 +21,7 @@ import {
 } from "./arbitration.ts";
 import type { LossReason } from "./beat-types.ts";
 import {
+  andThen,
   type ControllerState,
   dataKey,
   dropOutbox,
@@ -31,7 +32,6 @@ import {
   setMode,
   setTransfer,
   tell,
-  then,
 } from "./controller-state.ts";
 import type { Effect } from "./effects.ts";
 import { forgetRegistrations } from "./join.ts";
@@ -66,7 +66,7 @@ export function partnerLost(
     [tell("warning", "partner.lost", `the partner is lost: ${lossText[loss.reason]}`, { ...loss })],
   ];
   if (state.mode !== "paired") return lost;
-  return then(lost, (after) =>
+  return andThen(lost, (after) =>
     beginRace(after, nowMs, `the partner is lost: ${lossText[loss.reason]}`),
   );
 }
@@ -108,7 +108,7 @@ export function takeoverReserved(
   const [race, effects] = tooYoung(state, serial, running.startedMs)
     ? raceAnswer(running, serial, { status: "failed", reason: "registered too lately" })
     : raceAnswer(running, serial, answer);
-  return then([{ ...state, race }, effects], (next) => judgeRace(next, nowMs));
+  return andThen([{ ...state, race }, effects], (next) => judgeRace(next, nowMs));
 }
 
 export function racingTick(state: ControllerState, nowMs: number): Step {
@@ -135,7 +135,7 @@ function judgeRace(state: ControllerState, nowMs: number): Step {
         },
       );
     case "won":
-      return then(win(state, race.epochSeen, nowMs), (next) => [
+      return andThen(win(state, race.epochSeen, nowMs), (next) => [
         next,
         [tell("warning", "race.won", "a majority of the coordinator disks is ours", { disks })],
       ]);
@@ -152,8 +152,8 @@ function win(state: ControllerState, epochInKeys: number, nowMs: number): Step {
   const epoch = Math.max(state.epoch, state.epochSeen, epochInKeys) + unheardEpochs + 1;
   const risen: ControllerState = { ...state, race: undefined, epoch, epochSeen: epoch };
   const persisted: Step = [risen, [{ kind: "persist", record: { version: 1, epoch } }]];
-  return then(persisted, (next) =>
-    then(setMode(next, "alone", nowMs, `arbitration won, epoch ${epoch}`), (after) =>
+  return andThen(persisted, (next) =>
+    andThen(setMode(next, "alone", nowMs, `arbitration won, epoch ${epoch}`), (after) =>
       takeAll(after, nowMs),
     ),
   );
@@ -179,7 +179,7 @@ function takeAll(state: ControllerState, nowMs: number): Step {
   let step: Step = [{ ...state, openNotBeforeMs: notBeforeMs }, []];
   for (const server of state.servers) {
     if (server.phase.kind !== "off") continue;
-    step = then(step, (next) => takeServer(next, server.index, notBeforeMs, nowMs));
+    step = andThen(step, (next) => takeServer(next, server.index, notBeforeMs, nowMs));
   }
   return step;
 }
@@ -228,12 +228,12 @@ export function goOut(
   let next: ControllerState = { ...dropOutbox(state), race: undefined, outReason: why };
   for (const index of Object.keys(state.transfers))
     next = setTransfer(next, Number(index), undefined);
-  let step = then(setMode(next, "out", nowMs, why), (after) => [
+  let step = andThen(setMode(next, "out", nowMs, why), (after) => [
     after,
     detail ? [tell("error", "controller.fenced", why, detail)] : [],
   ]);
   for (const server of state.servers) {
-    step = then(step, (after) => {
+    step = andThen(step, (after) => {
       const current = after.servers[server.index];
       if (!current) return [after, []];
       const [stopped, effects] = stopServer(current, "fenced", true, serverContext(after, nowMs));

@@ -16,6 +16,7 @@
  */
 import type { Message } from "../schema/messages.ts";
 import {
+  andThen,
   type ControllerState,
   ownsServer,
   partnerOwns,
@@ -25,7 +26,6 @@ import {
   serverContext,
   setTransfer,
   tell,
-  then,
 } from "./controller-state.ts";
 import { takeServer } from "./takeover.ts";
 import { stopServer } from "./vserver-stop.ts";
@@ -238,7 +238,7 @@ function onFailed(
     "transfer.failed",
     `the partner could not start ${server.config.name} (${why}); it is taken back`,
   );
-  return then([next, [said]], (after) => takeServer(after, server.index, nowMs, nowMs));
+  return andThen([next, [said]], (after) => takeServer(after, server.index, nowMs, nowMs));
 }
 
 /** Moves that wait for a virtual server's own steps, and deadlines. */
@@ -246,7 +246,7 @@ export function transferTick(state: ControllerState, nowMs: number): Step {
   let step: Step = [state, []];
   for (const [key, transfer] of Object.entries(state.transfers)) {
     const index = Number(key);
-    step = then(step, (next) => {
+    step = andThen(step, (next) => {
       const server = next.servers[index];
       if (!server) throw new Error(`transferTick: no virtual server ${index}`);
       return transfer.role === "source"
@@ -272,7 +272,7 @@ function sourceTick(
   const next = setTransfer(state, index, undefined);
   const said = tell("warning", "transfer.timeout", `the transfer of ${config.name} timed out`);
   if (transfer.at === "released" && !partnerOwns(state, index))
-    return then([next, [said]], (after) => takeServer(after, index, nowMs, nowMs));
+    return andThen([next, [said]], (after) => takeServer(after, index, nowMs, nowMs));
   return [{ ...next, evacuateAfterMs: nowMs + evacuateAgainMs }, [said]];
 }
 
@@ -320,7 +320,7 @@ export function evacuate(state: ControllerState, nowMs: number): Step {
   for (const server of state.servers) {
     const why = reasonToLeave(state, server);
     if (why !== undefined && !state.transfers[server.index])
-      step = then(step, (next) => offerServer(next, server.index, true, why, nowMs));
+      step = andThen(step, (next) => offerServer(next, server.index, true, why, nowMs));
   }
   return step;
 }
