@@ -61,6 +61,7 @@ export class Controller {
   readonly initial: ControllerState;
   readonly journal: Journalled[] = [];
   state: ControllerState;
+  modeChanges = 0;
   readonly #ways = new Map<string, Channel>();
   readonly #downward: Channel;
   readonly #upward: Channel;
@@ -139,6 +140,7 @@ export class Controller {
     const before = this.state;
     const [after, effects] = controllerStep(before, event);
     this.state = after;
+    if (after.mode !== before.mode) this.modeChanges += 1;
     const idle = event.kind === "tick" && after === before && effects.length === 0;
     if (!idle) this.journal.push({ event, effects });
     this.main.giveAll(effects.map((effect) => () => this.#perform(effect)));

@@ -15,6 +15,8 @@ export class Kernel {
   readonly addresses = new Set<string>();
   readonly services = new Set<string>();
   readonly #watcher: GateWatcher;
+  /** Rises with every change that an invariant could mind. */
+  changes = 0;
 
   constructor(watcher: GateWatcher) {
     this.#watcher = watcher;
@@ -33,15 +35,11 @@ export class Kernel {
     return (this.#gates.get(address) ?? 0) > nowMs;
   }
 
-  /** The earliest end of a lease, if any gate is open. */
-  nextExpiry(): number | undefined {
-    return this.#gates.size === 0 ? undefined : Math.min(...this.#gates.values());
-  }
-
   /** Refused when one of the addresses is open already (`gateFailed`). */
   open(addresses: readonly string[], untilMs: number, nowMs: number): boolean {
     this.expire(nowMs);
     if (addresses.some((address) => this.#gates.has(address))) return false;
+    this.changes += 1;
     for (const address of addresses) {
       this.#gates.set(address, untilMs);
       this.#watcher.opened(address);

@@ -58,6 +58,7 @@ export class Pair {
   readonly #records: Record<ControllerId, PersistentRecord>;
   readonly #darkSince = new Map<string, number>();
   #configurationOfB = 0;
+  #checkedAt = -1;
 
   constructor(setup: PairSetup = {}) {
     this.#setup = setup;
@@ -247,9 +248,23 @@ export class Pair {
     this.controllers[who]?.happenLater({ kind: "carrier", up });
   }
 
+  /** Looks at the invariants when something has changed that they speak of. */
   check(): void {
     for (const who of ids) this.kernels[who].expire(this.timeline.nowMs);
+    let changes = this.shelf.changes;
+    for (const who of ids)
+      changes += this.kernels[who].changes + (this.controllers[who]?.modeChanges ?? 0);
+    if (changes === this.#checkedAt) return;
+    this.#checkedAt = changes;
     checkNow(this.#watched());
+  }
+
+  /** Runs a number of events: a way to stop between any two of them. */
+  runEvents(count: number): void {
+    for (let i = 0; i < count; i += 1) {
+      if (!this.timeline.step(this.timeline.nowMs + 1000)) return;
+      this.check();
+    }
   }
 
   run(ms: number): void {

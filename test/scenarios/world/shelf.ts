@@ -47,6 +47,8 @@ export class Shelf {
   /** Called when a nexus lost its registration to another one. */
   onFenced: (serial: string, victim: ControllerId) => void = () => undefined;
   onChange: (change: Change) => void = () => undefined;
+  /** Rises with every change of a reservation. */
+  changes = 0;
 
   constructor(serials: readonly string[]) {
     for (const serial of serials)
@@ -108,6 +110,7 @@ export class Shelf {
     if (outcome.kind === "illegal")
       return { status: "failed", reason: `illegal request ${outcome.code.toString(16)}` };
     disk.reservations = outcome.state;
+    this.changes += 1;
     this.onChange({ serial, by: who, command, before, after: this.holder(serial) });
     for (const id of outcome.preempted) {
       const victim = id === nexusFor("a").id ? "a" : "b";

@@ -120,11 +120,16 @@ export class Works {
         return { ok: true, value: `/dev/${work.disk}` };
       case "mount":
         if (!kernel.attached.has(work.disk)) return failed("mountFailed", "mount", "not attached");
-        return this.#withDisk(work.disk, "mount", () => kernel.mounted.add(work.disk));
+        return this.#withDisk(work.disk, "mount", () => {
+          kernel.changes += 1;
+          kernel.mounted.add(work.disk);
+        });
       case "unmount":
         if (!kernel.mounted.has(work.disk)) return done;
         if (kernel.services.has(server.name)) return failed("stillMounted", "unmount", "in use");
-        return this.#withDisk(work.disk, "unmount", () => kernel.mounted.delete(work.disk));
+        return this.#withDisk(work.disk, "unmount", () => {
+          kernel.mounted.delete(work.disk);
+        });
       case "abandon":
         kernel.mounted.delete(work.disk);
         return done;

@@ -1,0 +1,151 @@
+/** Everything that can befall a pair, as data: what a property test draws, and what a failing case prints. */
+import type { ControllerId } from "../../../firmware-ts/schema/ids.ts";
+import { ids, type Pair } from "./pair.ts";
+import type { WorkName } from "./works.ts";
+
+export type Mishap =
+  | { readonly do: "wait"; readonly ms: number }
+  /** A number of events: the next mishap strikes between any two of them. */
+  | { readonly do: "events"; readonly count: number }
+  | {
+      readonly do: "freeze" | "thaw";
+      readonly who: ControllerId;
+      readonly what: "all" | "main" | "beat";
+    }
+  | { readonly do: "kill" | "power" | "start" | "forget"; readonly who: ControllerId }
+  | { readonly do: "shutdown"; readonly who: ControllerId }
+  | {
+      readonly do: "cut";
+      readonly link: "serial" | "network";
+      readonly to: ControllerId;
+      readonly cut: boolean;
+    }
+  | { readonly do: "loss"; readonly link: "serial" | "network"; readonly part: number }
+  | { readonly do: "path"; readonly who: ControllerId; readonly disk: string; readonly up: boolean }
+  | { readonly do: "disk"; readonly disk: string; readonly alive: boolean }
+  | { readonly do: "nic"; readonly who: ControllerId; readonly up: boolean }
+  | { readonly do: "die"; readonly who: ControllerId; readonly server: "alpha" | "beta" }
+  | {
+      readonly do: "fail";
+      readonly who: ControllerId;
+      readonly op: WorkName;
+      readonly count: number;
+    }
+  | { readonly do: "hang"; readonly who: ControllerId; readonly op: WorkName }
+  | { readonly do: "release"; readonly who: ControllerId; readonly op: WorkName }
+  | { readonly do: "command"; readonly who: ControllerId; readonly kind: "takeover" | "giveback" }
+  | { readonly do: "transfer"; readonly who: ControllerId; readonly server: "alpha" | "beta" };
+
+/** Disks that `path` and `disk` know beside single ones. */
+const groups = (pair: Pair): Readonly<Record<string, readonly string[]>> => ({
+  all: [...pair.coordinators, ...pair.dataDisks],
+});
+
+export function strike(pair: Pair, mishap: Mishap): void {
+  switch (mishap.do) {
+    case "wait":
+      return pair.run(mishap.ms);
+    case "events":
+      return pair.runEvents(mishap.count);
+    case "freeze":
+    case "thaw":
+      return pair[mishap.do](mishap.who, mishap.what);
+    case "kill":
+    case "power":
+    case "start":
+    case "forget":
+      return pair[mishap.do](mishap.who);
+    case "cut":
+      return pair.cut(mishap.link, mishap.to, mishap.cut);
+    case "loss":
+      for (const to of ids) pair.wires.wire(mishap.link, to).loss = mishap.part;
+      return;
+    case "path":
+      for (const disk of groups(pair)[mishap.disk] ?? [mishap.disk])
+        pair.path(mishap.who, disk, mishap.up);
+      return;
+    case "disk":
+      return pair.shelf.setAlive(mishap.disk, mishap.alive);
+    case "nic":
+      return pair.dataLink(mishap.who, mishap.up);
+    default:
+      return befall(pair, mishap);
+  }
+}
+
+/** What needs a controller that runs. */
+function befall(
+  pair: Pair,
+  mishap: Extract<
+    Mishap,
+    { do: "die" | "fail" | "hang" | "release" | "command" | "transfer" | "shutdown" }
+  >,
+): void {
+  const controller = pair.controllers[mishap.who];
+  if (!controller?.alive) return;
+  const request = { dryRun: false, force: false, reason: "" };
+  switch (mishap.do) {
+    case "shutdown":
+      return controller.happen({ kind: "shutdown", reason: "asked to stop" });
+    case "die":
+      pair.kernels[mishap.who].services.delete(mishap.server);
+      return controller.happen({
+        kind: "serviceExited",
+        virtualServer: mishap.server,
+        reason: "signal 9",
+      });
+    case "fail":
+      controller.works.trouble.set(mishap.op, { kind: "fail", left: mishap.count });
+      return;
+    case "hang":
+      controller.works.trouble.set(mishap.op, { kind: "hang" });
+      return;
+    case "release":
+      return controller.works.release(mishap.op);
+    case "command":
+      return controller.command({ kind: mishap.kind, request });
+    case "transfer":
+      return controller.command({ kind: "transfer", virtualServer: mishap.server, request });
+    default:
+      throw new Error(`chaos: unknown mishap ${JSON.stringify(mishap)}`);
+  }
+}
+
+const works: readonly WorkName[] = [
+  "attach",
+  "detach",
+  "mount",
+  "unmount",
+  "abandon",
+  "loadState",
+  "startService",
+  "stopService",
+  "killService",
+  "addAddresses",
+  "removeAddresses",
+];
+
+export { works as workNames };
+
+/** Mends everything and starts whoever is down: from here on service must come back by itself. */
+export function mendAll(pair: Pair): void {
+  for (const who of ids) {
+    for (const link of ["serial", "network"] as const) {
+      pair.cut(link, who, false);
+      pair.wires.wire(link, who).loss = 0;
+    }
+    for (const disk of [...pair.coordinators, ...pair.dataDisks]) {
+      pair.shelf.setAlive(disk, true);
+      pair.path(who, disk, true);
+    }
+    pair.dataLink(who, true);
+    for (const op of works) pair.controllers[who]?.works.release(op);
+    pair.thaw(who);
+    if (!pair.controllers[who]?.alive) pair.start(who);
+  }
+}
+
+/** A supervisor: whoever has ended by itself is started again after a while. */
+export function supervise(pair: Pair): void {
+  for (const who of ids) if (!pair.controllers[who]?.alive) pair.start(who);
+}
