@@ -1,15 +1,19 @@
 /** `dyad config check | show | schema`: the configuration file, without a daemon. */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
-import type { ConfigOutcome } from "../schema/config-text.ts";
+import type { ConfigOutcome, ConfigProblem } from "../schema/config-text.ts";
 import { type ExitCode, exitCodes } from "./exit.ts";
 import { type CommonOptions, type Io, printJson } from "./io.ts";
 
 /** Says whether the daemon would accept the file, and if not, every reason with its line. */
 export async function checkConfig(io: Io, options: CommonOptions, path: string): Promise<ExitCode> {
-  const outcome = await read(path);
-  if (!outcome.ok) return await printProblems(io, options, outcome);
-  const { controller, pair, virtualServers } = outcome.value;
+  const { outcome, bytes } = await read(path);
+  if (!outcome.ok) return await printProblems(io, options, outcome.problems);
+  const { controller, pair, timing, virtualServers } = outcome.value;
+  const { deriveTiming, timingFaults } = await import("../core/timing.ts");
+  const faults = timingFaults(deriveTiming(timing));
+  if (faults.length > 0)
+    return await printProblems(io, options, await timingProblems(faults, path, bytes));
   if (options.output === "json") printJson(io, { file: path, ok: true });
   else
     io.out(
@@ -18,10 +22,25 @@ export async function checkConfig(io: Io, options: CommonOptions, path: string):
   return exitCodes.ok;
 }
 
+/** A broken inequality of the safety argument names its key first; the line is that key's, or the table's. */
+async function timingProblems(
+  faults: readonly string[],
+  file: string,
+  bytes: Uint8Array,
+): Promise<ConfigProblem[]> {
+  const { keyLines } = await import("../schema/toml-lines.ts");
+  const lines = keyLines(new TextDecoder().decode(bytes));
+  return faults.map((message) => {
+    const key = /^[a-z_]+_ms/.exec(message)?.[0] ?? "";
+    const line = lines.exact(["timing", key]) ?? lines.exact(["timing"]) ?? 1;
+    return { file, line, path: "timing", message };
+  });
+}
+
 /** Prints what is in force: the file's values and every default. */
 export async function showConfig(io: Io, options: CommonOptions, path: string): Promise<ExitCode> {
-  const outcome = await read(path);
-  if (!outcome.ok) return await printProblems(io, options, outcome);
+  const { outcome } = await read(path);
+  if (!outcome.ok) return await printProblems(io, options, outcome.problems);
   const { formatConfig } = await import("../schema/config-text.ts");
   if (options.output === "json") printJson(io, outcome.value);
   else io.out(formatConfig(outcome.value));
@@ -36,7 +55,7 @@ export async function printConfigSchema(io: Io, options: CommonOptions): Promise
   return exitCodes.ok;
 }
 
-async function read(path: string): Promise<ConfigOutcome> {
+async function read(path: string): Promise<{ outcome: ConfigOutcome; bytes: Uint8Array }> {
   const { configBytesMax, configFailure, parseConfigBytes } = await import(
     "../schema/config-text.ts"
   );
@@ -45,23 +64,25 @@ async function read(path: string): Promise<ConfigOutcome> {
     try {
       const buffer = new Uint8Array(configBytesMax + 1);
       const { bytesRead } = await file.read(buffer, 0, buffer.length, null);
-      return parseConfigBytes(buffer.subarray(0, bytesRead), path);
+      const bytes = buffer.subarray(0, bytesRead);
+      return { outcome: parseConfigBytes(bytes, path), bytes };
     } finally {
       await file.close();
     }
   } catch (error) {
     const message = `cannot be read: ${error instanceof Error ? error.message : String(error)}`;
-    return configFailure([{ file: path, line: 1, path: "", message }]);
+    const outcome = configFailure([{ file: path, line: 1, path: "", message }]);
+    return { outcome, bytes: new Uint8Array() };
   }
 }
 
 async function printProblems(
   io: Io,
   options: CommonOptions,
-  outcome: ConfigOutcome & { readonly ok: false },
+  problems: readonly ConfigProblem[],
 ): Promise<ExitCode> {
   const { formatProblem } = await import("../schema/config-text.ts");
-  for (const problem of outcome.problems)
+  for (const problem of problems)
     if (options.output === "json") printJson(io, problem);
     else io.err(`${formatProblem(problem)}\n`);
   return exitCodes.failure;

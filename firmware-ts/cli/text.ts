@@ -66,16 +66,21 @@ export function statusText(status: Status, colours: Colours): string {
   return [
     head,
     linksText(status, colours),
-    virtualServersText(status.virtualServers, colours),
+    virtualServersText(status.virtualServers, colours) + faultsText(status, colours),
     disksText(status.disks, colours),
     ...(refused.length === 0 ? [] : [`refused frames: ${plain(refused.join(", "))}\n`]),
   ].join("\n");
 }
 
+/** A command with nothing but soft vetoes is possible, but not without force. */
 function possible(command: Status["takeover"]): string {
-  if (command.possible) return "possible";
   const reasons = command.vetoes.map((veto) => plain(veto.message)).join("; ");
-  return `not possible now${reasons === "" ? "" : `: ${reasons}`}`;
+  const word = command.possible
+    ? reasons === ""
+      ? "possible"
+      : "only by force"
+    : "not possible now";
+  return `${word}${reasons === "" ? "" : `: ${reasons}`}`;
 }
 
 function linksText(status: Status, colours: Colours): string {
@@ -89,6 +94,15 @@ function linksText(status: Status, colours: Colours): string {
       String(link.malformed),
     ]),
   );
+}
+
+/** What the table has no room for. */
+function faultsText(status: Status, colours: Colours): string {
+  return status.virtualServers
+    .flatMap(({ name, fault }) =>
+      fault === undefined ? [] : [`${plain(name)}: ${colours.red(plain(fault))}\n`],
+    )
+    .join("");
 }
 
 export function virtualServersText(servers: readonly VirtualServer[], colours: Colours): string {

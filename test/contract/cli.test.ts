@@ -4,7 +4,7 @@
  */
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -73,6 +73,14 @@ const lines = (text: string) =>
 const environment = { ...process.env, NO_COLOR: "1" };
 const golden = (name: string) => `../golden/cli/${name}.txt`;
 
+const hard: Veto = {
+  code: "configurationDiffers",
+  severity: "hard",
+  message: "the two configurations differ",
+};
+const soft: Veto = { code: "linkRed", severity: "soft", message: "the serial link is red" };
+const passing: Veto = { code: "serverBusy", severity: "hard", message: "beta is starting here" };
+
 /** Controller a alone: b is silent, its server runs here, one disk and one server are in trouble. */
 function troubled(): Status {
   const status = healthyStatus();
@@ -87,6 +95,7 @@ function troubled(): Status {
     actionText: "Repair controller b, then run dyad giveback.",
     partner: { heard: false },
     links: status.links.map((link) => ({ ...link, colour: "red" as const, silentMs: 61_000 })),
+    takeover: { possible: true, vetoes: [soft] },
     disks: status.disks.map((disk, i) => ({ ...disk, path: i === 0 ? "down" : "up" })),
     virtualServers: [
       { ...alpha, state: "failed", step: "mount", fault: "mount: device is gone" },
@@ -174,13 +183,6 @@ test("what the command asks the daemon, and who asks", async () => {
   expect(fake.asked[0]?.request.by).toMatch(/^\S{1,64}$/);
 });
 
-const hard: Veto = {
-  code: "configurationDiffers",
-  severity: "hard",
-  message: "the two configurations differ",
-};
-const soft: Veto = { code: "linkRed", severity: "soft", message: "the serial link is red" };
-const passing: Veto = { code: "serverBusy", severity: "hard", message: "beta is starting here" };
 const refuse = (...vetoes: Veto[]) => {
   fake.answer = async () => ({ accepted: false, vetoes, plan: [] });
 };
@@ -357,6 +359,19 @@ test("config check, show and schema", async () => {
   expect(JSON.parse(schema.out).properties).toHaveProperty("virtual_servers");
 });
 
+test("config check knows the safety argument, and names the line of the time limit that breaks it", async () => {
+  const file = join(directory, "timing.toml");
+  const text = readFileSync(example, "utf8").replace(
+    "gate_timeout_ms = 150",
+    "gate_timeout_ms = 60",
+  );
+  writeFileSync(file, text);
+  const line = text.slice(0, text.indexOf("\ngate_timeout_ms")).split("\n").length + 1;
+  const ran = await dyad(`config check ${file}`);
+  expect([ran.code, ran.out]).toEqual([1, ""]);
+  expect(ran.err).toContain(`${file}:${line}: timing: gate_timeout_ms must outlast`);
+});
+
 test("nothing that the daemon says can steer the terminal", () => {
   const nasty = fc.string({ unit: "binary", maxLength: 12 }).map((text) => `\x1b]0;x\x07\r${text}`);
   fc.assert(
@@ -373,6 +388,7 @@ test("nothing that the daemon says can steer the terminal", () => {
         step: text,
         addresses: [text],
         exports: [text],
+        fault: text,
       }));
       const event = { ...fake.emit({ message: text, code: text }) };
       const shown = statusText(status, coloursFor(false)) + eventText(event, coloursFor(false));
