@@ -19,7 +19,6 @@ export const virtualServerStateSchema = z.enum([
   "stopping",
   "failed",
 ]);
-type VirtualServerState = z.infer<typeof virtualServerStateSchema>;
 
 /** Severity of the whole: what the front panel's light shows. */
 export const healthSchema = z.enum(["ok", "degraded", "takenOver", "notServing"]);
