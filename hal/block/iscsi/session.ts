@@ -23,6 +23,7 @@ import { serialAdd, serialDistance } from "../../../firmware-ts/wire/iscsi/seria
 import { Status } from "../../../firmware-ts/wire/scsi/codes.ts";
 import { decodeSense } from "../../../firmware-ts/wire/scsi/sense.ts";
 import { IscsiConnection, type IscsiIdentity } from "./connection.ts";
+import { Exchanges } from "./exchanges.ts";
 import type { CommandRequest, CommandResult, Task } from "./task.ts";
 
 export interface SessionTiming {
@@ -83,8 +84,7 @@ export class IscsiSession {
   readonly #tasks = new Map<number, Task>();
   /** Commands that wait for the window, in order. */
   #waiting: Task[] = [];
-  /** Requests that are no SCSI commands, by tag: task management, ping, logout. */
-  readonly #exchanges = new Map<number, (pdu: Response | undefined) => void>();
+  readonly #exchanges = new Exchanges();
 
   constructor(identity: IscsiIdentity, timing: SessionTiming, handlers: SessionHandlers) {
     this.#identity = identity;
@@ -145,7 +145,7 @@ export class IscsiSession {
     const connection = this.#connection;
     if (connection === undefined) return;
     const tag = this.#nextTag();
-    const answered = this.#exchange(tag, this.#timing.abortTimeoutMs);
+    const answered = this.#exchanges.answer(tag, this.#timing.abortTimeoutMs);
     connection.send({
       op: "logoutRequest",
       immediate: true,
@@ -203,9 +203,7 @@ export class IscsiSession {
     this.#waiting = [];
     for (const task of [...this.#tasks.values()])
       this.#finish(task, { kind: "transport", failure: "lost", detail: reason });
-    const exchanges = [...this.#exchanges.values()];
-    this.#exchanges.clear();
-    for (const end of exchanges) end(undefined);
+    this.#exchanges.endAll();
     if (!this.#closing) this.#scheduleReconnect();
     this.#handlers.down(reason);
   }
@@ -223,7 +221,7 @@ export class IscsiSession {
     } else {
       this.#pinged = true;
       const tag = this.#nextTag();
-      this.#exchanges.set(tag, () => {});
+      void this.#exchanges.answer(tag, keepaliveTimeoutMs);
       this.#nopOut(tag, RESERVED_TAG, 0);
       this.#keepalive = setTimeout(() => this.#checkLife(), keepaliveTimeoutMs);
     }
@@ -342,12 +340,12 @@ export class IscsiSession {
           break;
         }
         this.#acknowledge(pdu.statSn);
-        this.#endExchange(pdu.taskTag, pdu);
+        this.#exchanges.end(pdu.taskTag, pdu);
         break;
       case "taskResponse":
       case "logoutResponse":
         this.#acknowledge(pdu.statSn);
-        this.#endExchange(pdu.taskTag, pdu);
+        this.#exchanges.end(pdu.taskTag, pdu);
         break;
       case "asyncMessage":
         this.#acknowledge(pdu.statSn);
@@ -466,7 +464,7 @@ export class IscsiSession {
   async #abortSent(task: Task, cmdSn: number, why: "timeout" | "aborted"): Promise<void> {
     const connection = this.#connection;
     const tag = this.#nextTag();
-    const answered = this.#exchange(tag, this.#timing.abortTimeoutMs);
+    const answered = this.#exchanges.answer(tag, this.#timing.abortTimeoutMs);
     connection?.send({
       op: "taskRequest",
       immediate: true,
@@ -486,26 +484,5 @@ export class IscsiSession {
     // Without the target's word the command may still run; only the end of the session ends it for certain.
     if (isGone) this.#finish(task, { kind: "transport", failure: why, detail: "aborted" });
     else connection?.close("an ABORT TASK was not confirmed");
-  }
-
-  /** Waits for the answer to a request that is no command; undefined after the deadline. */
-  #exchange(tag: number, deadlineMs: number): Promise<Response | undefined> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => {
-        this.#exchanges.delete(tag);
-        resolve(undefined);
-      }, deadlineMs);
-      this.#exchanges.set(tag, (pdu) => {
-        clearTimeout(timer);
-        this.#exchanges.delete(tag);
-        resolve(pdu);
-      });
-    });
-  }
-
-  #endExchange(tag: number, pdu: Response): void {
-    const end = this.#exchanges.get(tag);
-    this.#exchanges.delete(tag);
-    end?.(pdu);
   }
 }

@@ -1,0 +1,510 @@
+/** The iSCSI initiator against a target that does right and wrong on command. */
+import { randomBytes } from "node:crypto";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import {
+  LoginStatus,
+  RESERVED_TAG,
+  type Request,
+  TaskResponse,
+} from "../../firmware-ts/wire/iscsi/pdu.ts";
+import { Asc, SenseKey, Status } from "../../firmware-ts/wire/scsi/codes.ts";
+import { IscsiDisk, type IscsiDiskTiming } from "../../hal/block/iscsi/disk.ts";
+import { blocks, type Received, ScriptedTarget, serial } from "./initiator-target.ts";
+
+const timing: Partial<IscsiDiskTiming> = {
+  commandTimeoutMs: 2000,
+  ioTimeoutMs: 4000,
+  loginTimeoutMs: 500,
+  keepaliveMs: 5000,
+  reconnectFirstMs: 2,
+  reconnectMaxMs: 10,
+};
+
+let target: ScriptedTarget;
+let disk: IscsiDisk;
+let events: string[];
+const disks: IscsiDisk[] = [];
+
+/** Opens the disk; with `grant` every session is let through as soon as it is there. */
+async function open(options: { grant?: boolean; timing?: Partial<IscsiDiskTiming> } = {}) {
+  const { grant = true } = options;
+  events = [];
+  const made = new IscsiDisk({
+    ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
+    ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0001", serial },
+    timing: { ...timing, ...options.timing },
+    handlers: {
+      up: (session) => {
+        events.push(`up ${session}`);
+        if (grant) queueMicrotask(() => made.grant(session));
+      },
+      down: (reason) => events.push(`down ${reason}`),
+      fenced: (reason) => events.push(`fenced ${reason}`),
+    },
+  });
+  disks.push(made);
+  disk = made;
+  expect(await made.whenUp(3000)).toBe(true);
+  return made;
+}
+
+/** Commands of the test, as they come. */
+function inbox(): { next: () => Promise<Received>; seen: Received[] } {
+  const seen: Received[] = [];
+  let taken = 0;
+  target.onCommand = (received) => seen.push(received);
+  const next = async () => {
+    await vi.waitFor(() => expect(seen.length).toBeGreaterThan(taken), {
+      interval: 1,
+      timeout: 3000,
+    });
+    const received = seen[taken];
+    taken += 1;
+    if (received === undefined) throw new Error("no command");
+    return received;
+  };
+  return { next, seen };
+}
+
+const dataOuts = () =>
+  target.last.requests.flatMap(({ pdu, data }) => (pdu.op === "dataOut" ? [{ pdu, data }] : []));
+const unit = (code: number) => ({ key: SenseKey.unitAttention, code });
+
+beforeEach(async () => {
+  target = await ScriptedTarget.start();
+});
+afterEach(async () => {
+  await Promise.all(disks.splice(0).map((one) => one.close()));
+  await target.close();
+});
+
+describe("transfers", () => {
+  test("a read is placed in order, piece by piece", async () => {
+    const commands = inbox();
+    await open();
+    const reading = disk.read(4096, 4096);
+    const { pdu, connection, command } = await commands.next();
+    expect(command).toMatchObject({ name: "read", lba: 8, blocks: 8 });
+    expect(pdu.lun).toBe(5);
+    const data = randomBytes(4096);
+    connection.dataIn(pdu.taskTag, data.subarray(0, 1000), 0, null);
+    connection.dataIn(pdu.taskTag, data.subarray(1000, 4000), 1000, null);
+    connection.dataIn(pdu.taskTag, data.subarray(4000), 4000);
+    const answer = await reading;
+    expect(answer.ok && answer.value.equals(data)).toBe(true);
+  });
+
+  test("a short read is an error, not data", async () => {
+    const commands = inbox();
+    await open();
+    const reading = disk.read(0, 1024);
+    const { pdu, connection } = await commands.next();
+    connection.dataIn(pdu.taskTag, Buffer.alloc(512));
+    expect(await reading).toMatchObject({ ok: false, fault: { code: "diskError" } });
+  });
+
+  test.each([
+    ["immediate and unsolicited", true, false, 16_384, 65_536],
+    ["immediate, then R2T", true, true, 8192, 65_536],
+    ["R2T alone", false, true, 65_536, 65_536],
+    ["unsolicited alone", false, false, 10_000, 30_000],
+  ])("a write of 200 000 bytes: %s", async (_, immediateData, initialR2t, segment, firstBurst) => {
+    target.parameters = {
+      ...target.parameters,
+      ...{ immediateData, initialR2t, receiveDataBytesMax: segment, firstBurstBytes: firstBurst },
+    };
+    const commands = inbox();
+    await open();
+    const data = randomBytes(390 * 512);
+    const writing = disk.write(0, data, { fua: false });
+    const { pdu, connection, data: immediate } = await commands.next();
+    const copy = Buffer.alloc(data.length);
+    immediate.copy(copy);
+    expect(immediate.length).toBe(immediateData ? Math.min(segment, firstBurst) : 0);
+    const unsolicited = initialR2t ? immediate.length : firstBurst;
+    expect(pdu.final).toBe(unsolicited === immediate.length);
+    const bytesOut = () => dataOuts().reduce((sum, one) => sum + one.data.length, immediate.length);
+    await vi.waitFor(() => expect(bytesOut()).toBe(unsolicited), { interval: 1 });
+    for (let at = unsolicited; at < data.length; at += 50_000) {
+      const bytes = Math.min(50_000, data.length - at);
+      connection.r2t(pdu.taskTag, at, bytes, at);
+      await vi.waitFor(() => expect(bytesOut()).toBe(at + bytes), { interval: 1 });
+    }
+    for (const { pdu: out, data: part } of dataOuts()) {
+      expect(part.length).toBeLessThanOrEqual(segment);
+      part.copy(copy, out.offset);
+      const isAsked = out.offset >= unsolicited;
+      expect(out.transferTag === RESERVED_TAG).toBe(!isAsked);
+    }
+    expect(copy.equals(data)).toBe(true);
+    connection.status(pdu.taskTag);
+    expect(await writing).toMatchObject({ ok: true });
+  });
+
+  test("commands wait for the target's window, in order", async () => {
+    const commands = inbox();
+    await open();
+    target.last.window = 2;
+    // The window that the target opens now is told with its next answer.
+    const first = disk.flush();
+    const opener = await commands.next();
+    opener.connection.status(opener.pdu.taskTag);
+    await first;
+    // The login had opened 32; narrow windows do not take back what was granted, so use that up.
+    const granted = target.last.expCmdSn;
+    const writes = Array.from({ length: 60 }, (_, index) =>
+      disk.write(index * 512, Buffer.alloc(512, index), { fua: false }),
+    );
+    const numbers: number[] = [];
+    for (let index = 0; index < 60; index += 1) {
+      const { pdu, connection, command } = await commands.next();
+      numbers.push(pdu.cmdSn);
+      expect(command).toMatchObject({ lba: index });
+      connection.status(pdu.taskTag);
+    }
+    expect(numbers).toEqual(numbers.map((_, index) => granted + index));
+    for (const write of await Promise.all(writes)) expect(write.ok).toBe(true);
+    expect(target.last.trespasses).toBe(0);
+  });
+});
+
+describe("failures of commands", () => {
+  test.each([
+    ["BUSY", Status.busy, undefined],
+    ["TASK SET FULL", Status.taskSetFull, undefined],
+    ["ABORTED COMMAND", Status.checkCondition, { key: SenseKey.abortedCommand, code: 0 }],
+    ["a unit attention of no concern", Status.checkCondition, unit(0x2a01)],
+  ])("%s is tried again", async (_, status, sense) => {
+    const commands = inbox();
+    await open();
+    const writing = disk.write(512, Buffer.alloc(512, 9), { fua: true });
+    const first = await commands.next();
+    first.connection.status(first.pdu.taskTag, status, sense);
+    const second = await commands.next();
+    expect(second.command).toEqual(first.command);
+    expect(second.data.equals(first.data)).toBe(true);
+    second.connection.status(second.pdu.taskTag);
+    expect(await writing).toMatchObject({ ok: true });
+    expect(events).toEqual(["up 1"]);
+  });
+
+  test.each([
+    ["diskError", { key: SenseKey.mediumError, code: Asc.writeError }],
+    ["badInput", { key: SenseKey.illegalRequest, code: Asc.lbaOutOfRange }],
+  ])("%s is told upwards", async (code, sense) => {
+    const commands = inbox();
+    await open();
+    const writing = disk.write(0, Buffer.alloc(512), { fua: false });
+    const { pdu, connection } = await commands.next();
+    connection.status(pdu.taskTag, Status.checkCondition, sense);
+    expect(await writing).toMatchObject({ ok: false, fault: { code, operation: "write" } });
+  });
+
+  test("a command out of time is aborted, and repeated only when the abort is confirmed", async () => {
+    const commands = inbox();
+    await open({ timing: { commandTimeoutMs: 40 } });
+    const aborts: Request[] = [];
+    target.onOther = (pdu) => aborts.push(pdu);
+    const writing = disk.write(0, Buffer.alloc(512, 3), { fua: false });
+    const first = await commands.next();
+    await vi.waitFor(() => expect(aborts).toHaveLength(1), { interval: 1 });
+    const [abort] = aborts;
+    if (abort?.op !== "taskRequest") throw new Error("no abort");
+    expect(abort).toMatchObject({ function: 1, referencedTag: first.pdu.taskTag });
+    expect(commands.seen).toHaveLength(1);
+    first.connection.send({
+      op: "taskResponse",
+      response: TaskResponse.complete,
+      taskTag: abort.taskTag,
+    });
+    const second = await commands.next();
+    expect(second.data.equals(first.data)).toBe(true);
+    second.connection.status(second.pdu.taskTag);
+    expect(await writing).toMatchObject({ ok: true });
+    expect(target.connections).toHaveLength(1);
+  });
+
+  test("an answer that comes before the abort's counts", async () => {
+    const commands = inbox();
+    await open({ timing: { commandTimeoutMs: 30 } });
+    target.onOther = (pdu, _, connection) => {
+      if (pdu.op !== "taskRequest") return;
+      connection.status(pdu.referencedTag);
+      connection.send({
+        op: "taskResponse",
+        response: TaskResponse.noSuchTask,
+        taskTag: pdu.taskTag,
+      });
+    };
+    const writing = disk.write(0, Buffer.alloc(512), { fua: false });
+    await commands.next();
+    expect(await writing).toMatchObject({ ok: true });
+    expect(commands.seen).toHaveLength(1);
+  });
+
+  test("an abort without answer ends the session: the new login kills what the old one left", async () => {
+    const commands = inbox();
+    await open({ timing: { commandTimeoutMs: 30, abortTimeoutMs: 30 } });
+    const writing = disk.write(0, Buffer.alloc(512), { fua: false });
+    const first = await commands.next();
+    const second = await commands.next();
+    expect(second.connection).not.toBe(first.connection);
+    expect(second.connection).toMatchObject({ isid: "4000d1ad0001", tsih: 0 });
+    second.connection.status(second.pdu.taskTag);
+    expect(await writing).toMatchObject({ ok: true });
+    expect(events.filter((event) => event.startsWith("up"))).toEqual(["up 1", "up 2"]);
+  });
+});
+
+describe("permission", () => {
+  test("nothing flows before the first grant, and what is refused never reaches the disk", async () => {
+    const commands = inbox();
+    await open({ grant: false });
+    expect(await disk.write(0, Buffer.alloc(512), { fua: false })).toMatchObject({
+      ok: false,
+      fault: { code: "refused" },
+    });
+    expect(disk.grant(2)).toMatchObject({ ok: false });
+    expect(commands.seen).toHaveLength(0);
+  });
+
+  test("after a loss I/O waits for the grant of the new session, not of the old", async () => {
+    const commands = inbox();
+    await open({ grant: false });
+    disk.grant(1);
+    const writing = disk.write(0, Buffer.alloc(512, 4), { fua: false });
+    const first = await commands.next();
+    first.connection.socket.destroy();
+    await vi.waitFor(() => expect(events).toContain("up 2"), { interval: 1 });
+    expect(disk.grant(1)).toMatchObject({ ok: false, fault: { code: "refused" } });
+    expect(disk.status()).toMatchObject({ permission: "held", up: true, session: 2 });
+    expect(commands.seen).toHaveLength(1);
+    expect(disk.grant(2)).toMatchObject({ ok: true });
+    const second = await commands.next();
+    second.connection.status(second.pdu.taskTag);
+    expect(await writing).toMatchObject({ ok: true });
+  });
+
+  test("revoking ends what waits", async () => {
+    const commands = inbox();
+    await open({ grant: false });
+    disk.grant(1);
+    const writing = disk.write(0, Buffer.alloc(512), { fua: false });
+    (await commands.next()).connection.socket.destroy();
+    await vi.waitFor(() => expect(events).toContain("up 2"), { interval: 1 });
+    disk.revoke();
+    expect(await writing).toMatchObject({ ok: false, fault: { code: "refused" } });
+  });
+
+  test.each([
+    ["RESERVATION CONFLICT", Status.reservationConflict, undefined],
+    ["registrations preempted", Status.checkCondition, unit(Asc.registrationsPreempted)],
+    ["reservations preempted", Status.checkCondition, unit(Asc.reservationsPreempted)],
+  ])(
+    "%s fences: told first, all I/O ends, silent commands are not waited for",
+    async (_, status, sense) => {
+      const commands = inbox();
+      target.onOther = (pdu, _data, connection) => {
+        if (pdu.op === "taskRequest")
+          connection.send({
+            op: "taskResponse",
+            response: TaskResponse.noSuchTask,
+            taskTag: pdu.taskTag,
+          });
+      };
+      await open();
+      // The first two were aborted by the disk without a word, as PREEMPT AND ABORT does.
+      const silent = [0, 1].map((lba) => disk.write(lba * 512, Buffer.alloc(512), { fua: false }));
+      await commands.next();
+      await commands.next();
+      const writing = disk.write(1024, Buffer.alloc(512), { fua: false });
+      const third = await commands.next();
+      const start = performance.now();
+      third.connection.status(third.pdu.taskTag, status, sense);
+      const answers = await Promise.all([writing, ...silent]);
+      for (const answer of answers)
+        expect(answer).toMatchObject({ ok: false, fault: { code: "fenced" } });
+      expect(performance.now() - start).toBeLessThan(1000);
+      expect(events.filter((event) => event.startsWith("fenced"))).toHaveLength(1);
+      expect(await disk.read(0, 512)).toMatchObject({ ok: false, fault: { code: "fenced" } });
+      expect(commands.seen).toHaveLength(3);
+    },
+  );
+
+  test.each([
+    ["power on", Asc.powerOnOrReset],
+    ["logical unit reset", Asc.logicalUnitReset],
+    ["reservations released", Asc.reservationsReleased],
+  ])("%s within a session holds the I/O until it was verified anew", async (_, code) => {
+    const commands = inbox();
+    await open({ grant: false });
+    disk.grant(1);
+    const writing = disk.write(0, Buffer.alloc(512), { fua: false });
+    const first = await commands.next();
+    first.connection.status(first.pdu.taskTag, Status.checkCondition, unit(code));
+    await vi.waitFor(() => expect(events).toContain("up 2"), { interval: 1 });
+    expect(commands.seen).toHaveLength(1);
+    disk.grant(2);
+    const second = await commands.next();
+    second.connection.status(second.pdu.taskTag);
+    expect(await writing).toMatchObject({ ok: true });
+  });
+});
+
+describe("reservation commands", () => {
+  test("attentions are retried, conflicts are answers, a lost path is none", async () => {
+    const commands = inbox();
+    await open({ grant: false });
+    const key = "00000000000000a1";
+    const asked = disk.reserve({ op: "register", key }, 2000);
+    const first = await commands.next();
+    first.connection.status(first.pdu.taskTag, Status.checkCondition, unit(Asc.powerOnOrReset));
+    const second = await commands.next();
+    expect(second.data.toString("hex", 0, 24)).toBe(`0000000000000000${key}0000000001000000`);
+    second.connection.status(second.pdu.taskTag);
+    expect(await asked).toEqual({ status: "good" });
+
+    const type = "writeExclusiveRegistrantsOnly" as const;
+    const refused = disk.reserve({ op: "preempt", key, victim: "00000000000000b2", type }, 2000);
+    const third = await commands.next();
+    expect(third.command).toMatchObject({ action: 5, type: 5, scope: 0 });
+    expect(third.data.toString("hex", 0, 16)).toBe(`${key}00000000000000b2`);
+    third.connection.status(third.pdu.taskTag, Status.reservationConflict);
+    expect(await refused).toEqual({ status: "conflict" });
+    // A conflict of a reservation command is its answer; it says nothing about the I/O.
+    expect(events.filter((event) => event.startsWith("fenced"))).toEqual([]);
+
+    const lost = disk.reserve({ op: "readKeys" }, 2000);
+    (await commands.next()).connection.socket.destroy();
+    expect(await lost).toMatchObject({ status: "failed" });
+    const started = performance.now();
+    target.loginStatus = LoginStatus.serviceUnavailable;
+    target.last.socket.destroy();
+    await vi.waitFor(() => expect(disk.status().up).toBe(false), { interval: 1 });
+    expect(await disk.reserve({ op: "readKeys" }, 50)).toMatchObject({ status: "failed" });
+    expect(performance.now() - started).toBeLessThan(1500);
+  });
+});
+
+describe("bad targets", () => {
+  test.each<[string, (received: Received) => void]>([
+    ["data for an unknown task", ({ connection }) => connection.dataIn(999, Buffer.alloc(512))],
+    [
+      "data out of order",
+      ({ connection, pdu }) => connection.dataIn(pdu.taskTag, Buffer.alloc(256), 256),
+    ],
+    [
+      "more data than asked for",
+      ({ connection, pdu }) => connection.dataIn(pdu.taskTag, Buffer.alloc(1024)),
+    ],
+    ["an R2T for a read", ({ connection, pdu }) => connection.r2t(pdu.taskTag, 0, 512)],
+    ["garbage", ({ connection }) => void connection.socket.write(randomBytes(96).fill(0xff, 4, 8))],
+    [
+      "a reject",
+      ({ connection }) => connection.send({ op: "reject", reason: 4, dataSn: 0 }, Buffer.alloc(48)),
+    ],
+    [
+      "a request to drop the connection",
+      ({ connection }) =>
+        connection.send({
+          ...{ op: "asyncMessage", lun: 0, event: 2, vendorCode: 0 },
+          parameters: [0, 0, 0],
+        }),
+    ],
+  ])("%s ends the session, the read is repeated in the next", async (_, misbehave) => {
+    const commands = inbox();
+    await open();
+    const reading = disk.read(0, 512);
+    misbehave(await commands.next());
+    const second = await commands.next();
+    expect(target.connections).toHaveLength(2);
+    second.connection.dataIn(second.pdu.taskTag, Buffer.alloc(512, 8));
+    const answer = await reading;
+    expect(answer.ok && answer.value.equals(Buffer.alloc(512, 8))).toBe(true);
+  });
+
+  test("a target that says nothing any more is noticed without any I/O", async () => {
+    await open({ timing: { keepaliveMs: 20, keepaliveTimeoutMs: 30 } });
+    await vi.waitFor(() => expect(events).toContain("up 2"), { interval: 2 });
+    expect(events[1]).toMatch(/silent/);
+    const [first] = target.connections;
+    expect(first?.requests.some(({ pdu }) => pdu.op === "nopOut")).toBe(true);
+  });
+
+  test("pings are answered, both ways", async () => {
+    target.onOther = (pdu, _, connection) => {
+      if (pdu.op === "nopOut" && pdu.taskTag !== RESERVED_TAG)
+        connection.send({
+          ...{ op: "nopIn", lun: 0, taskTag: pdu.taskTag },
+          transferTag: RESERVED_TAG,
+        });
+    };
+    await open({ timing: { keepaliveMs: 20, keepaliveTimeoutMs: 500 } });
+    target.last.send({ op: "nopIn", lun: 0, taskTag: RESERVED_TAG, transferTag: 4711 });
+    const pings = () =>
+      target.last.requests.flatMap(({ pdu }) => (pdu.op === "nopOut" ? [pdu] : []));
+    await vi.waitFor(() => expect(pings().length).toBeGreaterThan(2), { interval: 2 });
+    expect(pings().find(({ transferTag }) => transferTag === 4711)?.taskTag).toBe(RESERVED_TAG);
+    expect(target.connections).toHaveLength(1);
+  });
+
+  test("refused logins are repeated ever more slowly", async () => {
+    target.loginStatus = LoginStatus.serviceUnavailable;
+    const refused = await IscsiDisk.open(
+      {
+        ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
+        ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0002", serial },
+        timing: { ...timing, reconnectFirstMs: 5, reconnectMaxMs: 1000 },
+      },
+      200,
+    );
+    expect(refused).toMatchObject({ ok: false, fault: { code: "diskLost" } });
+    expect(refused.ok ? "" : refused.fault.message).toMatch(/0x0301/);
+    // 5 + 10 + 20 + 40 + 80 ms: the sixth attempt is the last within 200 ms.
+    expect(target.connections.length).toBeGreaterThan(2);
+    expect(target.connections.length).toBeLessThanOrEqual(6);
+  });
+
+  test("a target that never answers the login", async () => {
+    target.onLogin = () => true;
+    const options = {
+      ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
+      ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0002", serial },
+      timing: { ...timing, loginTimeoutMs: 40 },
+    };
+    const opened = await IscsiDisk.open(options, 100);
+    expect(opened.ok ? "" : opened.fault.message).toMatch(/no login in 40 ms/);
+  });
+
+  test("another disk under the known number is not taken for ours", async () => {
+    const opened = await IscsiDisk.open(
+      {
+        ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
+        ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0002", serial: "SCRIPTED-2" },
+        timing,
+      },
+      100,
+    );
+    expect(opened.ok ? "" : opened.fault.message).toMatch(/no unit has the serial/);
+  });
+});
+
+test("ranges outside the disk are refused before they are sent", async () => {
+  const commands = inbox();
+  await open();
+  for (const [offset, length] of [
+    [blocks * 512, 512],
+    [100, 512],
+    [0, 100],
+    [-512, 512],
+  ] as const) {
+    expect(await disk.read(offset, length)).toMatchObject({
+      ok: false,
+      fault: { code: "badInput" },
+    });
+    const write = await disk.write(offset, Buffer.alloc(length), { fua: false });
+    expect(write).toMatchObject({ ok: false, fault: { code: "badInput" } });
+    expect(await disk.trim(offset, length)).toMatchObject({ ok: false });
+  }
+  expect(commands.seen).toHaveLength(0);
+});
