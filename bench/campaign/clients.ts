@@ -26,6 +26,7 @@ const stateSchema = z.object({
   mark: z.string(),
   lostAckedWrites: z.number(),
   staleReads: z.number(),
+  rolledBackReads: z.number(),
   phantomReads: z.number(),
   corruptReads: z.number(),
   ackedWrites: z.number(),

@@ -100,7 +100,7 @@ export async function quiet(
 }
 
 function badReads(counts: ClientCounts): number {
-  return counts.staleReads + counts.phantomReads + counts.corruptReads;
+  return counts.staleReads + counts.rolledBackReads + counts.phantomReads + counts.corruptReads;
 }
 
 function complaint(what: string, count: number): string[] {

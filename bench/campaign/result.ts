@@ -8,6 +8,8 @@ import type { RunRecord } from "./one-run.ts";
 export interface ClientCounts {
   readonly lostAckedWrites: number;
   readonly staleReads: number;
+  /** An unacknowledged write seen once and gone with the server that showed it; see bench/clients/history.ts. */
+  readonly rolledBackReads: number;
   readonly phantomReads: number;
   readonly corruptReads: number;
   readonly ackedWrites: number;
@@ -40,6 +42,7 @@ export function countsOf(states: readonly ClientState[]): ClientCounts {
   return {
     lostAckedWrites: sum((each) => each.lostAckedWrites),
     staleReads: sum((each) => each.staleReads),
+    rolledBackReads: sum((each) => each.rolledBackReads),
     phantomReads: sum((each) => each.phantomReads),
     corruptReads: sum((each) => each.corruptReads),
     ackedWrites: sum((each) => each.ackedWrites),
@@ -54,6 +57,7 @@ export function countsSince(before: ClientCounts, after: ClientCounts): ClientCo
   return {
     lostAckedWrites: less("lostAckedWrites"),
     staleReads: less("staleReads"),
+    rolledBackReads: less("rolledBackReads"),
     phantomReads: less("phantomReads"),
     corruptReads: less("corruptReads"),
     ackedWrites: less("ackedWrites"),
@@ -119,6 +123,9 @@ function judged(result: Omit<FaultResult, "problems">): string[] {
   return [
     ...none("acknowledged writes lost", result.lostAckedWrites),
     ...none("stale reads", result.staleReads),
+    ...(expected?.serverDies
+      ? []
+      : none("reads rolled back though no server died", result.rolledBackReads)),
     ...none("reads of what nobody wrote", result.phantomReads),
     ...none("corrupt reads", result.corruptReads),
     ...none("double answers", result.doubleAnswers),

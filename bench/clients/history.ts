@@ -31,8 +31,13 @@ export type Operation = WriteDone | ReadDone;
 export interface Verdict {
   readonly ackedWrites: number;
   readonly reads: number;
-  /** Reads that returned less than the floor at their beginning. */
+  /** Reads that returned less than the floor at their beginning, those counted next excepted. */
   readonly staleReads: number;
+  /**
+   * Reads that returned the last acknowledged value after an earlier read had seen the write in flight. A server that dies between
+   * showing a write and acknowledging it causes that: durability comes with the acknowledgement (RFC 1813 3.3.7). Without a death it is a fault.
+   */
+  readonly rolledBackReads: number;
   /** Reads of a sequence number that no write can have carried yet. */
   readonly phantomReads: number;
   /** Acknowledged writes that a final read no longer found, registers and log together. */
@@ -64,6 +69,7 @@ export class HistoryChecker {
   #ackedWrites = 0;
   #reads = 0;
   #staleReads = 0;
+  #rolledBackReads = 0;
   #phantomReads = 0;
   #lostAckedWrites = 0;
   #unjudgedReads = 0;
@@ -95,6 +101,7 @@ export class HistoryChecker {
       ackedWrites: this.#ackedWrites,
       reads: this.#reads,
       staleReads: this.#staleReads,
+      rolledBackReads: this.#rolledBackReads,
       phantomReads: this.#phantomReads,
       lostAckedWrites: this.#lostAckedWrites,
       unjudgedReads: this.#unjudgedReads,
@@ -135,8 +142,12 @@ export class HistoryChecker {
     }
     const floor = floorAt(register, read.invokedAtMs);
     if (read.seq < floor) {
-      this.#staleReads += 1;
-      this.#find(`${read.key}: read ${read.seq} at ${read.invokedAtMs}, the floor was ${floor}`);
+      const isRollback = floor > register.acked && read.seq === register.acked;
+      if (isRollback) this.#rolledBackReads += 1;
+      else this.#staleReads += 1;
+      this.#find(
+        `${read.key}: read ${read.seq} at ${read.invokedAtMs}, the floor was ${floor}, ${register.acked} is acknowledged`,
+      );
     }
     raise(register, read.completedAtMs, read.seq);
   }

@@ -69,6 +69,7 @@ function totals(readings: readonly SessionReading[]) {
   return {
     lostAckedWrites: sum(({ verdict }) => verdict.lostAckedWrites),
     staleReads: sum(({ verdict }) => verdict.staleReads),
+    rolledBackReads: sum(({ verdict }) => verdict.rolledBackReads),
     phantomReads: sum(({ verdict }) => verdict.phantomReads),
     corruptReads: sum(({ corruptReads }) => corruptReads),
     ackedWrites: sum(({ verdict }) => verdict.ackedWrites),
