@@ -12,12 +12,15 @@ import type { Config } from "../schema/config.ts";
 import { explain } from "../schema/outcome.ts";
 import type { CommandAnswer, CommandRequest, Status } from "../schema/status.ts";
 import { createMetrics } from "../telemetry/metrics.ts";
-import { createPublisher, type Publisher } from "../telemetry/mqtt.ts";
+import type { Publisher } from "../telemetry/mqtt.ts";
 import { createApi } from "./api.ts";
 import type { EventRing } from "./events.ts";
 
 /** How often what is shown is looked at for changes. */
 const publishEveryMs = 250;
+
+/** Commands whose answer is still to come. */
+const waitingMax = 64;
 
 export interface OutsideSetup {
   readonly config: Config;
@@ -55,6 +58,8 @@ export function openOutside(setup: OutsideSetup): Outside {
     const id = nextId;
     nextId += 1;
     return new Promise((resolve) => {
+      // The decisions answer each command in the step that takes it; what is left over was asked of a loop that ended.
+      if (waiting.size >= waitingMax) waiting.clear();
       waiting.set(id, resolve);
       setup.command({ id, kind, ...(virtualServer ? { virtualServer } : {}), request, by });
     });
@@ -76,7 +81,8 @@ export function openOutside(setup: OutsideSetup): Outside {
     status,
     events: (after) => events.after(after),
     subscribe: (listener) => events.subscribe(listener),
-    command: (kind, virtualServer, request) => command(kind, virtualServer, request, "api"),
+    command: (kind, virtualServer, request) =>
+      command(kind, virtualServer, request, request.by ?? "api"),
     panel: () => view(panel, status()),
     press: (button) =>
       panelEvent({ kind: "button", button, status: status(), nowMs: performance.now() }),
@@ -99,12 +105,15 @@ export function openOutside(setup: OutsideSetup): Outside {
     async open() {
       const listening = await api.listen(config.api.socket);
       if (!listening.ok) setup.log(explain(listening.fault));
-      if (config.mqtt)
+      if (config.mqtt) {
+        // Loaded only where it is used: 8 MB.
+        const { createPublisher } = await import("../telemetry/mqtt.ts");
         publisher = createPublisher({
           config,
           clientId: `dyad-${config.pair.id}-${config.controller.id}`,
           log: setup.log,
         });
+      }
       timer = setInterval(() => {
         panelEvent({ kind: "tick", nowMs: performance.now() });
         publisher?.publish(status());
