@@ -66,26 +66,31 @@ interface SeriesOptions {
   readonly json?: true | undefined;
 }
 
-/** Opens a stage, does something on it, and removes it whatever happens; keeps the logs of what went wrong. */
-async function onStage(
-  given: Omit<SeriesOptions, "runs">,
-  act: (stage: Stage) => Promise<boolean>,
-): Promise<void> {
-  const stage = await openStage({
+function stageFor(given: Omit<SeriesOptions, "runs">): Promise<Stage> {
+  return openStage({
     prefix: given.prefix,
     clientCount: given.clients,
     engines: given.engines,
     paceMs: given.paceMs,
     signal: interrupted.signal,
   });
+}
+
+/** Opens a stage, does something on it, and removes it whatever happens; keeps the logs of what went wrong. */
+async function onStage(
+  given: Omit<SeriesOptions, "runs">,
+  act: (stage: Stage) => Promise<boolean>,
+): Promise<boolean> {
+  const stage = await stageFor(given);
   let good = false;
   try {
     good = await act(stage);
   } finally {
-    if (!good) process.stderr.write(`logs: ${stage.world.keepLogs()}\n`);
+    if (!good) note(`logs: ${stage.world.keepLogs()}`);
     await stage.world.stop();
   }
   if (!good) process.exitCode = 1;
+  return good;
 }
 
 function print(result: object, asLine: true | undefined): void {
@@ -96,20 +101,22 @@ function note(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
+/** One stage for all faults; a pair that did not mend would spoil what comes after it, so it is replaced by a new one. */
 async function faultSeries(chosen: readonly Fault[], given: SeriesOptions): Promise<void> {
-  await onStage(given, async (stage) => {
-    const { builtMs, servingMs } = stage.world.times;
-    note(`built in ${Math.round(builtMs)} ms, serving after ${Math.round(servingMs)} ms`);
-    let good = true;
-    for (const fault of chosen) {
-      const result = await series(stage, fault, given.runs, note);
-      print(result, given.json);
-      good &&= result.problems.length === 0 && result.runs === given.runs;
-      // A pair that did not mend would spoil every fault after this one.
-      if (result.runs < given.runs) break;
-    }
-    return good;
-  });
+  const left = [...chosen];
+  while (left.length > 0)
+    await onStage(given, async (stage) => {
+      const { builtMs, servingMs } = stage.world.times;
+      note(`built in ${Math.round(builtMs)} ms, serving after ${Math.round(servingMs)} ms`);
+      let good = true;
+      for (let fault = left.shift(); fault; fault = left.shift()) {
+        const result = await series(stage, fault, given.runs, note);
+        print(result, given.json);
+        good &&= result.problems.length === 0;
+        if (result.runs < given.runs) return false;
+      }
+      return good;
+    });
 }
 
 const program = new Command("bench").description(
@@ -174,13 +181,13 @@ program
   .addOption(options.clients())
   .addOption(options.engines())
   .addOption(options.paceMs())
-  .action((given) =>
-    onStage(given, async (stage) => {
+  .action(async (given) => {
+    await onStage(given, async (stage) => {
       const result = await quiet(stage, given.minutes, given.stress ?? false, note);
       print(result, given.json);
       return result.problems.length === 0;
-    }),
-  );
+    });
+  });
 
 program
   .command("compare")
@@ -192,16 +199,16 @@ program
   .addOption(options.clients())
   .addOption(options.engines())
   .addOption(options.paceMs())
-  .action((given) =>
-    onStage(given, async (stage) => {
+  .action(async (given) => {
+    await onStage(given, async (stage) => {
       let good = true;
       await compare(stage, given.fault.split(","), given.runs, note, (result) => {
         print(result, given.json);
         good &&= result.problems.length === 0;
       });
       return good;
-    }),
-  );
+    });
+  });
 
 program
   .command("clean")
