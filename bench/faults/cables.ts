@@ -17,8 +17,12 @@ export const link: Fault = {
 export const serial: Fault = {
   name: "serial",
   description: "the serial cable between the controllers is cut; the other links stay",
-  inject: (world) => world.serial.set("cut"),
-  repair: (world) => world.serial.set("pass"),
+  async inject(world) {
+    await world.serial.set("cut");
+  },
+  async repair(world) {
+    await world.serial.set("pass");
+  },
 };
 
 /** Sessions through which beats are written to and read from the coordinator disks. */

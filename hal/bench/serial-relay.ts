@@ -25,9 +25,13 @@ if (linkA === undefined || linkB === undefined)
 
 let mode: "pass" | "cut" | "corrupt" | "babble" = "pass";
 let carried = 0;
+let dropped = 0;
 
 function carry(data: Buffer): Buffer | undefined {
-  if (mode === "cut") return undefined;
+  if (mode === "cut") {
+    dropped += data.length;
+    return undefined;
+  }
   carried += data.length;
   if (mode !== "corrupt") return data;
   return Buffer.from(data.map((byte, i) => (i % 8 === 0 ? byte ^ 0x10 : byte)));
@@ -45,7 +49,7 @@ function forward(to: "a" | "b", data: Buffer): void {
 
 function say(): void {
   const overruns = ports.a.overruns() + ports.b.overruns();
-  process.stdout.write(`${JSON.stringify({ mode, carried, overruns })}\n`);
+  process.stdout.write(`${JSON.stringify({ mode, carried, dropped, overruns })}\n`);
 }
 
 setInterval(() => {

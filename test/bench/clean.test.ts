@@ -1,0 +1,49 @@
+/** Whatever ends the orchestrator, and whenever: the next run finds everything and removes it. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { setTimeout as delay } from "node:timers/promises";
+import { afterEach, describe, expect, it } from "vitest";
+import { cleanPrefix } from "../../bench/world/world.ts";
+import { leftovers } from "./support/leftovers.ts";
+
+const prefix = "bclean";
+
+afterEach(async () => {
+  await cleanPrefix(prefix);
+});
+
+function startWorld(): { child: ChildProcess; serving: Promise<void>; ended: Promise<unknown> } {
+  const entry = new URL("./support/start-world.ts", import.meta.url).pathname;
+  const child = spawn(process.execPath, [entry, prefix], { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  const serving = new Promise<void>((resolve, reject) => {
+    child.stdout.once("data", () => resolve());
+    child.once("exit", () => reject(new Error("the world ended before it served")));
+  });
+  serving.catch(() => {});
+  return { child, serving, ended };
+}
+
+describe("a killed run", () => {
+  // From the first namespaces to a pair that is just joining; times in between fall somewhere else in each run.
+  it.each([150, 400, 800, 1400])("leaves nothing after a clean, killed near %i ms", async (ms) => {
+    const { child, ended } = startWorld();
+    await delay(ms + Math.random() * 200);
+    child.kill("SIGKILL");
+    await ended;
+    await cleanPrefix(prefix);
+    expect(leftovers(prefix)).toEqual([]);
+  });
+
+  it("leaves nothing after a clean when it was serving", async () => {
+    const { child, serving, ended } = startWorld();
+    await serving;
+    expect(leftovers(prefix)).not.toEqual([]);
+    child.kill("SIGKILL");
+    await ended;
+    const cleaned = await cleanPrefix(prefix);
+    expect(cleaned.namespaces.length).toBeGreaterThan(5);
+    expect(cleaned.processes).toBeGreaterThan(5);
+    expect(leftovers(prefix)).toEqual([]);
+    expect(await cleanPrefix(prefix)).toMatchObject({ processes: 0, namespaces: [], loops: [] });
+  });
+});

@@ -1,0 +1,41 @@
+/** Looks for traces of a world, by every way in which one could be left. */
+import { execFileSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { Cgroup, findCgroup } from "../../../bench/world/cgroup.ts";
+import { layoutOf, ownsNamespace } from "../../../bench/world/layout.ts";
+import { loopsBelow } from "../../../bench/world/loops.ts";
+
+/** Everything that is still there, in words; empty when nothing is. */
+export function leftovers(prefix: string): string[] {
+  const layout = layoutOf(prefix);
+  const namespaces = execFileSync("ip", ["netns", "list"], { encoding: "utf8" })
+    .split("\n")
+    .map((line) => line.split(" ")[0] ?? "")
+    .filter((name) => ownsNamespace(prefix, name));
+  const mounts = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .filter((line) => line.includes(layout.baseDir));
+  const cgroup = new Cgroup(findCgroup(), layout.cgroupName);
+  return [
+    ...namespaces.map((name) => `namespace ${name}`),
+    ...loopsBelow(layout.baseDir).map((loop) => `loop device ${loop.device}`),
+    ...mounts.map((line) => `mount ${line}`),
+    ...(cgroup.exists() ? [`cgroup ${cgroup.path}`] : []),
+    ...(existsSync(layout.baseDir) ? [layout.baseDir] : []),
+    ...(existsSync(`/run/dyad-bench/${prefix}.jsonl`) ? ["ledger"] : []),
+    ...processesNaming(layout.baseDir),
+  ];
+}
+
+/** Processes with the world's directory on their command line: the daemons, their helpers, file servers, the shelf. */
+function processesNaming(directory: string): string[] {
+  return readdirSync("/proc").flatMap((pid) => {
+    if (!/^\d+$/.test(pid)) return [];
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+      return words.includes(`${directory}/`) ? [`process ${pid}: ${words}`] : [];
+    } catch {
+      return [];
+    }
+  });
+}

@@ -1,0 +1,122 @@
+/** The commands that a user types, from outside: their lines, their exit status, and that they leave nothing. */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, describe, expect, it } from "vitest";
+import { waitFor } from "../../bench/world/exec.ts";
+import { cleanPrefix } from "../../bench/world/world.ts";
+import { openPty } from "../../hal/bench/pty.ts";
+import { leftovers } from "../bench/support/leftovers.ts";
+
+const prefix = "be2e";
+const entry = new URL("../../bench/main.ts", import.meta.url).pathname;
+
+afterEach(async () => {
+  await cleanPrefix(prefix);
+});
+
+function bench(...words: string[]) {
+  const child = spawn(process.execPath, [entry, ...words, "--prefix", prefix], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const said = { out: "", err: "" };
+  child.stdout.on("data", (data: Buffer) => {
+    said.out += String(data);
+  });
+  child.stderr.on("data", (data: Buffer) => {
+    said.err += String(data);
+  });
+  return { child, said, ended: endOf(child) };
+}
+
+function endOf(child: ChildProcess): Promise<number | null> {
+  return new Promise((resolve) => child.once("close", (code) => resolve(code)));
+}
+
+describe("bench failover", () => {
+  it.each(["kill9", "split"])("prints one line of figures for %s", async (fault) => {
+    const { said, ended } = bench("failover", "--fault", fault, "--runs", "1", "--json");
+    const code = await ended;
+    expect(said.out.trim().split("\n"), said.err).toHaveLength(1);
+    const result = JSON.parse(said.out);
+    expect(result.problems, said.err).toEqual([]);
+    expect(code).toBe(0);
+    expect(result).toMatchObject({ fault, runs: 1, lostAckedWrites: 0, staleReads: 0 });
+    expect(result.addressOutageMs.median).toBeGreaterThan(0);
+    expect(result.nfsReadGapMs.max).toBeGreaterThan(0);
+    expect(result.ackedWrites).toBeGreaterThan(0);
+    expect(leftovers(prefix)).toEqual([]);
+  });
+
+  it("refuses a fault that there is not, as usage", async () => {
+    const { said, ended } = bench("failover", "--fault", "flood");
+    expect(await ended).not.toBe(0);
+    expect(said.err).toContain("kill9");
+  });
+});
+
+describe("bench run", () => {
+  it("without a terminal prints events and a line of state per second, and ends with its script", async () => {
+    const { said, ended } = bench("run", "--script", "1s serial; 3s repair; 5s quit");
+    expect(await ended, said.err).toBe(0);
+    expect(said.out).toContain("link.red: serial link: red");
+    expect(said.out).toMatch(/a paired e\d+ .*vs1@a \| vs2@b/);
+    expect(said.out).toContain("broken: serial");
+    expect(leftovers(prefix)).toEqual([]);
+  });
+
+  it("on a terminal draws 80×24, obeys keys, and gives the terminal back", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "dyad-e2e-"));
+    let screen = "";
+    const pty = openPty(join(directory, "tty"), (data) => {
+      screen += String(data);
+    });
+    execFileSync("stty", ["-F", pty.path, "cols", "80", "rows", "24"]);
+    const tty = openSync(pty.path, "r+");
+    const child = spawn(process.execPath, [entry, "run", "--prefix", prefix], {
+      stdio: [tty, tty, "pipe"],
+    });
+    const ended = endOf(child);
+    try {
+      await waitFor("the view", () => screen.includes("controller a"), { deadlineMs: 60_000 });
+      pty.write(Buffer.from("b"));
+      await waitFor("the key", () => screen.includes("keys now mean controller b"), {
+        deadlineMs: 10_000,
+      });
+      pty.write(Buffer.from("q"));
+      expect(await ended).toBe(0);
+      expect(screen).toContain("\x1b[?1049h");
+      expect(screen.trimEnd().endsWith("\x1b[?1049l")).toBe(true);
+      expect(screen).toContain("vs1");
+    } finally {
+      child.kill("SIGKILL");
+      pty.close();
+      rmSync(directory, { recursive: true, force: true });
+    }
+    expect(leftovers(prefix)).toEqual([]);
+  });
+
+  it("interrupted while it starts, leaves nothing", async () => {
+    const { child, ended } = bench("run");
+    await waitFor("a beginning", () => leftovers(prefix).length > 3, { deadlineMs: 10_000 });
+    child.kill("SIGINT");
+    expect(await ended).not.toBe(0);
+    expect(leftovers(prefix)).toEqual([]);
+  });
+
+  it("without root says in one line what needs it", () => {
+    let said = "";
+    try {
+      execFileSync("setpriv", ["--reuid=65534", "--clear-groups", process.execPath, entry, "run"], {
+        stdio: ["ignore", "pipe", "pipe"],
+        encoding: "utf8",
+      });
+    } catch (error) {
+      said = String((error as { stderr?: string }).stderr);
+    }
+    expect(said.trim().split("\n")).toHaveLength(1);
+    expect(said).toContain("needs root");
+    expect(readFileSync("/proc/self/status", "utf8")).toContain("Uid:\t0");
+  });
+});
