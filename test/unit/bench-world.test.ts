@@ -1,0 +1,138 @@
+import { describe, expect, it } from "vitest";
+import { expectations } from "../../bench/campaign/expectations.ts";
+import { spread } from "../../bench/campaign/figures.ts";
+import type { RunRecord } from "../../bench/campaign/one-run.ts";
+import { type ClientCounts, resultOf } from "../../bench/campaign/result.ts";
+import { faults } from "../../bench/faults/index.ts";
+import { chooseCgroup } from "../../bench/world/cgroup.ts";
+import { controllerIds, layoutOf, ownsNamespace } from "../../bench/world/layout.ts";
+import { configOf } from "../../bench/world/plan.ts";
+import { deriveTiming, timingFaults } from "../../firmware-ts/core/timing.ts";
+import { formatConfig, parseConfigText } from "../../firmware-ts/schema/config-text.ts";
+import { sharedConfigurationCrc } from "../../firmware-ts/wire/configuration.ts";
+
+describe("layout of a world", () => {
+  it("refuses a prefix that could not be a name", () => {
+    for (const prefix of ["", "Dyad", "9a", "a-b", "../x", "elevenchars"])
+      expect(() => layoutOf(prefix)).toThrow(/lower-case/);
+    expect(() => layoutOf("dyad", 33)).toThrow(/1 to 32/);
+  });
+
+  it("owns all of its namespaces and no other world's", () => {
+    const { namespaces } = layoutOf("dyad", 3);
+    const { controllers, clients, switch: switchName, shelf, broker } = namespaces;
+    for (const name of [...Object.values(controllers), ...clients, switchName, shelf, broker])
+      expect(ownsNamespace("dyad", name)).toBe(true);
+    for (const name of ["dyadk-a", "dyad-x", "dyad-c", "dyad", "xdyad-a"])
+      expect(ownsNamespace("dyad", name)).toBe(false);
+  });
+});
+
+describe("cgroup hierarchy", () => {
+  const v2 = "30 25 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
+  const freezer = "31 25 0:27 / /sys/fs/cgroup/freezer rw shared:3 - cgroup cgroup rw,freezer";
+  const cpu = "32 25 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu";
+
+  it("is version 2 wherever that is mounted", () => {
+    expect(chooseCgroup([cpu, freezer, v2].join("\n"))).toEqual({
+      version: 2,
+      path: "/sys/fs/cgroup/unified",
+    });
+  });
+  it("else the freezer of version 1, never another controller", () => {
+    expect(chooseCgroup([cpu, freezer, ""].join("\n"))).toEqual({
+      version: 1,
+      path: "/sys/fs/cgroup/freezer",
+    });
+    expect(chooseCgroup(cpu)).toBeUndefined();
+  });
+});
+
+describe("configuration of the bench", () => {
+  it.each([{ tls: false }, { tls: true }])("is what the daemon reads, %o", (options) => {
+    const crcs = controllerIds.map((id) => {
+      const text = formatConfig(configOf(layoutOf("dyad"), id, options));
+      const parsed = parseConfigText(text, "dyad.toml");
+      if (!parsed.ok) throw new Error(parsed.fault.message);
+      expect(parsed.value.controller.id).toBe(id);
+      expect(timingFaults(deriveTiming(parsed.value.timing))).toEqual([]);
+      return sharedConfigurationCrc(parsed.value);
+    });
+    expect(crcs[0]).toBe(crcs[1]);
+  });
+});
+
+describe("figures", () => {
+  it("are those of the series, in any order", () => {
+    expect(spread([3, 1, 2])).toEqual({ min: 1, median: 2, max: 3 });
+    expect(spread([4, 1, 2, 3])).toEqual({ min: 1, median: 2.5, max: 4 });
+    expect(spread([])).toBeUndefined();
+  });
+});
+
+const run: RunRecord = {
+  victim: "a",
+  winner: "b",
+  epoch: 2,
+  addressOutageMs: 200,
+  outagesMs: {},
+  nfsReadGapMs: 210,
+  nfsWriteGapMs: 220,
+  gapsMs: { "c1-nfs3": { read: 210, write: 220 } },
+  doubleAnswers: 0,
+  unexpectedTakeovers: 0,
+  settleMs: 300,
+  mendMs: 400,
+  problems: [],
+};
+const counts: ClientCounts = {
+  lostAckedWrites: 0,
+  staleReads: 0,
+  rolledBackReads: 0,
+  phantomReads: 0,
+  corruptReads: 0,
+  ackedWrites: 10,
+  reads: 10,
+  findings: [],
+};
+
+describe("judgement of a series", () => {
+  it("has an expectation for every fault", () => {
+    expect(faults.map((each) => each.name).sort()).toEqual(Object.keys(expectations).sort());
+  });
+
+  it("finds nothing wrong where nothing is, and names a common winner once", () => {
+    const result = resultOf("kill9", [run, { ...run, epoch: 4 }], counts, []);
+    expect(result).toMatchObject({ winner: "b", epochs: [2, 4], problems: [] });
+    const mixed = resultOf("split", [run, { ...run, winner: "a" }], counts, []);
+    expect(mixed.winner).toEqual(["b", "a"]);
+  });
+
+  it.each([
+    ["lost", { lostAckedWrites: 1 }],
+    ["stale", { staleReads: 1 }],
+    ["nobody wrote", { phantomReads: 1 }],
+    ["corrupt", { corruptReads: 1 }],
+  ])("complains about what is %s", (word, wrong) => {
+    const { problems } = resultOf("kill9", [run], { ...counts, ...wrong }, []);
+    expect(problems.join()).toContain(word);
+  });
+
+  it.each([
+    ["double", { doubleAnswers: 2 }],
+    ["unexpected", { unexpectedTakeovers: 1 }],
+    ["median", { addressOutageMs: 60 }],
+  ])("complains about a run with %s", (word, wrong) => {
+    const { problems } = resultOf("term", [{ ...run, addressOutageMs: 20, ...wrong }], counts, []);
+    expect(problems.join()).toContain(word);
+  });
+
+  it("complains about an epoch that fell, and a rollback where no server died", () => {
+    const fell = resultOf("kill9", [run, { ...run, epoch: 1 }], counts, []);
+    expect(fell.problems.join()).toContain("epoch");
+    const rolled = { ...counts, rolledBackReads: 1 };
+    expect(resultOf("kill9", [run], rolled, []).problems).toEqual([]);
+    const { problems } = resultOf("serial", [{ ...run, addressOutageMs: 0 }], rolled, []);
+    expect(problems.join()).toContain("rolled back");
+  });
+});
