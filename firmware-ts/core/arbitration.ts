@@ -1,9 +1,11 @@
 /**
  * Arbitration on the coordinator disks: whoever preempts the partner's keys on a majority survives (Veritas' coordinator
- * disks; SAFETY: the race needs no clock). All disks are asked in parallel.
+ * disks; SAFETY: the race needs no clock). All disks are read in parallel and preempted in one order, the same on both sides.
  *
  *     reading ──own key gone──────────────▶ lost        (somebody preempted us here)
  *      ▲ │  └──partner has no key─────────▶ won
+ *      │ ▼
+ *      │ ready  (for its turn)
  *      │ ▼
  *     preempting ──GOOD, no key left──────▶ won
  *      └──────────RESERVATION CONFLICT                  (our registration went, or the victim's: read again)
@@ -12,11 +14,18 @@
  * PREEMPT is atomic on a disk and fails for a nexus that is no longer registered (SPC-4 5.9.11.4), so two racers never
  * both win one disk. It fails as well when the victim's key is gone (a partner that restarts registers under another key, a
  * repeated command finds its work done): only what the disk says next tells the two apart.
+ *
+ * Why in order: with one disk dead, two racers that preempt in parallel may win one of the two others each, and then both stop.
+ * In order, whoever loses a disk knows that the other is ahead, and leaves the later ones alone unless all earlier ones
+ * are decided and a majority is still in reach.
  */
 import { type ControllerId, partnerOf } from "../schema/ids.ts";
 import type { ReservationAnswer, ReservationKey } from "../schema/reservation.ts";
 import type { Effect } from "./effects.ts";
 import { parseKey } from "./keys.ts";
+
+/** A disk that has not answered for this long is not waited for by those after it. */
+const slowMs = 10;
 
 /** Readings of one disk before it counts for nobody: each conflict means that somebody changed a key meanwhile. */
 const readingsMax = 4;
@@ -24,7 +33,7 @@ const readingsMax = 4;
 type Stage =
   | { readonly at: "reading"; readonly pass: number }
   | {
-      readonly at: "preempting";
+      readonly at: "ready" | "preempting";
       readonly pass: number;
       readonly victims: readonly ReservationKey[];
     }
@@ -63,7 +72,8 @@ export function startRace(setup: RaceSetup): Step {
   if (setup.coordinators.length % 2 === 0)
     throw new Error("startRace: an even number of coordinators has no majority in a tie");
   const disks: Record<string, Stage> = {};
-  for (const serial of setup.coordinators) disks[serial] = { at: "reading", pass: 1 };
+  // Sorted: the order in the configuration need not be the same on both controllers.
+  for (const serial of setup.coordinators.toSorted()) disks[serial] = { at: "reading", pass: 1 };
   const race: Race = {
     id: setup.id,
     me: setup.me,
@@ -95,12 +105,23 @@ export function raceDisk(race: Race, token: string): string | undefined {
   return Object.keys(race.disks).find((serial) => raceToken(race, serial) === token);
 }
 
-export function raceAnswer(race: Race, serial: string, answer: ReservationAnswer): Step {
+export function raceAnswer(
+  race: Race,
+  serial: string,
+  answer: ReservationAnswer,
+  nowMs: number,
+): Step {
   const stage = race.disks[serial];
   if (!stage) throw new Error(`raceAnswer: ${serial} is not in this race`);
+  const [next, effects] = answered(race, serial, stage, answer);
+  const [after, more] = raceTurns(next, nowMs);
+  return [after, [...effects, ...more]];
+}
+
+function answered(race: Race, serial: string, stage: Stage, answer: ReservationAnswer): Step {
   switch (stage.at) {
     case "reading":
-      return afterKeys(race, serial, stage.pass, answer);
+      return [afterKeys(race, serial, stage.pass, answer), []];
     case "preempting":
       return afterPreempt(race, serial, stage, answer);
     default:
@@ -108,23 +129,48 @@ export function raceAnswer(race: Race, serial: string, answer: ReservationAnswer
   }
 }
 
+/** Preempts where it is our turn. Called after each answer and with time, because a slow disk holds the others up for a while. */
+export function raceTurns(race: Race, nowMs: number): Step {
+  let next = race;
+  const effects: Effect[] = [];
+  for (const [serial, stage] of Object.entries(race.disks)) {
+    if (stage.at !== "ready" || !isTurn(next, serial, nowMs)) continue;
+    const [after, more] = preemptNext(next, serial, stage.pass, stage.victims);
+    next = after;
+    effects.push(...more);
+  }
+  return [next, effects];
+}
+
+function isTurn(race: Race, serial: string, nowMs: number): boolean {
+  const order = Object.keys(race.disks);
+  const earlier = order.slice(0, order.indexOf(serial)).map((each) => race.disks[each]?.at);
+  const undecided = earlier.filter((at) => at !== "won" && at !== "lost" && at !== "failed");
+  const verdict = raceVerdict(race);
+  // Once a majority is won nobody is raced against: the partner's key goes from the remaining disks too.
+  if (verdict !== "pending") return verdict === "won";
+  if (undecided.length === 0) return true;
+  return nowMs - race.startedMs >= slowMs && !earlier.includes("lost");
+}
+
 function set(race: Race, serial: string, stage: Stage): Race {
   return { ...race, disks: { ...race.disks, [serial]: stage } };
 }
 
-function afterKeys(race: Race, serial: string, pass: number, answer: ReservationAnswer): Step {
+function afterKeys(race: Race, serial: string, pass: number, answer: ReservationAnswer): Race {
   if (answer.status !== "keys")
-    return [set(race, serial, { at: "failed", reason: describe(answer) }), []];
+    return set(race, serial, { at: "failed", reason: describe(answer) });
   const partner = partnerOf(race.me);
   const owners = answer.keys.map((key) => ({ key, owner: parseKey(key) }));
   const ours = owners.filter(({ owner }) => owner?.pairId === race.pairId);
   const epochSeen = Math.max(race.epochSeen, ...ours.map(({ owner }) => owner?.epoch ?? 0));
   const next = { ...race, epochSeen };
-  if (!answer.keys.includes(race.key)) return [set(next, serial, { at: "lost" }), []];
+  if (!answer.keys.includes(race.key)) return set(next, serial, { at: "lost" });
   const victims = [
     ...new Set(ours.filter((o) => o.owner?.controller === partner).map((o) => o.key)),
   ];
-  return preemptNext(next, serial, pass, victims);
+  if (victims.length === 0) return set(next, serial, { at: "won" });
+  return set(next, serial, { at: "ready", pass, victims });
 }
 
 function preemptNext(
@@ -147,7 +193,7 @@ function preemptNext(
 function afterPreempt(
   race: Race,
   serial: string,
-  { pass, victims }: Extract<Stage, { at: "preempting" }>,
+  { pass, victims }: Extract<Stage, { readonly victims: unknown }>,
   answer: ReservationAnswer,
 ): Step {
   if (answer.status === "good") return preemptNext(race, serial, pass, victims.slice(1));
@@ -169,9 +215,12 @@ export function raceDeadline(race: Race, nowMs: number): Race {
   if (nowMs < race.deadlineMs) return race;
   let next = race;
   for (const [serial, stage] of Object.entries(race.disks))
-    if (stage.at === "reading" || stage.at === "preempting")
-      next = set(next, serial, { at: "failed", reason: "no answer in time" });
+    if (isOpen(stage)) next = set(next, serial, { at: "failed", reason: "no answer in time" });
   return next;
+}
+
+function isOpen(stage: Stage): boolean {
+  return stage.at === "reading" || stage.at === "ready" || stage.at === "preempting";
 }
 
 /** Won as soon as a majority is won; lost as soon as a majority can no longer be won. */
@@ -180,7 +229,7 @@ export function raceVerdict(race: Race): Verdict {
   const majority = Math.floor(stages.length / 2) + 1;
   const won = stages.filter((stage) => stage.at === "won").length;
   if (won >= majority) return "won";
-  const open = stages.filter((s) => s.at === "reading" || s.at === "preempting").length;
+  const open = stages.filter(isOpen).length;
   return won + open >= majority ? "pending" : "lost";
 }
 

@@ -26,6 +26,8 @@ export interface BeatState {
   /** The partner's believed session and its newest beat. */
   readonly heard: { readonly session: number; readonly sequence: number } | undefined;
   readonly heardAtMs: number | undefined;
+  /** Highest epoch in any authentic beat: also one that a dead partner left on a coordinator. */
+  readonly epochHeard: number;
   /** A session that still has to prove itself. */
   readonly candidate: { readonly session: number; readonly sequence: number } | undefined;
   readonly retired: readonly number[];
@@ -90,6 +92,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
     sent: [],
     heard: undefined,
     heardAtMs: undefined,
+    epochHeard: 0,
     candidate: undefined,
     retired: [],
     partner: undefined,

@@ -115,6 +115,8 @@ export type Observation =
     }
   | { readonly kind: "message"; readonly id: number; readonly body: Uint8Array }
   | { readonly kind: "messageAcked"; readonly id: number }
+  /** An authentic beat, believed or not, knows of a higher epoch than any before. */
+  | { readonly kind: "epoch"; readonly epoch: number }
   /** Whether the last beat that a majority of coordinators let through is still young enough to keep a gate open. */
   | { readonly kind: "solo"; readonly fresh: boolean }
   | { readonly kind: "soloRefused"; readonly sentAtMs: number }

@@ -40,7 +40,9 @@ export function beatStep(state: BeatState, event: BeatEvent): Step {
     case "tick":
       return tick(state, event.nowMs);
     case "frame":
-      return frame(state, event.link, event.beat, event.nowMs);
+      return andThen(epochOf(state, event.beat), (next) =>
+        frame(next, event.link, event.beat, event.nowMs),
+      );
     case "carrier":
       return carrier(state, event.link, event.up, event.nowMs);
     case "written":
@@ -210,6 +212,12 @@ function carrier(state: BeatState, name: LinkName, up: boolean, nowMs: number): 
   if (state.links[name].carrier === up) return [state, []];
   const links = { ...state.links, [name]: { ...state.links[name], carrier: up } };
   return showLinks({ ...state, links }, nowMs);
+}
+
+/** Epochs only rise, and a beat is signed: an old one can teach us an epoch that was really in force, and nothing wrong. */
+function epochOf(state: BeatState, { epoch }: Beat): Step {
+  if (epoch <= state.epochHeard) return [state, []];
+  return [{ ...state, epochHeard: epoch }, [observe({ kind: "epoch", epoch })]];
 }
 
 function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Step {

@@ -222,6 +222,10 @@ function seen(state: ControllerState, observation: Observation, nowMs: number): 
     case "messageAcked":
       if (observation.id < state.messageId || state.outbox.length === 0) return [state, []];
       return [{ ...state, outbox: state.outbox.slice(1), messageId: state.messageId + 1 }, []];
+    case "epoch": {
+      const epochSeen = Math.max(state.epochSeen, observation.epoch);
+      return [epochSeen === state.epochSeen ? state : { ...state, epochSeen }, []];
+    }
     case "solo":
       return [{ ...state, soloFresh: observation.fresh }, []];
     case "soloRefused":

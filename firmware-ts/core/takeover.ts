@@ -16,6 +16,7 @@ import {
   raceDeadline,
   raceDisk,
   raceSummary,
+  raceTurns,
   raceVerdict,
   startRace,
 } from "./arbitration.ts";
@@ -106,15 +107,16 @@ export function takeoverReserved(
   const serial = raceDisk(running, token);
   if (serial === undefined) return [state, []];
   const [race, effects] = tooYoung(state, serial, running.startedMs)
-    ? raceAnswer(running, serial, { status: "failed", reason: "registered too lately" })
-    : raceAnswer(running, serial, answer);
+    ? raceAnswer(running, serial, { status: "failed", reason: "registered too lately" }, nowMs)
+    : raceAnswer(running, serial, answer, nowMs);
   return andThen([{ ...state, race }, effects], (next) => judgeRace(next, nowMs));
 }
 
 export function racingTick(state: ControllerState, nowMs: number): Step {
   if (state.mode !== "racing" || !state.race) return [state, []];
-  const race = raceDeadline(state.race, nowMs);
-  return race === state.race ? [state, []] : judgeRace({ ...state, race }, nowMs);
+  const [race, effects] = raceTurns(raceDeadline(state.race, nowMs), nowMs);
+  if (race === state.race) return [state, []];
+  return andThen([{ ...state, race }, effects], (next) => judgeRace(next, nowMs));
 }
 
 function judgeRace(state: ControllerState, nowMs: number): Step {

@@ -35,7 +35,19 @@ const mishap: fc.Arbitrary<Mishap> = fc.oneof(
     weight: 4,
     arbitrary: fc.record({ do: kind("events"), count: fc.integer({ min: 1, max: 120 }) }),
   },
+  {
+    weight: 2,
+    arbitrary: fc.record({ do: kind("wait"), ms: fc.integer({ min: 1200, max: 5000 }) }),
+  },
   { weight: 4, arbitrary: fc.record({ do: kind("freeze", "thaw"), who, what }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: kind("split"),
+      on: fc.boolean(),
+      blind: fc.constantFrom("a" as const, "b" as const, "nobody" as const),
+    }),
+  },
   {
     weight: 3,
     arbitrary: fc.record({ do: kind("kill", "power", "start", "start", "forget"), who }),
@@ -75,7 +87,7 @@ const mishap: fc.Arbitrary<Mishap> = fc.oneof(
 const history = fc.record({
   seed: fc.integer({ min: 1, max: 1_000_000 }),
   settleMs: fc.constantFrom(10, 300, 1200, 3000),
-  mishaps: fc.array(mishap, { minLength: 1, maxLength: 14 }),
+  mishaps: fc.array(mishap, { minLength: 1, maxLength: 24 }),
 });
 
 /** Longer than any limit of a step and any back-off that can be under way when everything is mended. */

@@ -23,6 +23,8 @@ export type Mishap =
   | { readonly do: "loss"; readonly link: "serial" | "network"; readonly part: number }
   | { readonly do: "path"; readonly who: ControllerId; readonly disk: string; readonly up: boolean }
   | { readonly do: "disk"; readonly disk: string; readonly alive: boolean }
+  /** Every wire cut, or mended; with the disks of one controller, or without. */
+  | { readonly do: "split"; readonly on: boolean; readonly blind: ControllerId | "nobody" }
   | { readonly do: "nic"; readonly who: ControllerId; readonly up: boolean }
   | { readonly do: "die"; readonly who: ControllerId; readonly server: "alpha" | "beta" }
   | {
@@ -64,6 +66,8 @@ export function strike(pair: Pair, mishap: Mishap): void {
       for (const disk of groups(pair)[mishap.disk] ?? [mishap.disk])
         pair.path(mishap.who, disk, mishap.up);
       return;
+    case "split":
+      return split(pair, mishap.on, mishap.blind);
     case "disk":
       return pair.shelf.setAlive(mishap.disk, mishap.alive);
     case "nic":
@@ -71,6 +75,12 @@ export function strike(pair: Pair, mishap: Mishap): void {
     default:
       return befall(pair, mishap);
   }
+}
+
+function split(pair: Pair, on: boolean, blind: ControllerId | "nobody"): void {
+  for (const to of ids) for (const link of ["serial", "network"] as const) pair.cut(link, to, on);
+  if (blind === "nobody") return;
+  for (const disk of groups(pair).all ?? []) pair.path(blind, disk, !on);
 }
 
 /** What needs a controller that runs. */

@@ -41,6 +41,14 @@ export interface ControllerSetup {
   readonly gateUntil: (atMs: number) => void;
 }
 
+/** How a race went, disk by disk. */
+function racedOn(detail: Readonly<Record<string, unknown>> | undefined): string {
+  const disks = detail?.disks;
+  if (typeof disks !== "object" || disks === null) return "";
+  const each = Object.entries(disks).map(([serial, how]) => `${serial} ${String(how)}`);
+  return ` (${each.join(", ")})`;
+}
+
 /** What an earlier life left behind is cleaned up before the decisions begin. */
 const cleanUpMs = 20;
 
@@ -180,7 +188,9 @@ export class Controller {
         );
       }
       case "report":
-        return say(`${effect.report.code}: ${effect.report.message}`);
+        return say(
+          `${effect.report.code}: ${effect.report.message}${racedOn(effect.report.detail)}`,
+        );
       case "exit":
         return this.#exit(effect.code, effect.reason);
       default:

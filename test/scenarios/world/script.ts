@@ -98,6 +98,7 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   giveback: (pair, words) => command(pair, "giveback", words),
   transfer: (pair, words) => command(pair, "transfer", words),
   replay: replay,
+  events: (pair, [count]) => pair.runEvents(Number(text(count))),
   run: (pair, [time]) => pair.run(milliseconds(time)),
   until: until,
   show: (pair) => show(pair),
