@@ -12,6 +12,7 @@ import { promisify } from "node:util";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { createLineCutter, type GraceView, graceAfter, messageOf, noGrace } from "./log-lines.ts";
 import { ordinaryCommand } from "./ordinary.ts";
+import { readBarrier } from "./read-barrier.ts";
 
 const lineBytesMax = 4096;
 const lastWordsMax = 20;
@@ -87,10 +88,16 @@ export async function startInstance(options: InstanceOptions): Promise<Outcome<I
     ...["-F", "-L", "STDERR", "-N", "NIV_WARN", "-E", String(epoch)],
     ...["-f", configurationPath, "-p", pidPath],
   ]);
+  const barrier = await readBarrier();
+  if (!barrier.ok) {
+    options.log(
+      `WITHOUT read barrier (a crash may take back what was read): ${barrier.fault.message}`,
+    );
+  }
   const child = spawn(program, args, {
     stdio: ["ignore", "ignore", "pipe"],
     cwd: "/",
-    env: environment,
+    env: barrier.ok ? { ...environment, LD_PRELOAD: barrier.value } : environment,
   });
   const spawned = await whenSpawned(child);
   if (!spawned.ok) {
