@@ -70,20 +70,34 @@ function controllerBox(
   const name = ` controller ${id} `;
   const title = selected ? styled(name, "inverse") : styled(name, "bold");
   const rule = "─".repeat(width - 3 - name.length);
-  const rows = controllerRows(controller).map((row) => `│ ${fitTo(row, inner)} │`);
+  const rows = controllerRows(controller, inner).map((row) => `│ ${fitTo(row, inner)} │`);
   return [`┌─${title}${rule}┐`, ...rows, `└${"─".repeat(width - 2)}┘`];
 }
 
-function controllerRows({ status, powered, memory }: ControllerModel): string[] {
-  if (!powered) return [styled("no power", "red"), "", ""];
+function controllerRows({ status, powered, memory }: ControllerModel, width: number): string[] {
+  if (!powered) return [styled("no power", "red"), "", "", ""];
   const held = memory ? `${memory.daemonPssMb.toFixed(0)} MB` : "";
-  if (!status) return [styled("no answer", "red"), "", styled(held, "dim")];
+  if (!status) return [styled("no answer", "red"), "", styled(held, "dim"), ""];
+  const [first = "", ...rest] = wrapped(status.statusText, width);
   const links = status.links.map((each) => lamp(each.name, each.colour));
   return [
     `${styled(status.mode, modeStyles[status.mode], "bold")}  epoch ${status.epoch}  ${status.health}  ${styled(held, "dim")}`,
     [...links, lamp("data", status.dataLinkUp ? "green" : "red")].join("  "),
-    styled(status.statusText, "dim"),
+    styled(first, "dim"),
+    styled(rest.join(" "), "dim"),
   ];
+}
+
+/** Lines of whole words, each at most `width` long if its words are. */
+function wrapped(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= width)
+      lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
 }
 
 function lamp(name: string, colour: LinkColour): string {

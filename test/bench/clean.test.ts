@@ -31,19 +31,19 @@ describe("a killed run", () => {
     child.kill("SIGKILL");
     await ended;
     await cleanPrefix(prefix);
-    expect(leftovers(prefix)).toEqual([]);
+    expect(await leftovers(prefix)).toEqual([]);
   });
 
   it("leaves nothing after a clean when it was serving", async () => {
     const { child, serving, ended } = startWorld();
     await serving;
-    expect(leftovers(prefix)).not.toEqual([]);
+    expect(await leftovers(prefix)).not.toEqual([]);
     child.kill("SIGKILL");
     await ended;
     const cleaned = await cleanPrefix(prefix);
     expect(cleaned.namespaces.length).toBeGreaterThan(5);
     expect(cleaned.processes).toBeGreaterThan(5);
-    expect(leftovers(prefix)).toEqual([]);
+    expect(await leftovers(prefix)).toEqual([]);
     expect(await cleanPrefix(prefix)).toMatchObject({ processes: 0, namespaces: [], loops: [] });
   });
 });

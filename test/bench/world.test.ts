@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { link, serial, split } from "../../bench/faults/cables.ts";
-import { waitFor } from "../../bench/world/exec.ts";
+import { run, waitFor } from "../../bench/world/exec.ts";
 import { brokerAddress, dataAddress, interconnectAddress } from "../../bench/world/layout.ts";
 import { listLoops, loopsBelow } from "../../bench/world/loops.ts";
 import { portsOf } from "../../bench/world/network.ts";
@@ -20,7 +20,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await world.stop();
-  expect(leftovers(prefix)).toEqual([]);
+  expect(await leftovers(prefix)).toEqual([]);
 });
 
 /** Runs a program in a namespace of the world; its output, or undefined when it fails. */
@@ -46,10 +46,8 @@ async function reaches(namespace: string, nic: string, address: string): Promise
   return false;
 }
 
-function carrier(nic: string): boolean {
-  const text = execFileSync("ip", ["-n", `${prefix}-a`, "-j", "link", "show", nic], {
-    encoding: "utf8",
-  });
+async function carrier(nic: string): Promise<boolean> {
+  const text = await run("ip", ["-n", `${prefix}-a`, "-j", "link", "show", nic]);
   return !text.includes("NO-CARRIER");
 }
 
@@ -63,7 +61,7 @@ describe("network", () => {
 
   it("pulls the data cable so that the controller sees it, and puts it back", async () => {
     await link.inject(world, "a");
-    await waitFor("no carrier", () => !carrier("eth0"), { deadlineMs: 2000 });
+    await waitFor("no carrier", async () => !(await carrier("eth0")), { deadlineMs: 2000 });
     expect(reachesNow(client, "eth0", dataAddress("a"))).toBe(false);
     await link.repair(world, "a");
     await waitFor("carrier", () => carrier("eth0"), { deadlineMs: 2000 });
@@ -72,7 +70,7 @@ describe("network", () => {
 
   it("stops forwarding without either end noticing", async () => {
     await world.network.setForwarding(portsOf("a"), false);
-    expect(carrier("eth0")).toBe(true);
+    expect(await carrier("eth0")).toBe(true);
     expect(reachesNow(client, "eth0", dataAddress("a"))).toBe(false);
     await world.network.setForwarding(portsOf("a"), true);
     expect(await reaches(client, "eth0", dataAddress("a"))).toBe(true);

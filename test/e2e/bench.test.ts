@@ -46,7 +46,7 @@ describe("bench failover", () => {
     expect(result.addressOutageMs.median).toBeGreaterThan(0);
     expect(result.nfsReadGapMs.max).toBeGreaterThan(0);
     expect(result.ackedWrites).toBeGreaterThan(0);
-    expect(leftovers(prefix)).toEqual([]);
+    expect(await leftovers(prefix)).toEqual([]);
   });
 
   it("refuses a fault that there is not, as usage", async () => {
@@ -63,7 +63,7 @@ describe("bench run", () => {
     expect(said.out).toContain("link.red: serial link: red");
     expect(said.out).toMatch(/a paired e\d+ .*vs1@a \| vs2@b/);
     expect(said.out).toContain("broken: serial");
-    expect(leftovers(prefix)).toEqual([]);
+    expect(await leftovers(prefix)).toEqual([]);
   });
 
   it("on a terminal draws 80×24, obeys keys, and gives the terminal back", async () => {
@@ -94,15 +94,17 @@ describe("bench run", () => {
       pty.close();
       rmSync(directory, { recursive: true, force: true });
     }
-    expect(leftovers(prefix)).toEqual([]);
+    expect(await leftovers(prefix)).toEqual([]);
   });
 
   it("interrupted while it starts, leaves nothing", async () => {
     const { child, ended } = bench("run");
-    await waitFor("a beginning", () => leftovers(prefix).length > 3, { deadlineMs: 10_000 });
+    await waitFor("a beginning", async () => (await leftovers(prefix)).length > 3, {
+      deadlineMs: 10_000,
+    });
     child.kill("SIGINT");
     expect(await ended).not.toBe(0);
-    expect(leftovers(prefix)).toEqual([]);
+    expect(await leftovers(prefix)).toEqual([]);
   });
 
   it("without root says in one line what needs it", () => {

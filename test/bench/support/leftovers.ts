@@ -1,17 +1,14 @@
 /** Looks for traces of a world, by every way in which one could be left. */
-import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { Cgroup, findCgroup } from "../../../bench/world/cgroup.ts";
-import { layoutOf, ownsNamespace } from "../../../bench/world/layout.ts";
+import { layoutOf } from "../../../bench/world/layout.ts";
 import { loopsBelow } from "../../../bench/world/loops.ts";
+import { listNamespaces } from "../../../bench/world/network.ts";
 
 /** Everything that is still there, in words; empty when nothing is. */
-export function leftovers(prefix: string): string[] {
+export async function leftovers(prefix: string): Promise<string[]> {
   const layout = layoutOf(prefix);
-  const namespaces = execFileSync("ip", ["netns", "list"], { encoding: "utf8" })
-    .split("\n")
-    .map((line) => line.split(" ")[0] ?? "")
-    .filter((name) => ownsNamespace(prefix, name));
+  const namespaces = await listNamespaces(prefix);
   const mounts = readFileSync("/proc/self/mountinfo", "utf8")
     .split("\n")
     .filter((line) => line.includes(layout.baseDir));
