@@ -5,6 +5,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
+import { tickMs } from "../../firmware-ts/core/timing.ts";
 import { type Mishap, mendAll, strike, supervise, workNames } from "../scenarios/world/chaos.ts";
 import { ids, Pair, type PairSetup } from "../scenarios/world/pair.ts";
 
@@ -122,6 +123,28 @@ function settles(pair: Pair): boolean {
   return false;
 }
 
+type Loss = "kill" | "power" | "freeze" | "hang" | "isolate";
+
+function lose(pair: Pair, victim: "a" | "b", how: Loss): void {
+  if (how === "hang") pair.freeze(victim, "main");
+  else if (how === "isolate") strike(pair, { do: "split", on: true, blind: victim });
+  else pair[how](victim);
+}
+
+/**
+ * How long an address of the lost controller may be dark in a plain loss: until the loss is noticed and the race is over, or until the
+ * partner's gates have ended, whichever is later; then what is left of the start. See the timeline in core/timing.
+ */
+function darkBoundMs(pair: Pair, how: Loss): number {
+  const { timing } = pair;
+  const noticedMs =
+    how === "hang" ? timing.progressTimeoutMs + timing.beatIntervalMs : timing.lossMs;
+  const silentMs = (how === "hang" ? noticedMs : 0) + timing.partnerSilentMs;
+  // claim, attach, mount, state, address, export of the harness, at their slowest, and the ticks and commands between them.
+  const startMs = 75;
+  return Math.max(noticedMs + timing.raceBudgetMs + startMs, silentMs) + 4 * tickMs;
+}
+
 const runs = Number(process.env.CHAOS_RUNS ?? 150);
 
 describe("a pair in trouble", () => {
@@ -138,6 +161,39 @@ describe("a pair in trouble", () => {
       },
     );
   }, 600_000);
+
+  test("is dark no longer than derived in a plain loss, and the survivor does not blink", () => {
+    const loss = fc.record({
+      seed: fc.integer({ min: 1, max: 1_000_000 }),
+      atMs: fc.integer({ min: 1500, max: 1700 }),
+      events: fc.integer({ min: 0, max: 30 }),
+      victim: who,
+      how: kind<Loss>("kill", "power", "freeze", "hang", "isolate"),
+      ours: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(loss, ({ seed, atMs, events, victim, how, ours }) => {
+        const pair = new Pair({ seed, jitter: true, ...(ours ? {} : { timing }) });
+        for (const each of ids) pair.start(each);
+        pair.run(atMs);
+        pair.runEvents(events);
+        expect(isWhole(pair)).toBe(true);
+        const lostAtMs = pair.timeline.nowMs;
+        lose(pair, victim, how);
+        pair.run(3000);
+        const survivor = victim === "a" ? "b" : "a";
+        const [own, taken] = survivor === "a" ? pair.addresses : pair.addresses.toReversed();
+        const darkOf = (address: string | undefined) =>
+          pair.dark.filter((each) => each.address === address && each.toMs > lostAtMs);
+        const story = pair.trace.slice(-40).join("\n");
+        expect(darkOf(own), story).toEqual([]);
+        expect(pair.answers(taken ?? ""), story).toBe(survivor);
+        const lastMs = Math.max(...darkOf(taken).map(({ toMs }) => toMs));
+        expect(lastMs - lostAtMs, story).toBeLessThanOrEqual(darkBoundMs(pair, how));
+      }),
+      { numRuns: runs },
+    );
+  });
 
   test("leaves a journal that gives the same effects again", () => {
     fc.assert(
