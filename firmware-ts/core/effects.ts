@@ -18,7 +18,7 @@ export interface Report {
 /** Work on a virtual server's parts. Works of one virtual server are performed one after another, in order. */
 export type Work =
   | { readonly op: "attach" | "detach"; readonly disk: string }
-  | { readonly op: "mount" | "unmount" | "abandon"; readonly disk: string }
+  | { readonly op: "mount" | "flush" | "unmount" | "abandon"; readonly disk: string }
   /** Reads the service state that the last owner left on the volume. */
   | { readonly op: "loadState" }
   | { readonly op: "startService" }

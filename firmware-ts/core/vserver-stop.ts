@@ -49,7 +49,8 @@ export function stopServer(
     if (!forced || phase.forced) return [state, []];
     return enterStop(state, "close", context, { reason, forced, fault: phase.fault });
   }
-  return enterStop(state, "close", context, { reason, forced, fault });
+  const planned = !forced && phase.kind === "serving";
+  return enterStop(state, planned ? "flush" : "close", context, { reason, forced, fault });
 }
 
 export function enterStop(state: State, step: StopStep, context: Context, carried: Carried): Step {
@@ -74,9 +75,11 @@ function begin(
   context: Context,
 ): readonly [readonly string[], readonly Effect[]] {
   const disks = disksOf(state.config);
-  const each = (op: "unmount" | "abandon" | "detach"): Work[] =>
+  const each = (op: "flush" | "unmount" | "abandon" | "detach"): Work[] =>
     disks.map((disk) => ({ op, disk }));
   switch (step) {
+    case "flush":
+      return waitFor(state, step, each("flush"), context);
     case "close": {
       const token = makeToken(state, step, "gate");
       const addresses = bareAddresses(state.config);

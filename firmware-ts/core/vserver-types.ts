@@ -24,10 +24,10 @@ export const startSteps = [
 export type StartStep = (typeof startSteps)[number];
 
 /**
- * The routine backwards. An address is silent before anything behind it goes; a disk is released when nothing holds it. Taking
+ * The routine backwards. Flush: what can be written back before the address falls silent costs clients nothing. An address is silent before anything behind it goes; a disk is released when nothing holds it. Taking
  * the address off the NIC is no step: behind its closed gate it harms nobody, and nobody has to wait for it.
  */
-export const stopSteps = ["close", "unexport", "unmount", "detach", "release"] as const;
+export const stopSteps = ["flush", "close", "unexport", "unmount", "detach", "release"] as const;
 export type StopStep = (typeof stopSteps)[number];
 
 /** Why a virtual server stops, which decides what happens when it has. */

@@ -7,7 +7,7 @@
  *     off ─▶ starting: claim → attach → mount → state → address → export → open → verify ─▶ serving
  *      ▲             │ a step fails                                 │ planned, or fenced    │
  *      │             ▼                                              ▼                       │
- *      └── stopping: close → unexport → unmount → detach → release ◀────────────────────────┘
+ *      └── stopping: flush → close → unexport → unmount → detach → release ◀────────────────┘
  *                    └─▶ failed (waits, then starts again or moves)
  *
  * Fenced means: the disk says that it is no longer ours. Then the gate closes first, the service is killed, the file

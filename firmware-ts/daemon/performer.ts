@@ -131,6 +131,8 @@ async function run(
       if (device === undefined) return failed("mountFailed", `mount ${work.disk}`, "not attached");
       return await machine.fileSystems.mount(device, path(work.disk));
     }
+    case "flush":
+      return await machine.fileSystems.flush(path(work.disk));
     case "unmount":
       bench.watching = false;
       return await machine.fileSystems.unmount(path(work.disk));

@@ -56,6 +56,10 @@ class Ext4FileSystems implements FileSystems {
     );
   }
 
+  flush(path: string): Promise<Outcome> {
+    return this.#turns.take(path, "flush", this.#limitMs, () => writeBack(path, "flush"));
+  }
+
   unmount(path: string): Promise<Outcome> {
     return this.#turns.take(path, "unmount", this.#limitMs, () =>
       this.#unmountAll(path, flushAndUnmount),
@@ -123,11 +127,15 @@ function sameDevice(entry: MountEntry, device: string): Outcome {
   return failed("mountFailed", "mount", `${entry.path} already holds ${what}, not ${device}`);
 }
 
-async function flushAndUnmount({ path }: MountEntry): Promise<Outcome> {
+async function writeBack(path: string, operation: string): Promise<Outcome> {
   const flushed = await onRoot(path, (descriptor) => syncFileSystemLater(descriptor));
-  if (flushed < 0) {
-    return failed("diskError", "unmount", `${path}: cannot write back: ${errorName(flushed)}`);
-  }
+  if (flushed >= 0) return done;
+  return failed("diskError", operation, `${path}: cannot write back: ${errorName(flushed)}`);
+}
+
+async function flushAndUnmount({ path }: MountEntry): Promise<Outcome> {
+  const flushed = await writeBack(path, "unmount");
+  if (!flushed.ok) return flushed;
   const result = await unmountLater(path, UMOUNT_NOFOLLOW);
   if (result >= 0) return done;
   const code = result === -errno.EBUSY ? "stillMounted" : "ioError";

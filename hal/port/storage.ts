@@ -28,6 +28,8 @@ export interface BlockService {
 export interface FileSystems {
   /** Mounts (journal replay included) and verifies with the kernel. Already mounted from this device is a success. */
   mount(device: string, path: string): Promise<Outcome>;
+  /** Writes back what is dirty, while the file system goes on being used: what an unmount has left to do is then little. */
+  flush(path: string): Promise<Outcome>;
   /** Flushes and unmounts; `stillMounted` when the kernel says so. Not mounted is a success. */
   unmount(path: string): Promise<Outcome>;
   /** Shuts the file system down without writing back (EXT4_IOC_SHUTDOWN, NOLOGFLUSH), then unmounts: for a fenced owner. */

@@ -87,10 +87,8 @@ export class Shelf {
   ): ReservationAnswer | undefined {
     if (!this.reachable(serial, who)) return undefined;
     const disk = this.#disk(serial);
-    const { generation } = disk.reservations;
-    if (command.op === "readKeys") return { status: "keys", generation, keys: this.keys(serial) };
-    if (command.op === "readReservation")
-      return { status: "reservation", generation, holder: this.#read(disk) };
+    if (command.op === "readKeys" || command.op === "readReservation")
+      return performOn(disk.reservations, who, command).answer;
     return this.#change(serial, disk, who, command);
   }
 
@@ -101,22 +99,13 @@ export class Shelf {
     command: Exclude<ReservationCommand, { op: "readKeys" | "readReservation" }>,
   ): ReservationAnswer {
     const before = this.holder(serial);
-    const outcome = reserveOut(disk.reservations, {
-      actor: nexusFor(who),
-      targetPorts: [1],
-      ...partsOf(command),
-    });
-    if (outcome.kind === "conflict") return { status: "conflict" };
-    if (outcome.kind === "illegal")
-      return { status: "failed", reason: `illegal request ${outcome.code.toString(16)}` };
-    disk.reservations = outcome.state;
+    const { reservations, answer, preempted } = performOn(disk.reservations, who, command);
+    if (answer.status !== "good") return answer;
+    disk.reservations = reservations;
     this.changes += 1;
     this.onChange({ serial, by: who, command, before, after: this.holder(serial) });
-    for (const id of outcome.preempted) {
-      const victim = id === nexusFor("a").id ? "a" : "b";
-      if (victim !== who) this.onFenced(serial, victim);
-    }
-    return { status: "good" };
+    for (const victim of preempted) if (victim !== who) this.onFenced(serial, victim);
+    return answer;
   }
 
   keys(serial: string): string[] {
@@ -134,14 +123,6 @@ export class Shelf {
     const registration = registrations.get(reservation.holder);
     if (!registration) throw new Error(`shelf: ${serial} is held by nobody who is registered`);
     return { by: reservation.holder === nexusFor("a").id ? "a" : "b", key: text(registration.key) };
-  }
-
-  #read(disk: SimDisk) {
-    const { reservation, registrations } = disk.reservations;
-    if (!reservation) return undefined;
-    const key =
-      reservation.type >= 7 ? noKey : text(registrations.get(reservation.holder)?.key ?? 0n);
-    return { key, type: nameOf(reservation.type) };
   }
 
   /** Whether a write of `who` would be let through, path or no path. */
@@ -168,6 +149,50 @@ export class Shelf {
     if (!this.reachable(serial, reader)) return "failed";
     return this.#disk(serial).slots[writer];
   }
+}
+
+export interface Performed {
+  readonly reservations: Reservations;
+  readonly answer: ReservationAnswer;
+  readonly preempted: readonly ControllerId[];
+}
+
+/** One command of a controller on the reservations of a disk, as a pure function. */
+export function performOn(
+  reservations: Reservations,
+  who: ControllerId,
+  command: ReservationCommand,
+): Performed {
+  const same = { reservations, preempted: [] };
+  const { generation, registrations } = reservations;
+  if (command.op === "readKeys") {
+    const keys = [...registrations.values()].map(({ key }) => text(key));
+    return { ...same, answer: { status: "keys", generation, keys } };
+  }
+  if (command.op === "readReservation")
+    return {
+      ...same,
+      answer: { status: "reservation", generation, holder: readHolder(reservations) },
+    };
+  const outcome = reserveOut(reservations, {
+    actor: nexusFor(who),
+    targetPorts: [1],
+    ...partsOf(command),
+  });
+  if (outcome.kind === "conflict") return { ...same, answer: { status: "conflict" } };
+  if (outcome.kind === "illegal") {
+    const reason = `illegal request ${outcome.code.toString(16)}`;
+    return { ...same, answer: { status: "failed", reason } };
+  }
+  const preempted = outcome.preempted.map((id) => (id === nexusFor("a").id ? "a" : "b"));
+  return { reservations: outcome.state, answer: { status: "good" }, preempted };
+}
+
+function readHolder({ reservation, registrations }: Reservations) {
+  if (!reservation) return undefined;
+  const key =
+    reservation.type >= 7 ? noKey : text(registrations.get(reservation.holder)?.key ?? 0n);
+  return { key, type: nameOf(reservation.type) };
 }
 
 const nexuses: Record<ControllerId, Nexus> = {

@@ -18,6 +18,7 @@ export const workMs: Readonly<Record<WorkName, number>> = {
   attach: 4,
   detach: 2,
   mount: 3,
+  flush: 5,
   unmount: 3,
   abandon: 4,
   loadState: 1,
@@ -124,6 +125,8 @@ export class Works {
           kernel.changes += 1;
           kernel.mounted.add(work.disk);
         });
+      case "flush":
+        return this.#withDisk(work.disk, "flush", () => {});
       case "unmount":
         if (!kernel.mounted.has(work.disk)) return done;
         if (kernel.services.has(server.name)) return failed("stillMounted", "unmount", "in use");
