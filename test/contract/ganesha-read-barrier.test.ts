@@ -1,0 +1,211 @@
+/** The read barrier under a real file server, on a disk that can be slow and can fail. */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
+import { must, until } from "./block-lab.ts";
+import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
+import {
+  killed,
+  type NfsAnswer,
+  type NfsClient,
+  openUnrulyDisk,
+  startNfsClient,
+  type UnrulyDisk,
+} from "./read-barrier-lab.ts";
+
+const address = "10.9.0.1";
+
+describe.runIf(labIsPossible)("read barrier", () => {
+  let lab: Lab;
+  let node: LabNode;
+  let disk: UnrulyDisk;
+  let mountPoint: string;
+  let client: NfsClient;
+  let bare: ChildProcess | undefined;
+
+  /** What needs the disk must not block this process, which is the disk. */
+  const inNode = (...words: string[]) =>
+    must("nsenter", "-t", String(node.pid), "-n", "-m", "--", ...words);
+  const spec = () => ({
+    address,
+    exports: [{ id: 1, path: mountPoint, pseudo: "/vol1" }],
+    recoveryDir: `${mountPoint}/.dyad`,
+  });
+  const serve = async () => {
+    expect((await node.ask({ op: "start", spec: spec() })).value).toMatchObject({ ok: true });
+    await probe();
+  };
+  const probe = async () => {
+    const probed = await node.ask({ op: "probe", deadlineMs: 5000 });
+    expect(probed.value).toMatchObject({ ok: true });
+    client = await startNfsClient(node.pid, address, "/vol1");
+  };
+  const stop = async () => {
+    await client.end();
+    await node.ask({ op: "stop", timeoutMs: 5000 });
+  };
+  /** The same server, of the same configuration, as anybody would start it. */
+  const serveWithout = async () => {
+    await serve(); // For the port mapper and the recovery directory.
+    await stop();
+    const configuration = join(lab.directory, "bare.conf");
+    writeFileSync(configuration, renderConfiguration(fileServiceSchema.parse(spec())));
+    const options = ["-F", "-L", "/dev/null", "-f", configuration, "-p", `${configuration}.pid`];
+    const words = ["-t", String(node.pid), "-n", "-m", "--", "ganesha.nfsd", ...options];
+    bare = spawn("nsenter", words, { stdio: "ignore" });
+    await until(
+      () => node.run("ss", "-Htln", "sport = :2049 or sport = :20048").split("\n").length > 2,
+      "the bare server listens",
+    );
+    client = await startNfsClient(node.pid, address, "/vol1");
+  };
+
+  const write = (name: string, offset: number, text: string, stable = false) =>
+    client.ask({ op: "write", name, offset, text, stable });
+  const read = (name: string, offset = 0, count = 16_384) =>
+    client.ask({ op: "read", name, offset, count });
+  const good = { ok: true };
+  const ioError = { ok: false, status: "NFS3ERR_IO" };
+  /** A file whose content is on the disk, read once. */
+  const settled = async (name: string, text: string) => {
+    expect(await client.ask({ op: "create", name })).toMatchObject(good);
+    expect(await write(name, 0, text, true)).toMatchObject(good);
+    expect(await read(name)).toMatchObject({ ok: true, text });
+    expect(disk.afterCrash(name)).toBe(text);
+  };
+  /** Reads while the disk takes no writes; `early` tells whether the answer came nevertheless. */
+  const readWhileHeld = async (name: string): Promise<NfsAnswer & { early: boolean }> => {
+    let early = false;
+    const reading = read(name).then((answer) => {
+      early = disk.device.waiting > 0 || !released;
+      return answer;
+    });
+    let released = false;
+    await Promise.race([
+      reading,
+      until(() => disk.device.waiting > 0, "the disk is asked to write"),
+    ]);
+    released = true;
+    disk.device.release();
+    return { ...(await reading), early };
+  };
+
+  beforeEach(async () => {
+    lab = await openLab();
+    node = await lab.addNode("a");
+    disk = await openUnrulyDisk(lab.directory);
+    mountPoint = join(lab.directory, "v1");
+    mkdirSync(mountPoint);
+    await inNode("mount", "-o", "noatime,errors=remount-ro,data=ordered", disk.path, mountPoint);
+    node.run("ip", "addr", "add", `${address}/24`, "dev", "eth0");
+  });
+  afterEach(async () => {
+    disk.device.release();
+    await client.end();
+    if (bare !== undefined) await killed(bare);
+    bare = undefined;
+    await node.ask({ op: "stop", timeoutMs: 5000 });
+    await inNode("umount", mountPoint);
+    await disk.close();
+    await lab.close();
+  });
+
+  it("without it a reader sees what no disk has", async () => {
+    await serveWithout();
+    await settled("f", "old");
+    disk.device.hold();
+    expect(await write("f", 0, "new")).toMatchObject(good);
+    expect(await readWhileHeld("f")).toMatchObject({ text: "new", early: true });
+    expect(disk.afterCrash("f")).toBe("old");
+  });
+
+  it("with it an overwrite is answered once it is on the disk", async () => {
+    await serve();
+    await settled("f", "old");
+    disk.device.hold();
+    expect(await write("f", 0, "new")).toMatchObject(good);
+    expect(await readWhileHeld("f")).toMatchObject({ text: "new", early: false });
+    expect(disk.afterCrash("f")).toBe("new");
+  });
+
+  it("a reader of other bytes, or of settled ones, asks the disk for nothing", async () => {
+    await serve();
+    await settled("f", "a".repeat(8192));
+    expect(await write("f", 4096, "b")).toMatchObject(good);
+    disk.device.hold();
+    expect(await read("f", 0, 4096)).toMatchObject({ text: "a".repeat(4096) });
+    expect(disk.device.waiting).toBe(0);
+    disk.device.release();
+    expect(await client.ask({ op: "commit", name: "f" })).toMatchObject(good);
+    disk.device.hold();
+    expect(await read("f", 4096, 1)).toMatchObject({ text: "b" });
+    expect(disk.device.waiting).toBe(0);
+  });
+
+  it("appended bytes, new files, holes and shorter files are there after a crash, too", async () => {
+    await serve();
+    await settled("appended", "one ");
+    await settled("shorter", "a long text");
+    await settled("emptied", "a text");
+    await settled("sparse", "x");
+    await write("appended", 4, "two");
+    expect(await read("appended")).toMatchObject({ text: "one two" });
+    expect(disk.afterCrash("appended")).toBe("one two");
+    await client.ask({ op: "create", name: "fresh" });
+    await write("fresh", 0, "text");
+    expect(await read("fresh")).toMatchObject({ text: "text" });
+    expect(disk.afterCrash("fresh")).toBe("text");
+    await write("sparse", 9000, "y");
+    expect(await read("sparse", 5000, 3)).toMatchObject({ text: "\0\0\0" });
+    expect(disk.afterCrash("sparse")).toHaveLength(9001);
+    await client.ask({ op: "truncate", name: "shorter", size: 6 });
+    expect(await read("shorter")).toMatchObject({ text: "a long" });
+    expect(disk.afterCrash("shorter")).toBe("a long");
+    await client.ask({ op: "create", name: "emptied", size: 0 });
+    expect(await read("emptied")).toMatchObject({ text: "" });
+    expect(disk.afterCrash("emptied")).toBe("");
+  });
+
+  it("what an earlier server left unwritten is written before the next one's first answer", async () => {
+    await serve();
+    await settled("f", "old");
+    await write("f", 0, "new and longer");
+    await stop();
+    await serve();
+    expect(await read("f")).toMatchObject({ text: "new and longer" });
+    expect(disk.afterCrash("f")).toBe("new and longer");
+  });
+
+  it("a disk that fails turns the read into an error, for good, and COMMIT and only that file", async () => {
+    await serve();
+    await settled("f", "old");
+    await settled("other", "text");
+    await write("f", 0, "new");
+    disk.device.failing = true;
+    expect(await read("f")).toMatchObject(ioError);
+    disk.device.failing = false;
+    expect(await read("f")).toMatchObject(ioError);
+    expect(await client.ask({ op: "commit", name: "f" })).toMatchObject(ioError);
+    expect(await read("other")).toMatchObject({ text: "text" });
+  });
+});
+
+/** A later ganesha may reach files by other calls; then the barrier has to learn them first. */
+describe.runIf(labIsPossible)("the VFS FSAL", () => {
+  it("alters and reads files by no call that the barrier does not know", () => {
+    const found = execFileSync("find", ["/usr/lib", "-name", "libfsalvfs.so"], {
+      encoding: "utf8",
+    });
+    const [path = ""] = found.trim().split("\n");
+    const listed = execFileSync("nm", ["-D", "--undefined-only", path], { encoding: "utf8" });
+    const names = [...listed.matchAll(/ U (\w+)/g)].map(([, name = ""]) => name);
+    const relevant =
+      /^(p?(read|write)v?(64)?(v2|v64v2)?|f?(data)?sync|sync\w*|copy_file_range|sendfile(64)?|splice|mmap(64)?|f?truncate(64)?|(posix_)?fallocate(64)?|open(at)?(64|2)?|open_by_handle_at|creat(64)?|aio_\w+|lio_\w+|io_\w+|syscall|ioctl)$/;
+    const known = ["fallocate64", "fsync", "ftruncate64", "open64", "open_by_handle_at"];
+    expect(names.filter((name) => relevant.test(name)).sort()).toEqual(
+      [...known, "openat64", "preadv64", "pwritev64"].sort(),
+    );
+  });
+});
