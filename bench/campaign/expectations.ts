@@ -6,8 +6,6 @@ export interface Expectation {
    * controller serves everything and the other nothing.
    */
   readonly serves: "partner" | "stays" | "one";
-  /** A file server ends between two instructions: what it had shown and not acknowledged may be gone. */
-  readonly serverDies: boolean;
   /** Longest silence of an address in any run, ms. */
   readonly outageMsMax: number;
   /** Median over the runs, ms. */
@@ -43,5 +41,5 @@ export const expectations: { readonly [fault: string]: Expectation } = {
   fileserver: { serves: "stays", ...unplanned },
   path: { serves: "partner", ...unplanned },
   broker: { serves: "stays", ...undisturbed },
-  term: { serves: "partner", ...unplanned, serverDies: false, outageMedianMsMax: 50 },
+  term: { serves: "partner", ...unplanned, outageMedianMsMax: 50 },
 };

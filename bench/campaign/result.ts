@@ -123,9 +123,7 @@ function judged(result: Omit<FaultResult, "problems">): string[] {
   return [
     ...none("acknowledged writes lost", result.lostAckedWrites),
     ...none("stale reads", result.staleReads),
-    ...(expected?.serverDies
-      ? []
-      : none("reads rolled back though no server died", result.rolledBackReads)),
+    ...none("reads rolled back", result.rolledBackReads),
     ...none("reads of what nobody wrote", result.phantomReads),
     ...none("corrupt reads", result.corruptReads),
     ...none("double answers", result.doubleAnswers),

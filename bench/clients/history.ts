@@ -34,8 +34,8 @@ export interface Verdict {
   /** Reads that returned less than the floor at their beginning, those counted next excepted. */
   readonly staleReads: number;
   /**
-   * Reads that returned the last acknowledged value after an earlier read had seen the write in flight. A server that dies between
-   * showing a write and acknowledging it causes that: durability comes with the acknowledgement (RFC 1813 3.3.7). Without a death it is a fault.
+   * Reads that returned the last acknowledged value after an earlier read had seen the write in flight: a server that shows what it has
+   * not made durable does that when it dies. RFC 1813 (3.3.7) lets it; we do not.
    */
   readonly rolledBackReads: number;
   /** Reads of a sequence number that no write can have carried yet. */
