@@ -1,9 +1,10 @@
 /** The read barrier under a real file server, on a disk that can be slow and can fail. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
+import { readBarrier } from "../../hal/linux/ganesha/read-barrier.ts";
 import { must, until } from "./block-lab.ts";
 import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
 import {
@@ -46,15 +47,15 @@ describe.runIf(labIsPossible)("read barrier", () => {
     await client.end();
     await node.ask({ op: "stop", timeoutMs: 5000 });
   };
-  /** The same server, of the same configuration, as anybody would start it. */
-  const serveWithout = async () => {
+  /** The same server, of the same configuration, started with other libraries, or none. */
+  const serveBare = async (environment: Record<string, string> = {}) => {
     await serve(); // For the port mapper and the recovery directory.
     await stop();
     const configuration = join(lab.directory, "bare.conf");
     writeFileSync(configuration, renderConfiguration(fileServiceSchema.parse(spec())));
     const options = ["-F", "-L", "/dev/null", "-f", configuration, "-p", `${configuration}.pid`];
     const words = ["-t", String(node.pid), "-n", "-m", "--", "ganesha.nfsd", ...options];
-    bare = spawn("nsenter", words, { stdio: "ignore" });
+    bare = spawn("nsenter", words, { stdio: "ignore", env: { ...process.env, ...environment } });
     await until(
       () => node.run("ss", "-Htln", "sport = :2049 or sport = :20048").split("\n").length > 2,
       "the bare server listens",
@@ -113,7 +114,7 @@ describe.runIf(labIsPossible)("read barrier", () => {
   });
 
   it("without it a reader sees what no disk has", async () => {
-    await serveWithout();
+    await serveBare();
     await settled("f", "old");
     disk.device.hold();
     expect(await write("f", 0, "new")).toMatchObject(good);
@@ -142,6 +143,34 @@ describe.runIf(labIsPossible)("read barrier", () => {
     disk.device.hold();
     expect(await read("f", 4096, 1)).toMatchObject({ text: "b" });
     expect(disk.device.waiting).toBe(0);
+  });
+
+  it("waits for a write that is under way: its page may not be dirty yet", async () => {
+    const barrier = await readBarrier();
+    if (!barrier.ok) throw new Error(barrier.fault.message);
+    const slow = join(lab.directory, "slow.so");
+    const source = join(import.meta.dirname, "read-barrier-slow.c");
+    await must("cc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", slow, source);
+    const hold = join(lab.directory, "hold");
+    await serveBare({ LD_PRELOAD: `${barrier.value} ${slow}`, SLOW_PWRITE: hold });
+    await settled("f", "old");
+    writeFileSync(hold, "");
+    const writing = write("f", 0, "new");
+    await until(() => existsSync(`${hold}.inside`), "the write is under way");
+    let answered = false;
+    const reading = read("f").finally(() => {
+      answered = true;
+    });
+    // What is asked later and takes longer than the read would, were it not to wait.
+    for (let round = 0; round < 5; round += 1) {
+      expect(await client.ask({ op: "create", name: `later${round}` })).toMatchObject(good);
+      expect(await client.ask({ op: "commit", name: `later${round}` })).toMatchObject(good);
+    }
+    expect(answered).toBe(false);
+    rmSync(hold);
+    expect(await writing).toMatchObject(good);
+    expect(await reading).toMatchObject({ text: "new" });
+    expect(disk.afterCrash("f")).toBe("new");
   });
 
   it("appended bytes, new files, holes and shorter files are there after a crash, too", async () => {
