@@ -16,29 +16,32 @@
  * repeated command finds its work done): only what the disk says next tells the two apart.
  *
  * Why in order: with one disk dead, two racers that preempt in parallel may win one of the two others each, and then both stop.
- * In order, whoever loses a disk knows that the other is ahead, and leaves the later ones alone unless all earlier ones
- * are decided and a majority is still in reach.
+ * In order, whoever loses a disk knows that the other is ahead, and leaves the later ones to it for a while.
  */
 import { type ControllerId, partnerOf } from "../schema/ids.ts";
 import type { ReservationAnswer, ReservationKey } from "../schema/reservation.ts";
 import type { Effect } from "./effects.ts";
 import { parseKey } from "./keys.ts";
 
-/** A disk that has not answered for this long is not waited for by those after it. */
+/** A disk that has not answered a command for this long is not waited for by those after it. */
 const slowMs = 10;
+
+/** Head start of the partner where it has won an earlier disk: longer than a slow disk may hold it up, ticks included. */
+const behindMs = 30;
 
 /** Readings of one disk before it counts for nobody: each conflict means that somebody changed a key meanwhile. */
 const readingsMax = 4;
 
 type Stage =
-  | { readonly at: "reading"; readonly pass: number }
+  | { readonly at: "reading"; readonly pass: number; readonly askedMs: number }
   | {
       readonly at: "ready" | "preempting";
       readonly pass: number;
+      readonly askedMs: number;
       readonly victims: readonly ReservationKey[];
     }
   | { readonly at: "won" }
-  | { readonly at: "lost" }
+  | { readonly at: "lost"; readonly sinceMs: number }
   | { readonly at: "failed"; readonly reason: string };
 
 export interface Race {
@@ -73,7 +76,8 @@ export function startRace(setup: RaceSetup): Step {
     throw new Error("startRace: an even number of coordinators has no majority in a tie");
   const disks: Record<string, Stage> = {};
   // Sorted: the order in the configuration need not be the same on both controllers.
-  for (const serial of setup.coordinators.toSorted()) disks[serial] = { at: "reading", pass: 1 };
+  for (const serial of setup.coordinators.toSorted())
+    disks[serial] = { at: "reading", pass: 1, askedMs: setup.nowMs };
   const race: Race = {
     id: setup.id,
     me: setup.me,
@@ -113,17 +117,23 @@ export function raceAnswer(
 ): Step {
   const stage = race.disks[serial];
   if (!stage) throw new Error(`raceAnswer: ${serial} is not in this race`);
-  const [next, effects] = answered(race, serial, stage, answer);
+  const [next, effects] = answered(race, serial, stage, answer, nowMs);
   const [after, more] = raceTurns(next, nowMs);
   return [after, [...effects, ...more]];
 }
 
-function answered(race: Race, serial: string, stage: Stage, answer: ReservationAnswer): Step {
+function answered(
+  race: Race,
+  serial: string,
+  stage: Stage,
+  answer: ReservationAnswer,
+  nowMs: number,
+): Step {
   switch (stage.at) {
     case "reading":
-      return [afterKeys(race, serial, stage.pass, answer), []];
+      return [afterKeys(race, serial, stage, answer, nowMs), []];
     case "preempting":
-      return afterPreempt(race, serial, stage, answer);
+      return afterPreempt(race, serial, stage, answer, nowMs);
     default:
       return [race, []]; // an answer that came after the deadline changes nothing
   }
@@ -135,7 +145,7 @@ export function raceTurns(race: Race, nowMs: number): Step {
   const effects: Effect[] = [];
   for (const [serial, stage] of Object.entries(race.disks)) {
     if (stage.at !== "ready" || !isTurn(next, serial, nowMs)) continue;
-    const [after, more] = preemptNext(next, serial, stage.pass, stage.victims);
+    const [after, more] = preemptNext(next, serial, stage, nowMs);
     next = after;
     effects.push(...more);
   }
@@ -144,20 +154,42 @@ export function raceTurns(race: Race, nowMs: number): Step {
 
 function isTurn(race: Race, serial: string, nowMs: number): boolean {
   const order = Object.keys(race.disks);
-  const earlier = order.slice(0, order.indexOf(serial)).map((each) => race.disks[each]?.at);
-  const undecided = earlier.filter((at) => at !== "won" && at !== "lost" && at !== "failed");
+  const earlier = order.slice(0, order.indexOf(serial)).map((each) => race.disks[each]);
   const verdict = raceVerdict(race);
   // Once a majority is won nobody is raced against: the partner's key goes from the remaining disks too.
   if (verdict !== "pending") return verdict === "won";
-  if (undecided.length === 0) return true;
-  return nowMs - race.startedMs >= slowMs && !earlier.includes("lost");
+  return !earlier.some((stage) => stage && holdsUp(stage, nowMs));
+}
+
+/** Whether a disk makes those after it wait. */
+function holdsUp(stage: Stage, nowMs: number): boolean {
+  switch (stage.at) {
+    case "reading":
+    case "preempting":
+      return nowMs - stage.askedMs < slowMs;
+    case "ready":
+      return true;
+    case "lost":
+      return nowMs - stage.sinceMs < behindMs;
+    case "won":
+    case "failed":
+      return false;
+    default:
+      throw new Error(`race: unknown stage ${JSON.stringify(stage)}`);
+  }
 }
 
 function set(race: Race, serial: string, stage: Stage): Race {
   return { ...race, disks: { ...race.disks, [serial]: stage } };
 }
 
-function afterKeys(race: Race, serial: string, pass: number, answer: ReservationAnswer): Race {
+function afterKeys(
+  race: Race,
+  serial: string,
+  { pass, askedMs }: Extract<Stage, { at: "reading" }>,
+  answer: ReservationAnswer,
+  nowMs: number,
+): Race {
   if (answer.status !== "keys")
     return set(race, serial, { at: "failed", reason: describe(answer) });
   const partner = partnerOf(race.me);
@@ -165,19 +197,20 @@ function afterKeys(race: Race, serial: string, pass: number, answer: Reservation
   const ours = owners.filter(({ owner }) => owner?.pairId === race.pairId);
   const epochSeen = Math.max(race.epochSeen, ...ours.map(({ owner }) => owner?.epoch ?? 0));
   const next = { ...race, epochSeen };
-  if (!answer.keys.includes(race.key)) return set(next, serial, { at: "lost" });
+  if (!answer.keys.includes(race.key)) return set(next, serial, { at: "lost", sinceMs: nowMs });
   const victims = [
     ...new Set(ours.filter((o) => o.owner?.controller === partner).map((o) => o.key)),
   ];
   if (victims.length === 0) return set(next, serial, { at: "won" });
-  return set(next, serial, { at: "ready", pass, victims });
+  return set(next, serial, { at: "ready", pass, askedMs, victims });
 }
 
+/** Preempts the next victim on a disk; won when none is left. */
 function preemptNext(
   race: Race,
   serial: string,
-  pass: number,
-  victims: readonly ReservationKey[],
+  { pass, victims }: Extract<Stage, { readonly victims: unknown }>,
+  nowMs: number,
 ): Step {
   const [victim] = victims;
   if (victim === undefined) return [set(race, serial, { at: "won" }), []];
@@ -187,20 +220,24 @@ function preemptNext(
     victim,
     type: "writeExclusiveAllRegistrants",
   } as const;
-  return [set(race, serial, { at: "preempting", pass, victims }), [ask(race, serial, command)]];
+  const stage: Stage = { at: "preempting", pass, askedMs: nowMs, victims };
+  return [set(race, serial, stage), [ask(race, serial, command)]];
 }
 
 function afterPreempt(
   race: Race,
   serial: string,
-  { pass, victims }: Extract<Stage, { readonly victims: unknown }>,
+  stage: Extract<Stage, { readonly victims: unknown }>,
   answer: ReservationAnswer,
+  nowMs: number,
 ): Step {
-  if (answer.status === "good") return preemptNext(race, serial, pass, victims.slice(1));
+  const { pass, victims } = stage;
+  if (answer.status === "good")
+    return preemptNext(race, serial, { ...stage, victims: victims.slice(1) }, nowMs);
   if (answer.status === "conflict") {
     if (pass >= readingsMax)
       return [set(race, serial, { at: "failed", reason: "its keys keep changing" }), []];
-    const again = set(race, serial, { at: "reading", pass: pass + 1 });
+    const again = set(race, serial, { at: "reading", pass: pass + 1, askedMs: nowMs });
     return [again, [ask(race, serial, { op: "readKeys" })]];
   }
   return [set(race, serial, { at: "failed", reason: describe(answer) }), []];

@@ -1,0 +1,109 @@
+/** The small tables of the decisions: modes, lights of links, reservation keys. */
+import { describe, expect, test } from "vitest";
+import { epochMax, makeKey, parseKey } from "../../firmware-ts/core/keys.ts";
+import { allSilent, linkColour, linkColours, newLinks } from "../../firmware-ts/core/links.ts";
+import { checkTransition, modeTransitions } from "../../firmware-ts/core/modes.ts";
+import { deriveTiming } from "../../firmware-ts/core/timing.ts";
+import { modes } from "../../firmware-ts/schema/beat.ts";
+import { Pair } from "../scenarios/world/pair.ts";
+
+const timing = deriveTiming(new Pair().config("a").timing);
+
+describe("modes", () => {
+  /** The arrows of the diagram in core/modes, written down a second time. */
+  const arrows = [
+    "starting joining",
+    "starting out",
+    "joining paired",
+    "joining racing",
+    "joining out",
+    "paired racing",
+    "paired out",
+    "racing alone",
+    "racing out",
+    "alone paired",
+    "alone out",
+    "out starting",
+    ...modes.filter((mode) => mode !== "leaving").map((mode) => `${mode} leaving`),
+  ];
+
+  test("every arrow is allowed, and nothing else is", () => {
+    const all = modes.flatMap((from) => modes.map((to) => [from, to] as const));
+    const allowed = all.filter(([from, to]) => {
+      try {
+        checkTransition(from, to, "a");
+        return true;
+      } catch {
+        return false;
+      }
+    });
+    expect(allowed.map(([from, to]) => `${from} ${to}`).toSorted()).toEqual(arrows.toSorted());
+    expect(modeTransitions.map(([from, to]) => `${from} ${to}`).toSorted()).toEqual(
+      arrows.toSorted(),
+    );
+  });
+
+  test("a broken invariant names both modes and the controller", () => {
+    expect(() => checkTransition("joining", "alone", "b")).toThrow(
+      "controller b: no transition from joining to alone",
+    );
+  });
+});
+
+describe("links", () => {
+  const heard = { present: true, carrier: true, lastHeardMs: 1000, sequence: 1 };
+
+  test.each([
+    ["serial", 29, "green"],
+    ["serial", 30, "yellow"],
+    ["serial", 59, "yellow"],
+    ["serial", 60, "red"],
+    ["network", 60, "red"],
+    ["disk", 60, "yellow"],
+    ["disk", 99, "yellow"],
+    ["disk", 100, "red"],
+  ] as const)("%s after %i ms of silence is %s", (name, silentMs, colour) => {
+    expect(linkColour(name, heard, timing, 1000 + silentMs)).toBe(colour);
+  });
+
+  test("never heard is red, not configured is absent", () => {
+    const links = newLinks(["network"]);
+    expect(linkColours(links, timing, 0)).toEqual({
+      serial: "absent",
+      network: "red",
+      disk: "absent",
+    });
+  });
+
+  test("silence counts only on all present links", () => {
+    const red = { serial: "red", network: "red", disk: "absent" } as const;
+    expect(allSilent(red)).toBe(true);
+    for (const colour of ["green", "yellow"] as const)
+      for (const name of ["serial", "network", "disk"] as const)
+        expect(allSilent({ ...red, [name]: colour })).toBe(false);
+  });
+});
+
+describe("keys", () => {
+  test.each([
+    [{ controller: "a", pairId: 1, epoch: 0 }, "d701000100000000"],
+    [{ controller: "b", pairId: 0xffff, epoch: epochMax }, "d702ffffffffffff"],
+    [{ controller: "a", pairId: 17, epoch: 258 }, "d701001100000102"],
+  ] as const)("%j is %s, and back", (owner, key) => {
+    expect(makeKey(owner)).toBe(key);
+    expect(parseKey(key)).toEqual(owner);
+  });
+
+  test.each(["0000000000000000", "d703000100000000", "d6010001000000ff", "d7010001", "", "zz"])(
+    "%j is foreign",
+    (key) => expect(parseKey(key)).toBeUndefined(),
+  );
+
+  test.each([
+    { controller: "a", pairId: 0, epoch: 0 },
+    { controller: "a", pairId: 0x10000, epoch: 0 },
+    { controller: "a", pairId: 1, epoch: -1 },
+    { controller: "a", pairId: 1, epoch: epochMax + 1 },
+    { controller: "a", pairId: 1, epoch: 0.5 },
+  ] as const)("%j is a broken invariant", (owner) => expect(() => makeKey(owner)).toThrow("range"));
+});

@@ -1,0 +1,76 @@
+/** The durations of the pair: what they derive from, and every inequality of the address argument, at its limit and beyond. */
+import { describe, expect, test } from "vitest";
+import { deriveTiming, type Timing, tickMs, timingFaults } from "../../firmware-ts/core/timing.ts";
+import { Pair } from "../scenarios/world/pair.ts";
+
+const defaults = new Pair().config("a").timing;
+type Change = Partial<typeof defaults>;
+const derived = (change: Change = {}) => deriveTiming({ ...defaults, ...change });
+
+describe("derived durations", () => {
+  test("the timeline of a loss, as the module tells it", () => {
+    const t = derived();
+    expect(t).toMatchObject({
+      linkSilenceMs: 60,
+      diskSilenceMs: 100,
+      lossMs: 110,
+      partnerSilentMs: 165,
+      soloSilentMs: 415,
+      firstLeaseMs: 60,
+    });
+    expect(timingFaults(t)).toEqual([]);
+  });
+
+  test("the partner's kernel is silent before we speak", () => {
+    const t = derived();
+    // The longest that a lease can last on our clock: its owner's slower clock, and the kernel's granularity.
+    const longest = (leaseMs: number) => leaseMs * (1 + 500e-6) + 10;
+    expect(longest(t.gateTimeoutMs)).toBeLessThan(t.partnerSilentMs);
+    expect(longest(t.soloGateTimeoutMs)).toBeLessThan(t.soloSilentMs);
+  });
+
+  test("a first lease is a part of a gate's, however short that is", () => {
+    expect(derived({ gateTimeoutMs: 61 }).firstLeaseMs).toBe(30);
+    expect(derived({ gateTimeoutMs: 20_000 }).firstLeaseMs).toBe(60);
+  });
+
+  test("every step has a limit", () => {
+    for (const limitMs of Object.values(derived().stepTimeoutMs))
+      expect(limitMs).toBeGreaterThan(0);
+  });
+});
+
+/** Which fault, the last values that hold, and the first that do not. */
+const limits: readonly (readonly [string, Change, Change])[] = [
+  ["link_silence_ms", { linkSilenceMs: 40 }, { linkSilenceMs: 39 }],
+  ["disk_silence_ms", { diskBeatIntervalMs: 25 }, { diskBeatIntervalMs: 26 }],
+  ["gate_timeout_ms", { gateTimeoutMs: 140 }, { gateTimeoutMs: 139 }],
+  ["clock_margin_ms", { clockMarginMs: 11 }, { clockMarginMs: 10 }],
+  ["solo_gate_timeout_ms", { soloGateTimeoutMs: 150 }, { soloGateTimeoutMs: 149 }],
+  [
+    "solo_gate_timeout_ms",
+    { soloGateTimeoutMs: 150, diskBeatIntervalMs: 25 },
+    { soloGateTimeoutMs: 149, gateTimeoutMs: 145, diskBeatIntervalMs: 25 },
+  ],
+  ["progress_timeout_ms", { progressTimeoutMs: 5 * tickMs }, { progressTimeoutMs: 5 * tickMs - 1 }],
+  ["longer than two races", { startupWaitMs: 1001 }, { startupWaitMs: 1000 }],
+  [
+    "longer than a loss and a solo gate",
+    { soloGateTimeoutMs: 10_000, startupWaitMs: 10_126 },
+    { soloGateTimeoutMs: 10_000, startupWaitMs: 10_125 },
+  ],
+];
+
+describe("inequalities", () => {
+  test.each(limits)("%s holds at %j and not at %j", (name, holding, broken) => {
+    const said = (change: Change) => timingFaults(derived(change)).filter((s) => s.includes(name));
+    expect(said(holding)).toEqual([]);
+    expect(said(broken)).toHaveLength(1);
+  });
+
+  test("a first lease as long as the gate's is refused", () => {
+    const t: Timing = derived();
+    expect(timingFaults({ ...t, firstLeaseMs: t.gateTimeoutMs })).toHaveLength(1);
+    expect(timingFaults({ ...t, firstLeaseMs: t.gateTimeoutMs - 1 })).toEqual([]);
+  });
+});
