@@ -1,0 +1,204 @@
+/** Ownership of a data disk, on the SPC-4 model: how a claim takes it, from whom, and from whom it does not. */
+import { describe, expect, test } from "vitest";
+import { makeKey } from "../../firmware-ts/core/keys.ts";
+import {
+  type Claim,
+  claimAnswer,
+  releaseCommands,
+  startClaim,
+  stillOwned,
+} from "../../firmware-ts/core/ownership.ts";
+import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
+import type {
+  ReservationAnswer,
+  ReservationCommand,
+} from "../../firmware-ts/schema/reservation.ts";
+import { NO_RESERVATIONS, type Reservations } from "../../hal/shelf/disk/reservations.ts";
+import { performOn } from "../scenarios/world/shelf.ts";
+
+const type = "exclusiveAccessRegistrantsOnly";
+const keyOf = (controller: ControllerId, epoch: number, pairId = 17) =>
+  makeKey({ controller, pairId, epoch });
+
+/** The disk after commands of one controller. */
+function changed(disk: Reservations, who: ControllerId, ...commands: ReservationCommand[]) {
+  return commands.reduce((next, command) => performOn(next, who, command).reservations, disk);
+}
+
+const register = (key: string): ReservationCommand => ({ op: "register", key });
+const reserve = (key: string): ReservationCommand => ({ op: "reserve", key, type });
+const held = (who: ControllerId, key: string) =>
+  changed(NO_RESERVATIONS, who, register(key), reserve(key));
+
+const commandsMax = 64;
+
+interface Ended {
+  readonly claim: Claim;
+  readonly disk: Reservations;
+  readonly asked: readonly string[];
+}
+
+/** Runs a claim of `a` to its end; `meddle` may change the disk before each command. */
+function claim(
+  start: Reservations,
+  key: string,
+  meddle: (disk: Reservations, command: ReservationCommand, nth: number) => Reservations = (d) => d,
+): Ended {
+  let [state, command] = startClaim(key);
+  let disk = start;
+  const asked: string[] = [];
+  while (command) {
+    if (asked.length >= commandsMax) throw new Error(`no end: ${asked.join(" ")}`);
+    disk = meddle(disk, command, asked.length);
+    asked.push(command.op);
+    const done = performOn(disk, "a", command);
+    disk = done.reservations;
+    [state, command] = claimAnswer(state, key, done.answer);
+  }
+  return { claim: state, disk, asked };
+}
+
+const holder = (disk: Reservations) => performOn(disk, "a", { op: "readReservation" }).answer;
+const keys = (disk: Reservations) =>
+  [...disk.registrations.values()].map(({ key }) => key.toString(16).padStart(16, "0"));
+
+describe("a claim", () => {
+  const mine = keyOf("a", 5);
+
+  test("takes a free disk and reads back what it took", () => {
+    const { claim: end, disk, asked } = claim(NO_RESERVATIONS, mine);
+    expect(end).toEqual({ at: "owned" });
+    expect(asked).toEqual([
+      "register",
+      "readKeys",
+      "readReservation",
+      "reserve",
+      "readKeys",
+      "readReservation",
+    ]);
+    expect(holder(disk)).toMatchObject({ holder: { key: mine, type } });
+  });
+
+  test("takes over what it held itself at an older epoch", () => {
+    const { claim: end, disk } = claim(held("a", keyOf("a", 3)), mine);
+    expect(end.at).toBe("owned");
+    expect(keys(disk)).toEqual([mine]);
+  });
+
+  test("preempts the partner of an older epoch, so that only we are registered", () => {
+    const { claim: end, disk, asked } = claim(held("b", keyOf("b", 4)), mine);
+    expect(end.at).toBe("owned");
+    expect(asked).toContain("preempt");
+    expect(keys(disk)).toEqual([mine]);
+  });
+
+  test("removes a partner that is registered and holds nothing", () => {
+    const { claim: end, disk } = claim(
+      changed(held("a", mine), "b", register(keyOf("b", 2))),
+      mine,
+    );
+    expect(end.at).toBe("owned");
+    expect(keys(disk)).toEqual([mine]);
+  });
+
+  test.each([
+    ["newer", 6],
+    ["equal", 5],
+  ])("is refused by a partner of a %s epoch, which it leaves in place", (_, epoch) => {
+    const start = held("b", keyOf("b", epoch));
+    const { claim: end, disk } = claim(start, mine);
+    expect(end).toMatchObject({ at: "refused", newerEpoch: epoch });
+    expect(holder(disk)).toMatchObject({ holder: { key: keyOf("b", epoch) } });
+    // What the refused claimant does then: it takes its registration back, and nothing of it is left.
+    const left = changed(disk, "a", ...releaseCommands(mine));
+    expect(keys(left)).toEqual([keyOf("b", epoch)]);
+  });
+
+  test.each([keyOf("b", 1, 18), "00000000deadbeef"])(
+    "leaves a disk of another system (%s)",
+    (key) => {
+      const { claim: end, disk } = claim(held("b", key), mine);
+      expect(end.at).toBe("refused");
+      expect(holder(disk)).toMatchObject({ holder: { key } });
+    },
+  );
+
+  test("is refused when its own registration goes on the way", () => {
+    const { claim: end } = claim(held("b", keyOf("b", 4)), mine, (disk, command) =>
+      command.op === "preempt"
+        ? changed(disk, "b", { op: "preempt", key: keyOf("b", 4), victim: mine, type })
+        : disk,
+    );
+    expect(end).toEqual({ at: "refused", reason: "our registration was removed" });
+  });
+
+  test("goes on when the victim lets go by itself between reading and preempting", () => {
+    const { claim: end, disk } = claim(held("b", keyOf("b", 4)), mine, (before, command) =>
+      command.op === "preempt" ? changed(before, "b", ...releaseCommands(keyOf("b", 4))) : before,
+    );
+    expect(end.at).toBe("owned");
+    expect(keys(disk)).toEqual([mine]);
+  });
+
+  test("goes on when somebody older reserves first", () => {
+    const theirs = keyOf("b", 4);
+    const { claim: end, disk } = claim(NO_RESERVATIONS, mine, (before, command, nth) =>
+      command.op === "reserve" && nth < 5
+        ? changed(before, "b", register(theirs), reserve(theirs))
+        : before,
+    );
+    expect(end.at).toBe("owned");
+    expect(keys(disk)).toEqual([mine]);
+  });
+
+  test("gives up on a disk that is contested for ever", () => {
+    const theirs = keyOf("b", 4);
+    const { claim: end } = claim(NO_RESERVATIONS, mine, (before, command) =>
+      command.op === "readKeys" ? changed(before, "b", register(theirs)) : before,
+    );
+    expect(end).toMatchObject({ at: "failed" });
+  });
+
+  test("fails on a reservation of another type under our own key", () => {
+    const start = changed(NO_RESERVATIONS, "a", register(mine), {
+      op: "reserve",
+      key: mine,
+      type: "writeExclusive",
+    });
+    expect(claim(start, mine).claim).toMatchObject({ at: "failed" });
+  });
+
+  test("fails when the disk fails, at any command", () => {
+    const broken: ReservationAnswer = { status: "failed", reason: "no path" };
+    const [first] = startClaim(mine);
+    expect(claimAnswer(first, mine, broken)).toEqual([
+      { at: "failed", reason: "no path" },
+      undefined,
+    ]);
+    expect(claimAnswer({ at: "reserving", pass: 1 }, mine, broken)[0]).toMatchObject({
+      at: "failed",
+    });
+  });
+
+  test("ignores an answer after its end", () => {
+    const end: Claim = { at: "owned" };
+    expect(claimAnswer(end, mine, { status: "conflict" })).toEqual([end, undefined]);
+  });
+});
+
+describe("afterwards", () => {
+  const mine = keyOf("a", 5);
+
+  test("the disk is asked whether it is still ours", () => {
+    expect(stillOwned(mine, holder(held("a", mine)))).toBe(true);
+    expect(stillOwned(mine, holder(held("b", keyOf("b", 6))))).toBe(false);
+    expect(stillOwned(mine, holder(NO_RESERVATIONS))).toBe(false);
+    expect(stillOwned(mine, { status: "failed", reason: "no path" })).toBe(false);
+  });
+
+  test("a release leaves nothing behind", () => {
+    const free = changed(held("a", mine), "a", ...releaseCommands(mine));
+    expect(keys(free)).toEqual([]);
+    expect(holder(free)).toMatchObject({ status: "reservation", holder: undefined });
+  });
+});
