@@ -416,10 +416,15 @@ function diskPath(state: ControllerState, serial: string, up: boolean, reason: s
   return [{ ...state, pathsDown }, [said]];
 }
 
+/** A server that stops has closed its gate, or never opened it; but not while it flushes. */
+function isClosed({ phase }: VirtualServerState): boolean {
+  return phase.kind === "stopping" && phase.step !== "flush";
+}
+
 /** A disk says that it is no longer ours: the partner has taken over, or somebody else writes there. Either way we stop. */
 function diskFenced(state: ControllerState, serial: string, reason: string, nowMs: number): Step {
   const server = state.servers.find((each) => disksOf(each.config).includes(serial));
-  if (!server || !ownsServer(server) || server.phase.kind === "stopping") return [state, []];
+  if (!server || !ownsServer(server) || isClosed(server)) return [state, []];
   if (server.claims[serial]?.at !== "owned") return [state, []];
   return goOut(state, nowMs, `disk ${serial} of ${server.config.name} is fenced: ${reason}`);
 }

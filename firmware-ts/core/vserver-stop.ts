@@ -49,8 +49,9 @@ export function stopServer(
     if (!forced || phase.forced) return [state, []];
     return enterStop(state, "close", context, { reason, forced, fault: phase.fault });
   }
-  const planned = !forced && phase.kind === "serving";
-  return enterStop(state, planned ? "flush" : "close", context, { reason, forced, fault });
+  // Behind an open gate only as long as the service answers: a dead one would refuse clients that could have waited.
+  const answering = !forced && phase.kind === "serving" && reason !== "failed";
+  return enterStop(state, answering ? "flush" : "close", context, { reason, forced, fault });
 }
 
 export function enterStop(state: State, step: StopStep, context: Context, carried: Carried): Step {

@@ -124,6 +124,7 @@ function befall(
 const works: readonly WorkName[] = [
   "attach",
   "detach",
+  "flush",
   "mount",
   "unmount",
   "abandon",
