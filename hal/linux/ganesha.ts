@@ -17,6 +17,7 @@ import { mkdirSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { promisify } from "node:util";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { writeBlkidCache } from "./ganesha/blkid-cache.ts";
 import {
   type FileService,
   type FileServiceSpec,
@@ -190,6 +191,10 @@ class Driver implements Ganesha {
     if (!mapped.ok) return mapped;
     const made = await makeRecoveryDir(service.recoveryDir, log);
     if (!made.ok) return made;
+    writeBlkidCache(
+      `${this.#prefix}blkid`,
+      service.exports.map((each) => each.path),
+    );
     const launched = await this.#launchConfigured(renderConfiguration(service));
     if (!launched.ok) return launched;
     this.#adopt(launched.value, service);
@@ -213,7 +218,8 @@ class Driver implements Ganesha {
     this.#count += 1;
     mkdirSync(this.#options.runDir, { recursive: true });
     const base = `${this.#prefix}${process.pid}.${this.#count}`;
-    return startInstance({ base, configuration, log: this.#options.log });
+    const blkidFile = `${this.#prefix}blkid`;
+    return startInstance({ base, configuration, blkidFile, log: this.#options.log });
   }
 
   #adopt(instance: Instance, service: FileService): void {

@@ -47,14 +47,13 @@ export interface Instance {
  *
  * - With a fixed mmap threshold glibc maps ganesha's 40 MB of empty hash tables instead of clearing them on its heap: start
  *   17 → 8 ms, stop 2.5 → 0.9 ms, resident 32 → 8 MB (docs/design/0010-file-service.md).
- * - libblkid's cache would answer with the UUID of the file system that a loop device carried before, and the UUID is part of
- *   every file handle: no cache.
+ * - libblkid's own cache would answer with the UUID of the file system that a loop device carried before, and the UUID is part
+ *   of every file handle: only the driver's cache of this moment (`blkid-cache.ts`) is believed.
  */
 const environment = {
   PATH: "/usr/sbin:/usr/bin:/sbin:/bin",
   LC_ALL: "C",
   MALLOC_MMAP_THRESHOLD_: "131072",
-  BLKID_FILE: "/dev/null",
 };
 
 export interface InstanceOptions {
@@ -62,6 +61,8 @@ export interface InstanceOptions {
   readonly base: string;
   /** The configuration, or undefined for a spare. */
   readonly configuration: string | undefined;
+  /** libblkid's cache file; written before the configuration is. */
+  readonly blkidFile: string;
   readonly log: (message: string) => void;
 }
 
@@ -97,7 +98,11 @@ export async function startInstance(options: InstanceOptions): Promise<Outcome<I
   const child = spawn(program, args, {
     stdio: ["ignore", "ignore", "pipe"],
     cwd: "/",
-    env: barrier.ok ? { ...environment, LD_PRELOAD: barrier.value } : environment,
+    env: {
+      ...environment,
+      BLKID_FILE: options.blkidFile,
+      ...(barrier.ok ? { LD_PRELOAD: barrier.value } : {}),
+    },
   });
   const spawned = await whenSpawned(child);
   if (!spawned.ok) {
