@@ -15,21 +15,28 @@ export interface NbdExportOptions {
   readonly on?: boolean;
 }
 
-export interface NbdExportCounters {
-  readonly reads: number;
-  readonly writes: number;
-  readonly readBytes: number;
-  readonly writtenBytes: number;
+interface NbdExportCounters {
+  reads: number;
+  writes: number;
+  readBytes: number;
+  writtenBytes: number;
   /** Operations that the device failed. */
-  readonly failed: number;
+  failed: number;
   /** Operations refused because the export was off. */
-  readonly refused: number;
+  refused: number;
 }
 
 export class NbdExport {
   readonly device: BlockDevice;
   readonly facts: ExportFacts;
-  readonly counters = { reads: 0, writes: 0, readBytes: 0, writtenBytes: 0, failed: 0, refused: 0 };
+  readonly counters: NbdExportCounters = {
+    reads: 0,
+    writes: 0,
+    readBytes: 0,
+    writtenBytes: 0,
+    failed: 0,
+    refused: 0,
+  };
   #on: boolean;
   #inFlight = 0;
   #whenIdle: (() => void)[] = [];
