@@ -51,7 +51,9 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
     const { pid } = await state();
     expect(await stop()).toMatchObject({ ok: true });
     expect(existsSync(`/proc/${pid}`)).toBe(false);
-    expect(node.run("ls", "/run/dyad-test")).toBe("");
+    // Only the cache for libblkid stays, one file for a server, overwritten by each start.
+    const files = node.run("ls", "/run/dyad-test").split("\n");
+    expect(files.filter((file) => file !== "" && !file.endsWith(".blkid"))).toEqual([]);
     const source = node.run("findmnt", "-no", "SOURCE", mountPoint).trim();
     node.run("umount", mountPoint);
     node.run("mount", "-o", "loop", join(lab.directory, "v1.img"), mountPoint);
