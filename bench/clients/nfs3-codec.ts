@@ -76,7 +76,10 @@ export function encodeCreate(directory: Buffer, name: string): Buffer {
   return writer.uint32(1).uint32(mode).uint32(0).uint32(0).uint32(0).uint32(0).uint32(0).finish();
 }
 
-export const encodeRemove = encodeLookup;
+/** diropargs3 (2.6), as for LOOKUP. */
+export function encodeRemove(directory: Buffer, name: string): Buffer {
+  return encodeLookup(directory, name);
+}
 
 /** The whole file (3.3.21: offset and count 0). */
 export function encodeCommit(file: Buffer): Buffer {
