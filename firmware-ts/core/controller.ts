@@ -210,7 +210,7 @@ function say(state: ControllerState): Step {
 function seen(state: ControllerState, observation: Observation, nowMs: number): Step {
   switch (observation.kind) {
     case "links":
-      return links(state, observation);
+      return links(state, observation, nowMs);
     case "partner":
       return partnerSeen(state, observation.view, nowMs);
     case "partnerLost": {
@@ -227,7 +227,7 @@ function seen(state: ControllerState, observation: Observation, nowMs: number): 
       return [epochSeen === state.epochSeen ? state : { ...state, epochSeen }, []];
     }
     case "solo":
-      return [{ ...state, soloFresh: observation.fresh }, []];
+      return solo(state, observation.fresh);
     case "soloRefused":
       return refusedByCoordinators(state, observation.sentAtMs, nowMs);
     case "gateOpened":
@@ -255,6 +255,7 @@ function gateOutcome(
 function links(
   state: ControllerState,
   { colours, diskReadable }: Extract<Observation, { kind: "links" }>,
+  nowMs: number,
 ): Step {
   const effects: Effect[] = [];
   for (const name of ["serial", "network", "disk"] as const) {
@@ -268,7 +269,23 @@ function links(
       }),
     );
   }
-  return [{ ...state, colours, diskReadable }, effects];
+  // Listening begins when there is something to listen to.
+  const quietSinceMs = diskReadable && !state.diskReadable ? nowMs : state.quietSinceMs;
+  return [{ ...state, colours, diskReadable, quietSinceMs }, effects];
+}
+
+/** Alone, this proof is what the gates live on: without it they are closed already, and only the operator does not know. */
+function solo(state: ControllerState, fresh: boolean): Step {
+  const next = { ...state, soloFresh: fresh };
+  if (state.mode !== "alone" || fresh === state.soloFresh) return [next, []];
+  const said = fresh
+    ? tell("info", "solo.proved", "a majority of the coordinator disks lets us write again")
+    : tell(
+        "error",
+        "solo.lost",
+        "no majority of the coordinator disks lets us write: the addresses are silent until one does",
+      );
+  return [next, [said]];
 }
 
 /** Modes of a partner with which a joining or alone controller makes a pair. */

@@ -1,0 +1,206 @@
+/** Single steps of the controller that a whole world reaches only by rare chance. */
+import { describe, expect, test } from "vitest";
+import { controllerStep } from "../../firmware-ts/core/controller.ts";
+import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
+import type { Effect } from "../../firmware-ts/core/effects.ts";
+import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
+import { Pair } from "../scenarios/world/pair.ts";
+
+/** A pair that has been whole for two seconds. */
+function whole(): Pair {
+  const pair = new Pair();
+  pair.start("a");
+  pair.start("b");
+  pair.run(2000);
+  return pair;
+}
+
+function stateOf(pair: Pair): ControllerState {
+  const controller = pair.controllers.a;
+  if (!controller) throw new Error("a was not started");
+  return controller.state;
+}
+
+function feed(state: ControllerState, events: readonly ControllerEvent[]) {
+  let next = state;
+  const effects: Effect[] = [];
+  for (const event of events) {
+    const [after, more] = controllerStep(next, event);
+    next = after;
+    effects.push(...more);
+  }
+  return { state: next, effects };
+}
+
+describe("a race", () => {
+  const racing = () => {
+    const pair = whole();
+    pair.kill("b");
+    expect(pair.runUntil(() => stateOf(pair).mode === "racing", 1000)).toBe(true);
+    return { state: stateOf(pair), nowMs: pair.timeline.nowMs };
+  };
+
+  /** Answers with which a majority would be won at once: our key, and nobody else's. */
+  const winning = (state: ControllerState, nowMs: number): ControllerEvent[] =>
+    ["c1", "c2", "c3"].map((serial) => ({
+      kind: "reserved",
+      nowMs,
+      token: `race:${state.race?.id}:${serial}`,
+      answer: { status: "keys", generation: 1, keys: [state.coordinatorKey] },
+    }));
+
+  test("is won by answers in time", () => {
+    const { state, nowMs } = racing();
+    expect(feed(state, winning(state, nowMs + 10)).state.mode).toBe("alone");
+  });
+
+  test("is lost when its answers were looked at too late, before any tick says so", () => {
+    const { state, nowMs } = racing();
+    const late = nowMs + state.timing.raceTimeoutMs;
+    const { state: after, effects } = feed(state, winning(state, late));
+    expect(after.mode).toBe("out");
+    expect(effects.some(({ kind }) => kind === "persist")).toBe(false);
+  });
+
+  test("ignores answers to another race", () => {
+    const { state, nowMs } = racing();
+    const others = winning({ ...state, race: { ...state.race, id: -1 } as never }, nowMs + 10);
+    expect(feed(state, others).state).toBe(state);
+  });
+});
+
+describe("an opened gate", () => {
+  /** Alpha is open on its first lease, and the disk has been asked whether it is still ours. */
+  const verifying = () => {
+    const pair = new Pair();
+    pair.start("a");
+    pair.start("b");
+    const step = () => {
+      const phase = stateOf(pair).servers[0]?.phase;
+      return phase?.kind === "starting" ? phase.step : undefined;
+    };
+    expect(pair.runUntil(() => step() === "verify", 5000)).toBe(true);
+    const state = stateOf(pair);
+    const [server] = state.servers;
+    if (server?.phase.kind !== "starting" || !server.key) throw new Error("alpha does not start");
+    const holder = { key: server.key, type: "exclusiveAccessRegistrantsOnly" } as const;
+    const answer = { status: "reservation", generation: 1, holder } as const;
+    const [token = ""] = server.phase.pending;
+    return { state, token, answer, openedMs: server.phase.openedMs ?? 0 };
+  };
+
+  const gates = (effects: readonly Effect[]) =>
+    effects.flatMap((each) => (each.kind === "gate" ? [each.command.kind] : []));
+
+  test("is kept when the disk says in time that it is ours", () => {
+    const { state, token, answer, openedMs } = verifying();
+    const nowMs = openedMs + state.timing.firstLeaseMs - 1;
+    const { effects } = feed(state, [{ kind: "reserved", nowMs, token, answer }]);
+    expect(gates(effects)).toEqual(["gateKeep"]);
+  });
+
+  test("is closed and opened anew when time went by unnoticed", () => {
+    const { state, token, answer, openedMs } = verifying();
+    const nowMs = openedMs + state.timing.firstLeaseMs + 1;
+    const { effects } = feed(state, [{ kind: "reserved", nowMs, token, answer }]);
+    expect(gates(effects)).toEqual(["gateClose", "gateOpen"]);
+  });
+
+  test("is closed when the disk is somebody else's", () => {
+    const { state, token, openedMs } = verifying();
+    const answer = { status: "reservation", generation: 2 } as const;
+    const { effects } = feed(state, [{ kind: "reserved", nowMs: openedMs + 1, token, answer }]);
+    expect(gates(effects)).toEqual(["gateClose"]);
+  });
+});
+
+describe("a step", () => {
+  test("of time that changes nothing gives the very same state and no effects", () => {
+    const pair = whole();
+    const state = stateOf(pair);
+    const [after, effects] = controllerStep(state, { kind: "tick", nowMs: pair.timeline.nowMs });
+    expect(after).toBe(state);
+    expect(effects).toEqual([]);
+  });
+
+  test("gives its effects in the order in which they are safe", () => {
+    const pair = whole();
+    const rank = (effect: Effect) =>
+      ["persist", "close", "grant", "reserve", "gate", "work", "mandate"].indexOf(
+        effect.kind === "gate" && effect.command.kind === "gateClose" ? "close" : effect.kind,
+      );
+    for (const { controller } of pair.lives)
+      for (const { effects } of controller.journal) {
+        const ranks = effects.map(rank).filter((each) => each >= 0);
+        expect(ranks).toEqual(ranks.toSorted((one, other) => one - other));
+      }
+  });
+
+  test("knows no transition that the table of modes does not have", () => {
+    const pair = whole();
+    const broken = { ...stateOf(pair), mode: "joining" } as const;
+    const view = { ...stateOf(pair).partner, mode: "starting", granting: true } as never;
+    const event = { kind: "seen", nowMs: 1, observation: { kind: "partner", view } } as const;
+    expect(feed(broken, [event]).state.mode).toBe("joining");
+  });
+});
+
+describe("messages", () => {
+  const message = (pair: Pair, id: number, body: Uint8Array): ControllerEvent => ({
+    kind: "seen",
+    nowMs: pair.timeline.nowMs,
+    observation: { kind: "message", id, body },
+  });
+
+  test("that are malformed are told, acknowledged, and do nothing else", () => {
+    const pair = whole();
+    const text = new TextEncoder();
+    const id = stateOf(pair).messageAck;
+    for (const [i, body] of [
+      "",
+      "{",
+      '{"type":"go"}',
+      '{"type":"go","server":99}',
+      "\u0000",
+    ].entries()) {
+      const before = stateOf(pair);
+      const event = message(pair, id + 1 + i, text.encode(body));
+      const { state, effects } = feed(before, [event]);
+      expect(state).toMatchObject({
+        servers: before.servers,
+        transfers: {},
+        messageAck: id + 1 + i,
+      });
+      expect(effects).toContainEqual(
+        expect.objectContaining({ report: expect.objectContaining({ code: "message.malformed" }) }),
+      );
+    }
+  });
+
+  test("of a virtual server that is not there are told", () => {
+    const pair = whole();
+    const body = new TextEncoder().encode('{"type":"go","server":15}');
+    const { effects } = feed(stateOf(pair), [message(pair, 1000, body)]);
+    expect(effects).toContainEqual(
+      expect.objectContaining({ report: expect.objectContaining({ code: "transfer.unknown" }) }),
+    );
+  });
+
+  test("numbers are not used again after a loss, whatever was still to be said", () => {
+    const pair = whole();
+    const request = { dryRun: false, force: false, reason: "" };
+    const nowMs = pair.timeline.nowMs;
+    const command = {
+      id: 1,
+      by: "operator",
+      kind: "transfer",
+      virtualServer: "alpha",
+      request,
+    } as const;
+    const said = feed(stateOf(pair), [{ kind: "command", nowMs, command }]).state;
+    expect(said.outbox).toHaveLength(1);
+    const fenced = { kind: "diskFenced", nowMs, serial: "d1", reason: "test" } as const;
+    const out = feed(said, [fenced]).state;
+    expect(out).toMatchObject({ mode: "out", outbox: [], messageId: said.messageId + 1 });
+  });
+});
