@@ -12,7 +12,7 @@ import { ordinaryCommand } from "./ordinary.ts";
 const sourcePath = join(import.meta.dirname, "read-barrier.c");
 /** Beside everything else that is built here. */
 const libraryPath = join(import.meta.dirname, "../../../work/native/dyad-read-barrier.so");
-/** A quarter of a second on a quiet machine. */
+/** 0.13 s on a quiet machine. */
 const compileMsMax = 20_000;
 
 let known: Promise<Outcome<string>> | undefined;
