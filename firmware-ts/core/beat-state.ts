@@ -85,6 +85,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
       dataLinkDown: false,
       ground: "none",
       messageAck: 0,
+      messageSession: 0,
     },
     progressAtMs: setup.nowMs,
     sequence: 0,

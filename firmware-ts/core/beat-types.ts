@@ -16,7 +16,9 @@ export interface Mandate {
   readonly dyingGasp: boolean;
   readonly dataLinkDown: boolean;
   readonly ground: Ground;
+  /** Newest message handled, of the partner's session `messageSession`: numbers begin anew with each session. */
   readonly messageAck: number;
+  readonly messageSession: number;
   readonly message?: { readonly id: number; readonly body: Uint8Array } | undefined;
 }
 

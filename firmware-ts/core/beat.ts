@@ -154,13 +154,17 @@ function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
   const { mandate, timing } = state;
   const ack = state.candidate ?? state.heard ?? { session: 0, sequence: 0 };
   const granting = state.granting && state.candidate === undefined;
-  const { ground: _ground, ...said } = mandate;
+  const { ground: _ground, messageSession, message, messageAck, ...said } = mandate;
+  // The main loop may not know yet that the partner has restarted: numbers of its last session mean nothing to this one.
+  const current = messageSession === ack.session;
   const beat: Beat = {
     sender: state.me,
     session: state.session,
     sequence,
     configuration: state.configuration,
     ...said,
+    messageAck: current ? messageAck : 0,
+    ...(current && message ? { message } : {}),
     ack: { session: ack.session, sequence: ack.sequence },
     granting,
     progressAgeMs: Math.min(65_535, Math.max(0, Math.round(nowMs - state.progressAtMs))),
@@ -311,7 +315,7 @@ function takeMessage(state: BeatState, beat: Beat): Step {
     messageSeen = beat.message.id;
     effects.push(observe({ kind: "message", id: messageSeen, body: beat.message.body }));
   }
-  if (beat.messageAck > messageAcked) {
+  if (beat.ack.session === state.session && beat.messageAck > messageAcked) {
     messageAcked = beat.messageAck;
     effects.push(observe({ kind: "messageAcked", id: messageAcked }));
   }

@@ -200,6 +200,7 @@ export function mandateOf(state: ControllerState): Mandate {
     dataLinkDown: !state.dataLinkUp,
     ground: groundOf(state.mode),
     messageAck: state.messageAck,
+    messageSession: state.lastSession,
     ...(head ? { message: { id: state.messageId, body: encodeMessage(head) } } : {}),
   };
 }

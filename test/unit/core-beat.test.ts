@@ -81,6 +81,31 @@ beforeEach(() => {
   });
 });
 
+describe("messages across sessions", () => {
+  const offer = { id: 3, body: new Uint8Array([1]) };
+
+  test("numbers of the partner's last session are not told to its next", () => {
+    say({}, 0);
+    hear({}, 1);
+    const mandate = { ...state.mandate, messageAck: 9, messageSession: partner, message: offer };
+    step({ kind: "mandate", nowMs: 2, mandate });
+    expect(sent()[0]).toMatchObject({ messageAck: 9, message: offer });
+    // The main loop still speaks to a session that has ended.
+    step({ kind: "mandate", nowMs: 3, mandate: { ...mandate, messageSession: partner + 1 } });
+    expect(sent()[0]?.messageAck).toBe(0);
+    expect(sent()[0]?.message).toBeUndefined();
+  });
+
+  test("an acknowledgement that was meant for our last session is none", () => {
+    say({}, 0);
+    hear({}, 1);
+    hear({ ack: { session: me + 1, sequence: 1 }, messageAck: 1 }, 2);
+    expect(state.messageAcked).toBe(0);
+    hear({ messageAck: 1 }, 3);
+    expect(seen()).toContainEqual({ kind: "messageAcked", id: 1 });
+  });
+});
+
 describe("whom it believes", () => {
   test("a session that has not answered us is answered, and not believed", () => {
     step({ kind: "tick", nowMs: 10 });
@@ -254,7 +279,8 @@ describe("messages", () => {
   });
 
   test("ride on the slow line only when the network is down", () => {
-    step({ kind: "mandate", nowMs: 1, mandate: { ...state.mandate, message: { id: 1, body } } });
+    const mandate = { ...state.mandate, messageSession: partner, message: { id: 1, body } };
+    step({ kind: "mandate", nowMs: 1, mandate });
     say({}, 2);
     hear({}, 3);
     step({ kind: "tick", nowMs: 20 });
