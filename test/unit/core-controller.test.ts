@@ -114,6 +114,43 @@ describe("an opened gate", () => {
   });
 });
 
+describe("the coordinators' word", () => {
+  test("refusing a beat of before our registration is no news, refusing a later one is the end", () => {
+    const pair = new Pair();
+    pair.start("a");
+    expect(pair.runUntil(() => stateOf(pair).mode === "joining", 1000)).toBe(true);
+    pair.run(5);
+    const { nowMs } = pair.timeline;
+    const refused = (sentAtMs: number): ControllerEvent => ({
+      kind: "seen",
+      nowMs,
+      observation: { kind: "soloRefused", sentAtMs },
+    });
+    expect(feed(stateOf(pair), [refused(1)]).state.mode).toBe("joining");
+    expect(feed(stateOf(pair), [refused(nowMs)]).state.mode).toBe("out");
+  });
+
+  test("is needed, and fresh, for every start of a controller that is alone", () => {
+    const pair = new Pair();
+    pair.start("a");
+    expect(pair.runUntil(() => stateOf(pair).mode === "alone", 5000)).toBe(true);
+    pair.run(1000);
+    const { nowMs } = pair.timeline;
+    const alone = stateOf(pair);
+    const phases = [{ kind: "off" }, { kind: "failed", fault: "test", retryAtMs: 0 }] as const;
+    for (const phase of phases) {
+      const servers = alone.servers.map((server) => ({ ...server, phase }));
+      const tick = { kind: "tick", nowMs } as const;
+      const starts = (soloFresh: boolean) =>
+        feed({ ...alone, servers, soloFresh }, [tick]).effects.filter(
+          (each) => each.kind === "reserve",
+        );
+      expect(starts(false)).toEqual([]);
+      expect(starts(true)).toHaveLength(2);
+    }
+  });
+});
+
 describe("a step", () => {
   test("of time that changes nothing gives the very same state and no effects", () => {
     const pair = whole();
