@@ -24,7 +24,7 @@ export const startSteps = [
 export type StartStep = (typeof startSteps)[number];
 
 /**
- * The routine backwards. Flush: what can be written back before the address falls silent costs clients nothing. An address is silent before anything behind it goes; a disk is released when nothing holds it. Taking
+ * The routine backwards. Flush: what is written back before the address falls silent costs nobody anything. An address is silent before anything behind it goes; a disk is released when nothing holds it. Taking
  * the address off the NIC is no step: behind its closed gate it harms nobody, and nobody has to wait for it.
  */
 export const stopSteps = ["flush", "close", "unexport", "unmount", "detach", "release"] as const;

@@ -138,6 +138,7 @@ async function run(
       return await machine.fileSystems.unmount(path(work.disk));
     case "abandon":
       bench.watching = false;
+      machine.block.refuse(work.disk);
       return await machine.fileSystems.abandon(path(work.disk));
     case "loadState":
       return await loadState(machine, bench, log);

@@ -125,6 +125,11 @@ export async function openDataDisks(
       disk.attached = true;
       return await disk.attachment.attach();
     },
+    refuse(serial) {
+      find(serial).attached = false;
+      // The answer says when nothing is under way any more; nobody waits for that here.
+      void service.forbid(serial);
+    },
     async detach(serial) {
       const disk = find(serial);
       const detached = disk.attachment ? await disk.attachment.detach() : done;

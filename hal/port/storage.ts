@@ -21,6 +21,11 @@ export interface Disks {
 export interface BlockService {
   /** Makes the disk a local block device and returns its path. Nothing is read through it before ownership. Idempotent. */
   attach(serial: string): Promise<Outcome<string>>;
+  /**
+   * Refuses all I/O of the disk from now on, also what waits for a lost path, until it is attached again: a file system that is to be
+   * abandoned must not wait for a disk that may never answer.
+   */
+  refuse(serial: string): void;
   /** Removes the device; succeeds only when the kernel says that nothing holds it. Idempotent. */
   detach(serial: string): Promise<Outcome>;
 }
