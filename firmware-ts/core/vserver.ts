@@ -134,7 +134,7 @@ function begin(state: State, step: StartStep, carried: Carried, context: Context
     case "address":
       return work([{ op: "addAddresses" }]);
     case "hush": {
-      const [pending, effects] = waitFor(state, step, [{ op: "killService" }], context);
+      const [pending, effects] = waitFor(state, step, [{ op: "stopService" }], context);
       const close: Effect = { kind: "gate", command: { kind: "gateClose", token, addresses } };
       return [[token, ...pending], [close, ...effects], state.claims];
     }

@@ -138,7 +138,6 @@ async function run(
       return await machine.fileSystems.unmount(path(work.disk));
     case "abandon":
       bench.watching = false;
-      machine.block.refuse(work.disk);
       return await machine.fileSystems.abandon(path(work.disk));
     case "loadState":
       return await loadState(machine, bench, log);
@@ -151,8 +150,12 @@ async function run(
       bench.watching = started.ok;
       return started;
     }
-    case "stopService":
     case "killService":
+      // The volume is given up: a service that waits for its disk would not even die.
+      for (const { disk } of server.volumes) machine.block.refuse(disk);
+      bench.watching = false;
+      return await machine.services.stop(server.name, limitMs);
+    case "stopService":
       bench.watching = false;
       return await machine.services.stop(server.name, limitMs);
     case "addAddresses":
