@@ -10,7 +10,9 @@ packages=(nftables iproute2 iputils-arping socat util-linux e2fsprogs
 
 if [ ! -x node_modules/.bin/vitest ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   echo "setup: installing npm packages (Node 24 among them)"
-  npm ci --no-audit --no-fund --loglevel=error
+  # Not `npm ci`: it insists on packages for foreign platforms in the lock file, which not every registry serves. The versions
+  # are exact in package.json and in the lock file either way.
+  npm install --no-save --no-audit --no-fund --loglevel=error
   touch node_modules/.package-lock.json
 fi
 
