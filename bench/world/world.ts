@@ -197,6 +197,8 @@ export class World {
       // A mount on a dead device holds a thread of the pool for as long as it lasts.
       "env",
       "UV_THREADPOOL_SIZE=16",
+      // Sixteen threads would each keep freed memory of their own.
+      "MALLOC_ARENA_MAX=2",
       process.execPath,
       ...firmwareFlags,
       join(repoDir, "firmware-ts/daemon/main.ts"),
