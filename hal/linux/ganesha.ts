@@ -91,6 +91,8 @@ class Driver implements Ganesha {
   readonly #options: GaneshaOptions;
   /** All files of this driver's processes begin so; it is how leftovers are recognised. */
   readonly #prefix: string;
+  /** libblkid's cache, shared by this driver's processes. */
+  readonly #blkidFile: string;
   #count = 0;
   #spare: Instance | undefined;
   #serving: Serving | undefined;
@@ -102,6 +104,7 @@ class Driver implements Ganesha {
   constructor(options: GaneshaOptions) {
     this.#options = options;
     this.#prefix = `${options.runDir}/ganesha-${options.name}.`;
+    this.#blkidFile = `${this.#prefix}blkid`;
   }
 
   prepare(): Promise<Outcome> {
@@ -192,7 +195,7 @@ class Driver implements Ganesha {
     const made = await makeRecoveryDir(service.recoveryDir, log);
     if (!made.ok) return made;
     writeBlkidCache(
-      `${this.#prefix}blkid`,
+      this.#blkidFile,
       service.exports.map((each) => each.path),
     );
     const launched = await this.#launchConfigured(renderConfiguration(service));
@@ -218,8 +221,8 @@ class Driver implements Ganesha {
     this.#count += 1;
     mkdirSync(this.#options.runDir, { recursive: true });
     const base = `${this.#prefix}${process.pid}.${this.#count}`;
-    const blkidFile = `${this.#prefix}blkid`;
-    return startInstance({ base, configuration, blkidFile, log: this.#options.log });
+    const { log } = this.#options;
+    return startInstance({ base, configuration, blkidFile: this.#blkidFile, log });
   }
 
   #adopt(instance: Instance, service: FileService): void {
