@@ -29,6 +29,14 @@ module.exports = {
       "^hal/(bench|port|block|shelf|linux)/",
       "^firmware-ts/(wire|schema)/",
     ]),
+    // The simulator runs the production decisions in virtual time, over the pure disk model of the shelf.
+    only("sim", "^hal/sim/", [
+      "^hal/(sim|port)/",
+      "^hal/shelf/disk/",
+      "^firmware-ts/(core|wire|schema)/",
+    ]),
+    // Virtual time and seeds only: what reaches the system is the command line and its workers.
+    pure("sim-is-pure", "^hal/sim/(?!cli/)", "^(node:)?(zlib|crypto|buffer)$"),
     only("daemon", "^firmware-ts/daemon/(?!wiring)", [
       "^firmware-ts/(daemon|core|wire|schema|telemetry)/",
       "^hal/port/",

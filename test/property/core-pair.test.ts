@@ -6,8 +6,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
 import { tickMs } from "../../firmware-ts/core/timing.ts";
-import { type Mishap, mendAll, strike, supervise, workNames } from "../scenarios/world/chaos.ts";
-import { ids, Pair, type PairSetup } from "../scenarios/world/pair.ts";
+import { type Mishap, mendAll, strike, supervise, workNames } from "../../hal/sim/chaos.ts";
+import { ids, Pair, type PairSetup } from "../../hal/sim/pair.ts";
 
 /** Slower beats than the default: fewer events for the same interleavings. */
 const timing = {

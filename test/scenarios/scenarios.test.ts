@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { runScript } from "./world/script.ts";
+import { runScript } from "../../hal/sim/script.ts";
 
 const scripts = readdirSync(import.meta.dirname).filter((name) => name.endsWith(".txt"));
 

@@ -4,7 +4,7 @@
  */
 import { describe, expect, test } from "vitest";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
-import { Pair } from "./world/pair.ts";
+import { Pair } from "../../hal/sim/pair.ts";
 
 /** More events than a move takes; the last points hit the moved server after the move. */
 const pointsMax = 420;

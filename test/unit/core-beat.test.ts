@@ -11,7 +11,7 @@ import type {
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
 import type { LinkName } from "../../firmware-ts/schema/ids.ts";
-import { Pair } from "../scenarios/world/pair.ts";
+import { Pair } from "../../hal/sim/pair.ts";
 
 const timing = deriveTiming(new Pair().config("a").timing);
 const me = 111;

@@ -4,7 +4,7 @@ import { controllerStep } from "../../firmware-ts/core/controller.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
-import { Pair } from "../scenarios/world/pair.ts";
+import { Pair } from "../../hal/sim/pair.ts";
 
 /** A pair that has been whole for two seconds. */
 function whole(): Pair {

@@ -14,7 +14,7 @@ import type {
   ReservationCommand,
 } from "../../firmware-ts/schema/reservation.ts";
 import { NO_RESERVATIONS, type Reservations } from "../../hal/shelf/disk/reservations.ts";
-import { performOn } from "../scenarios/world/shelf.ts";
+import { performOn } from "../../hal/sim/shelf.ts";
 
 const type = "exclusiveAccessRegistrantsOnly";
 const keyOf = (controller: ControllerId, epoch: number, pairId = 17) =>

@@ -21,7 +21,7 @@ import type {
   ReservationCommand,
 } from "../../firmware-ts/schema/reservation.ts";
 import { NO_RESERVATIONS, type Reservations } from "../../hal/shelf/disk/reservations.ts";
-import { performOn } from "../scenarios/world/shelf.ts";
+import { performOn } from "../../hal/sim/shelf.ts";
 
 const pairId = 17;
 const coordinators = ["c1", "c2", "c3"];

@@ -5,7 +5,7 @@ import { allSilent, linkColour, linkColours, newLinks } from "../../firmware-ts/
 import { checkTransition, modeTransitions } from "../../firmware-ts/core/modes.ts";
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
 import { modes } from "../../firmware-ts/schema/beat.ts";
-import { Pair } from "../scenarios/world/pair.ts";
+import { Pair } from "../../hal/sim/pair.ts";
 
 const timing = deriveTiming(new Pair().config("a").timing);
 

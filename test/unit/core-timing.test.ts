@@ -1,7 +1,7 @@
 /** The durations of the pair: what they derive from, and every inequality of the address argument, at its limit and beyond. */
 import { describe, expect, test } from "vitest";
 import { deriveTiming, type Timing, tickMs, timingFaults } from "../../firmware-ts/core/timing.ts";
-import { Pair } from "../scenarios/world/pair.ts";
+import { Pair } from "../../hal/sim/pair.ts";
 
 const defaults = new Pair().config("a").timing;
 type Change = Partial<typeof defaults>;

@@ -3,21 +3,17 @@
  * can die. Commands act at the instant at which they reach the disk, whatever becomes of the one who sent them.
  */
 
-import type { Beat } from "../../../firmware-ts/schema/beat.ts";
-import type { ControllerId } from "../../../firmware-ts/schema/ids.ts";
+import type { Beat } from "../../firmware-ts/schema/beat.ts";
+import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
   ReservationType as TypeName,
-} from "../../../firmware-ts/schema/reservation.ts";
-import { ReservationType, ReserveOut } from "../../../firmware-ts/wire/scsi/reservation.ts";
-import { isConflict } from "../../../hal/shelf/disk/access.ts";
-import { type Nexus, nexusOf } from "../../../hal/shelf/disk/nexus.ts";
-import {
-  NO_RESERVATIONS,
-  type Reservations,
-  reserveOut,
-} from "../../../hal/shelf/disk/reservations.ts";
+} from "../../firmware-ts/schema/reservation.ts";
+import { ReservationType, ReserveOut } from "../../firmware-ts/wire/scsi/reservation.ts";
+import { isConflict } from "../shelf/disk/access.ts";
+import { type Nexus, nexusOf } from "../shelf/disk/nexus.ts";
+import { NO_RESERVATIONS, type Reservations, reserveOut } from "../shelf/disk/reservations.ts";
 
 /** What a performed command changed, for the checker. */
 export interface Change {

@@ -1,6 +1,6 @@
 /** Serial and network wires between the two controllers: a delay, and a cut, for each direction on its own. */
-import type { Beat } from "../../../firmware-ts/schema/beat.ts";
-import type { ControllerId, LinkName } from "../../../firmware-ts/schema/ids.ts";
+import type { Beat } from "../../firmware-ts/schema/beat.ts";
+import type { ControllerId, LinkName } from "../../firmware-ts/schema/ids.ts";
 import type { Timeline } from "./timeline.ts";
 
 type Wire = Exclude<LinkName, "disk">;

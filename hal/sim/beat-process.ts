@@ -1,14 +1,14 @@
 /** The beat process of one controller: production `beatStep`, its links, its gates and its sessions to the coordinator disks. */
-import { beatStep } from "../../../firmware-ts/core/beat.ts";
-import { type BeatState, newBeatState } from "../../../firmware-ts/core/beat-state.ts";
-import type { BeatEffect, BeatEvent, Observation } from "../../../firmware-ts/core/beat-types.ts";
-import type { Timing } from "../../../firmware-ts/core/timing.ts";
-import type { Beat } from "../../../firmware-ts/schema/beat.ts";
-import { type ControllerId, type LinkName, partnerOf } from "../../../firmware-ts/schema/ids.ts";
+import { beatStep } from "../../firmware-ts/core/beat.ts";
+import { type BeatState, newBeatState } from "../../firmware-ts/core/beat-state.ts";
+import type { BeatEffect, BeatEvent, Observation } from "../../firmware-ts/core/beat-types.ts";
+import type { Timing } from "../../firmware-ts/core/timing.ts";
+import type { Beat } from "../../firmware-ts/schema/beat.ts";
+import { type ControllerId, type LinkName, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
-} from "../../../firmware-ts/schema/reservation.ts";
+} from "../../firmware-ts/schema/reservation.ts";
 import type { Kernel } from "./kernel.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";

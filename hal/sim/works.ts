@@ -2,10 +2,10 @@
  * The hands of one controller: works on virtual servers, one after another for each, with durations, failures and hangs that
  * a test chooses. Postconditions are the kernel's: a mount needs a device and a disk that lets writes through.
  */
-import type { Work } from "../../../firmware-ts/core/effects.ts";
-import type { VirtualServerConfig } from "../../../firmware-ts/schema/config.ts";
-import type { ControllerId } from "../../../firmware-ts/schema/ids.ts";
-import { done, type FaultCode, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import type { Work } from "../../firmware-ts/core/effects.ts";
+import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
+import { done, type FaultCode, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";

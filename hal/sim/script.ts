@@ -2,7 +2,7 @@
  * Scenario scripts: commands, then after `----` the complete trace that they must give. Lines that begin with # are for the reader.
  * `UPDATE=1` writes the traces anew: inspect the difference, and commit it only if you understand what caused it.
  */
-import type { ControllerId } from "../../../firmware-ts/schema/ids.ts";
+import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { ids, Pair, type PairSetup } from "./pair.ts";
 import type { WorkName } from "./works.ts";
 

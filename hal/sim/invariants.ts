@@ -1,6 +1,6 @@
 /** What must never happen (SAFETY), as far as it can be seen from outside; looked at after every event of a world. */
-import { parseKey } from "../../../firmware-ts/core/keys.ts";
-import type { ControllerId } from "../../../firmware-ts/schema/ids.ts";
+import { parseKey } from "../../firmware-ts/core/keys.ts";
+import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type { Controller } from "./controller.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Change, Shelf } from "./shelf.ts";

@@ -1,13 +1,13 @@
 /** One controller of a world: production decisions in a main process, a beat process, a block service, and hands that work. */
-import { controllerStep, newController } from "../../../firmware-ts/core/controller.ts";
-import type { ControllerState } from "../../../firmware-ts/core/controller-state.ts";
-import type { Effect } from "../../../firmware-ts/core/effects.ts";
-import type { Command, ControllerEvent } from "../../../firmware-ts/core/events.ts";
-import { type Timing, tickMs } from "../../../firmware-ts/core/timing.ts";
-import type { Config } from "../../../firmware-ts/schema/config.ts";
-import { type ControllerId, type LinkName, linkNames } from "../../../firmware-ts/schema/ids.ts";
-import type { PersistentRecord } from "../../../firmware-ts/schema/journal.ts";
-import { failed } from "../../../firmware-ts/schema/outcome.ts";
+import { controllerStep, newController } from "../../firmware-ts/core/controller.ts";
+import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
+import type { Effect } from "../../firmware-ts/core/effects.ts";
+import type { Command, ControllerEvent } from "../../firmware-ts/core/events.ts";
+import { type Timing, tickMs } from "../../firmware-ts/core/timing.ts";
+import type { Config } from "../../firmware-ts/schema/config.ts";
+import { type ControllerId, type LinkName, linkNames } from "../../firmware-ts/schema/ids.ts";
+import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
+import { failed } from "../../firmware-ts/schema/outcome.ts";
 import { BeatProcess, sendReservation, wayTo } from "./beat-process.ts";
 import type { Kernel } from "./kernel.ts";
 import { Process } from "./process.ts";

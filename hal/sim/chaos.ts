@@ -1,5 +1,5 @@
 /** Everything that can befall a pair, as data: what a property test draws, and what a failing case prints. */
-import type { ControllerId } from "../../../firmware-ts/schema/ids.ts";
+import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { ids, type Pair } from "./pair.ts";
 import type { WorkName } from "./works.ts";
 

@@ -2,10 +2,10 @@
  * Two production controllers in virtual time, the shelf between them, and everything that can befall them. A test gives orders
  * (start, freeze, cut, …), lets time go by, and reads the trace; invariants are checked after every event.
  */
-import { deriveTiming, type Timing, timingFaults } from "../../../firmware-ts/core/timing.ts";
-import { type Config, configSchema } from "../../../firmware-ts/schema/config.ts";
-import { type ControllerId, partnerOf } from "../../../firmware-ts/schema/ids.ts";
-import type { PersistentRecord } from "../../../firmware-ts/schema/journal.ts";
+import { deriveTiming, type Timing, timingFaults } from "../../firmware-ts/core/timing.ts";
+import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
+import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
+import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
 import { Controller, type Journalled } from "./controller.ts";
 import { checkChange, checkNow, Violation, type Watched } from "./invariants.ts";
 import { Kernel } from "./kernel.ts";
