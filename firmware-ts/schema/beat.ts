@@ -27,7 +27,7 @@ export interface Beat {
   readonly sender: ControllerId;
   /** Random and never 0; new at every start of the sending process. */
   readonly session: number;
-  /** Rises by one with every beat of a session, on all links together. 32 bits; a session ends before it wraps. */
+  /** Rises by one with every beat of a session, on all links together. 48 bits: it never wraps. */
   readonly sequence: number;
   /** The newest beat accepted from the partner; session 0 means none yet. */
   readonly ack: { readonly session: number; readonly sequence: number };

@@ -1,7 +1,7 @@
 /** What every link shares: the size of a frame and the counters. */
 import type { LinkCounters } from "../port/link.ts";
 
-/** One sector of the disk link less its length field; the longest beat is 383 bytes. */
+/** One sector of the disk link less its length field; the longest beat is 387 bytes. */
 export const linkFrameBytesMax = 510;
 
 export type MutableCounters = { -readonly [name in keyof LinkCounters]: LinkCounters[name] };

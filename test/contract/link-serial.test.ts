@@ -68,7 +68,7 @@ describe("serial link", () => {
     const a = link("a", log);
     await until("up", () => log.up);
     const start = performance.now();
-    const frame = new Uint8Array(57).fill(1);
+    const frame = new Uint8Array(61).fill(1);
     for (let i = 0; i < 100; i++) {
       a.send(frame);
       await new Promise((resolve) => setImmediate(resolve));

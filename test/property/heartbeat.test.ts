@@ -12,12 +12,13 @@ import {
 const pair = { pairId: 4711, key: new Uint8Array(32).fill(3) };
 const uint16 = fc.integer({ min: 0, max: 0xffff });
 const uint32 = fc.integer({ min: 0, max: 0xffffffff });
+const uint48 = fc.maxSafeNat().map((value) => value % 2 ** 48);
 const positive = fc.integer({ min: 1, max: 0xffffffff });
 const beatArbitrary: fc.Arbitrary<Beat> = fc.record({
   sender: fc.constantFrom("a" as const, "b" as const),
   session: positive,
-  sequence: uint32,
-  ack: fc.record({ session: uint32, sequence: uint32 }),
+  sequence: uint48,
+  ack: fc.record({ session: uint32, sequence: uint48 }),
   granting: fc.boolean(),
   mode: fc.constantFrom(...modes),
   epoch: uint32,
@@ -87,7 +88,7 @@ describe("beat codec", () => {
   });
 
   test("any authentic body is either a beat that encodes to the same bytes or a refused field", () => {
-    const head = Uint8Array.of(0x44, 0xd7, 1);
+    const head = Uint8Array.of(0x44, 0xd7, 2);
     const bodies = fc.uint8Array({
       minLength: beatBytesMin - 16 - 3,
       maxLength: beatBytesMin - 16 + 9,

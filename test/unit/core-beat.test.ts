@@ -133,6 +133,21 @@ describe("whom it believes", () => {
     expect(state.partner).toBeUndefined();
   });
 
+  test("a session that is older than 32 bits of beats is believed as ever, and its replays are not", () => {
+    say({}, 0);
+    sequence = 2 ** 32 - 2;
+    state = { ...state, sequence: 2 ** 32 - 1 };
+    for (const nowMs of [1, 2, 3]) {
+      expect(say({}, nowMs).sequence).toBe(2 ** 32 - 1 + nowMs);
+      hear({}, nowMs);
+      expect(state.heard?.sequence).toBe(2 ** 32 - 2 + nowMs);
+    }
+    for (const old of [1, 2 ** 32 - 1, 2 ** 32]) {
+      hear({ sequence: old }, 4);
+      expect(seen()).toEqual([{ kind: "frameRefused", reason: "replay" }]);
+    }
+  });
+
   test("a beat heard before is a replay, and one of an ended session too", () => {
     say({}, 0);
     hear({}, 1);
