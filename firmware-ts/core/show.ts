@@ -118,7 +118,7 @@ function joiningText(state: ControllerState, partner: string): ReturnType<typeof
     };
   if (state.partner)
     return { statusText: `Controller ${partner} is heard; pairing.`, actionText: "None." };
-  if (state.config.links.disk && !state.diskReadable)
+  if (!state.diskReadable)
     return {
       statusText: `Not serving: controller ${partner} is not heard, and the disks cannot tell whether it lives.`,
       actionText: "Repair the links or the path to the coordinator disks.",

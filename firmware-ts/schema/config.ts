@@ -80,7 +80,13 @@ export const configSchema = z
           port: z.number().int().min(1).max(65535).default(7411),
         })
         .optional(),
-      disk: z.boolean().default(true),
+      /** Not a choice: a controller that is alone proves by these writes that nobody has preempted it. The key is there to be read. */
+      disk: z
+        .literal(
+          true,
+          "expected true, because a controller that is alone may answer only on the ground of its beats on the coordinator disks",
+        )
+        .default(true),
     }),
     data: z.strictObject({
       nic: z.string().regex(/^[a-zA-Z0-9._-]{1,15}$/, "expected a NIC name"),

@@ -32,7 +32,7 @@ function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachin
   if (!closed.ok) return closed;
   const coordinators = openCoordinators(config);
   const links: Link[] = [];
-  const { serial, network, disk } = config.links;
+  const { serial, network } = config.links;
   if (serial) links.push(openSerialLink({ ...serial, handlers: handlers.serial }));
   if (network)
     links.push(
@@ -43,15 +43,14 @@ function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachin
         handlers: handlers.network,
       }),
     );
-  if (disk)
-    links.push(
-      openDiskLink({
-        me: config.controller.id,
-        slots: coordinators.disks.map(slotOn),
-        periodMs: config.timing.diskBeatIntervalMs,
-        handlers: handlers.disk,
-      }),
-    );
+  links.push(
+    openDiskLink({
+      me: config.controller.id,
+      slots: coordinators.disks.map(slotOn),
+      periodMs: config.timing.diskBeatIntervalMs,
+      handlers: handlers.disk,
+    }),
+  );
   return good({
     links,
     gate: gate.value,

@@ -122,6 +122,12 @@ const mistakes: [string, string, string, string][] = [
     'virtual_servers[1].addresses[0]: expected an address with its prefix length, as in 10.0.0.100/24; found "10.0.0.101"',
   ],
   [
+    "disk link turned off",
+    "disk = true ",
+    "disk = false ",
+    "links.disk: expected true, because a controller that is alone may answer only on the ground of its beats on the coordinator disks; found false",
+  ],
+  [
     "even number of coordinators",
     '["coord-1", "coord-2", "coord-3"]',
     '["coord-1", "coord-2"]',
