@@ -46,6 +46,7 @@ export function queueOpen(state: BeatState, event: Extract<BeatEvent, { kind: "g
 
 /** Opens what is due with a short first lease; the main loop lengthens it after it has checked the reservation again. */
 export function openDue(state: BeatState, nowMs: number): Step {
+  if (state.opens.length === 0) return [state, []];
   const due = state.opens.filter((open) => open.notBeforeMs <= nowMs);
   if (due.length === 0) return [state, []];
   const lease = leaseEnd(state, nowMs);

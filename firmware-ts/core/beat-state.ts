@@ -127,10 +127,17 @@ export function keepSent(
   one: { sequence: number; atMs: number },
   oldestMs: number,
 ): BeatState["sent"] {
-  return [...sent.filter((each) => each.atMs >= oldestMs), one];
+  // In the order of their times: what is too old is at the front.
+  const first = sent.findIndex((each) => each.atMs >= oldestMs);
+  const kept = first < 0 ? [] : sent.slice(first);
+  kept.push(one);
+  return kept;
 }
 
 /** Send time of a recent beat; undefined when it was never sent or is too old to prove anything. */
 export function sentAt(sent: BeatState["sent"], sequence: number): number | undefined {
-  return sent.find((each) => each.sequence === sequence)?.atMs;
+  // Numbers follow each other without a gap.
+  const last = sent.length - 1;
+  const found = sent[last - ((sent[last]?.sequence ?? 0) - sequence)];
+  return found?.sequence === sequence ? found.atMs : undefined;
 }

@@ -27,7 +27,7 @@ import {
 } from "./beat-gates.ts";
 import { andThen, type BeatState, keepSent, observe, type Step, sentAt } from "./beat-state.ts";
 import type { BeatEffect, BeatEvent, LossReason, Mandate, PartnerView } from "./beat-types.ts";
-import { allSilent, linkColours } from "./links.ts";
+import { linkColour, linkColours, nobodyHeard } from "./links.ts";
 
 /** Sessions of the partner that have ended; a frame of one is a replay. */
 const retiredSessionsMax = 16;
@@ -91,19 +91,19 @@ function showSolo(state: BeatState, nowMs: number): Step {
 
 /** Tells the main loop when a light changes, not at every beat. */
 function showLinks(state: BeatState, nowMs: number): Step {
-  const colours = linkColours(state.links, state.timing, nowMs);
-  const diskReadable = state.links.disk.present && state.links.disk.carrier;
-  const shown = state.shown;
-  const same =
-    shown.diskReadable === diskReadable && linkNames.every((n) => shown.colours[n] === colours[n]);
-  if (same) return [state, []];
+  const { links, timing, shown } = state;
+  const diskReadable = links.disk.present && links.disk.carrier;
+  const isShown = (name: LinkName) =>
+    shown.colours[name] === linkColour(name, links[name], timing, nowMs);
+  if (shown.diskReadable === diskReadable && linkNames.every(isShown)) return [state, []];
+  const colours = linkColours(links, timing, nowMs);
   const next = { ...state, shown: { ...shown, colours, diskReadable } };
   return [next, [observe({ kind: "links", colours, diskReadable })]];
 }
 
 function judgeSilence(state: BeatState, nowMs: number): Step {
   if (!state.partner) return [state, []];
-  if (!allSilent(linkColours(state.links, state.timing, nowMs))) return [state, []];
+  if (!nobodyHeard(state.links, state.timing, nowMs)) return [state, []];
   return lose(state, "silent");
 }
 
@@ -143,10 +143,8 @@ function soloBound(state: BeatState): number {
 
 /** Sends one beat on every link that is due; all carry the same sequence number. */
 function sendDue(state: BeatState, nowMs: number): Step {
-  const due = linkNames.filter(
-    (name) => state.links[name].present && nowMs >= state.nextSendMs[name],
-  );
-  return due.length === 0 ? [state, []] : send(state, due, nowMs);
+  const isDue = (name: LinkName) => state.links[name].present && nowMs >= state.nextSendMs[name];
+  return linkNames.some(isDue) ? send(state, linkNames.filter(isDue), nowMs) : [state, []];
 }
 
 function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
@@ -246,7 +244,7 @@ function refuse(state: BeatState, reason: "replay" | "session" | "stale"): Step 
  * has named a beat that we sent lately.
  */
 function meet(state: BeatState, beat: Beat, nowMs: number): Step {
-  const silent = allSilent(linkColours(state.links, state.timing, nowMs));
+  const silent = nobodyHeard(state.links, state.timing, nowMs);
   // While the known session speaks, a stranger must not steal the one acknowledgement that a beat has room for.
   if (state.heard && !silent) return refuse(state, "stale");
   return [{ ...state, candidate: { session: beat.session, sequence: beat.sequence } }, []];

@@ -205,6 +205,23 @@ export function mandateOf(state: ControllerState): Mandate {
   };
 }
 
+/** Whether two mandates say the same; asked after every event. The body of a message follows from its number. */
+export function sameMandate(one: Mandate, other: Mandate): boolean {
+  return (
+    one.mode === other.mode &&
+    one.epoch === other.epoch &&
+    one.owned === other.owned &&
+    one.serving === other.serving &&
+    one.goodbye === other.goodbye &&
+    one.dyingGasp === other.dyingGasp &&
+    one.dataLinkDown === other.dataLinkDown &&
+    one.ground === other.ground &&
+    one.messageAck === other.messageAck &&
+    one.messageSession === other.messageSession &&
+    one.message?.id === other.message?.id
+  );
+}
+
 /** On which proof gates live in each mode. While racing the last acknowledgement still counts, and runs out. */
 function groundOf(mode: Mode): Mandate["ground"] {
   switch (mode) {

@@ -18,6 +18,7 @@ import {
   ownsServer,
   replaceServer,
   type Step,
+  sameMandate,
   serverContext,
   setMode,
   tell,
@@ -203,7 +204,7 @@ function grant(state: ControllerState): Step {
 /** The beats repeat what we say; they are told only when it changes. */
 function say(state: ControllerState): Step {
   const mandate = mandateOf(state);
-  if (state.said && JSON.stringify(state.said) === JSON.stringify(mandate)) return [state, []];
+  if (state.said && sameMandate(state.said, mandate)) return [state, []];
   return [{ ...state, said: mandate }, [{ kind: "mandate", mandate }]];
 }
 

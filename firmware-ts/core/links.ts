@@ -60,7 +60,11 @@ export function linkColours(links: Links, timing: Timing, nowMs: number): Colour
   };
 }
 
-/** True when no present link was heard within its limit: the only silence that counts as a loss. */
-export function allSilent(colours: Colours): boolean {
-  return linkNames.every((name) => colours[name] === "red" || colours[name] === "absent");
+/** True when no present link was heard within its limit: the only silence that counts as a loss. Asked at every tick. */
+export function nobodyHeard(links: Links, timing: Timing, nowMs: number): boolean {
+  for (const name of linkNames) {
+    const colour = linkColour(name, links[name], timing, nowMs);
+    if (colour !== "red" && colour !== "absent") return false;
+  }
+  return true;
 }

@@ -1,7 +1,7 @@
 /** The small tables of the decisions: modes, lights of links, reservation keys. */
 import { describe, expect, test } from "vitest";
 import { epochMax, makeKey, parseKey } from "../../firmware-ts/core/keys.ts";
-import { allSilent, linkColour, linkColours, newLinks } from "../../firmware-ts/core/links.ts";
+import { linkColour, linkColours, newLinks, nobodyHeard } from "../../firmware-ts/core/links.ts";
 import { checkTransition, modeTransitions } from "../../firmware-ts/core/modes.ts";
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
 import { modes } from "../../firmware-ts/schema/beat.ts";
@@ -76,11 +76,14 @@ describe("links", () => {
   });
 
   test("silence counts only on all present links", () => {
-    const red = { serial: "red", network: "red", disk: "absent" } as const;
-    expect(allSilent(red)).toBe(true);
-    for (const colour of ["green", "yellow"] as const)
-      for (const name of ["serial", "network", "disk"] as const)
-        expect(allSilent({ ...red, [name]: colour })).toBe(false);
+    const links = newLinks(["serial", "network"]);
+    expect(nobodyHeard(links, timing, 1000)).toBe(true);
+    for (const name of ["serial", "network"] as const) {
+      const heard = { ...links, [name]: { ...links[name], lastHeardMs: 1000 } };
+      expect(nobodyHeard(heard, timing, 1000)).toBe(false);
+      expect(nobodyHeard(heard, timing, 1000 + timing.linkSilenceMs - 1)).toBe(false);
+      expect(nobodyHeard(heard, timing, 1000 + timing.linkSilenceMs)).toBe(true);
+    }
   });
 });
 
