@@ -9,6 +9,8 @@ import type {
   ReservationAnswer,
   ReservationCommand,
 } from "../../firmware-ts/schema/reservation.ts";
+import type { Clock } from "./clock.ts";
+import { DiskBeats, noPathMs } from "./disk-beats.ts";
 import type { Kernel } from "./kernel.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
@@ -20,9 +22,6 @@ const tickMs = 5;
 /** Frames that wait in the sockets of a process that does not read. */
 const socketFramesMax = 64;
 
-/** What a command to an unreachable disk takes to fail. */
-export const noPathMs = 20;
-
 export interface BeatSetup {
   readonly me: ControllerId;
   readonly session: number;
@@ -31,6 +30,7 @@ export interface BeatSetup {
   readonly links: readonly LinkName[];
   readonly coordinators: readonly string[];
   readonly timeline: Timeline;
+  readonly clock: Clock;
   readonly kernel: Kernel;
   readonly shelf: Shelf;
   readonly wires: Wires;
@@ -48,31 +48,39 @@ export class BeatProcess {
   /** Sent to the decisions of the main loop; counted for tests of refusals. */
   readonly refusedFrames: Record<string, number> = {};
   #socketFrames = 0;
-  readonly #lastRead: Record<string, Beat | undefined> = {};
+  readonly #disk: DiskBeats;
   readonly #ways = new Map<string, Channel>();
-  #carrier: boolean | undefined;
 
   constructor(setup: BeatSetup) {
     this.#setup = setup;
     this.process = new Process(setup.timeline);
-    this.state = newBeatState({ ...setup, nowMs: setup.timeline.nowMs });
+    this.state = newBeatState({ ...setup, nowMs: setup.clock.nowMs });
+    this.#disk = new DiskBeats({
+      ...setup,
+      frame: (beat) => this.frame("disk", beat),
+      carrier: (up) => this.command((nowMs) => ({ kind: "carrier", nowMs, link: "disk", up })),
+    });
     setup.kernel.close(setup.kernel.openGates(), setup.timeline.nowMs);
     this.#everyTick();
-    if (setup.links.includes("disk")) this.#poll();
+    if (setup.links.includes("disk")) this.#pollLater();
+  }
+
+  get #nowMs(): number {
+    return this.#setup.clock.nowMs;
   }
 
   #everyTick(): void {
     const { timeline } = this.#setup;
     let waiting = false;
+    const job = () => {
+      waiting = false;
+      this.#step({ kind: "tick", nowMs: this.#nowMs });
+    };
     const beat = () => {
       if (!this.process.alive) return;
       timeline.after(tickMs, beat);
       if (waiting) return;
       waiting = true;
-      const job = () => {
-        waiting = false;
-        this.#step({ kind: "tick", nowMs: timeline.nowMs });
-      };
       this.process.give(job, this.process.frozen);
     };
     timeline.after(tickMs, beat);
@@ -80,7 +88,7 @@ export class BeatProcess {
 
   /** A command of the main loop; its time is when this process takes it. */
   command(make: (nowMs: number) => BeatEvent): void {
-    this.process.give(() => this.#step(make(this.#setup.timeline.nowMs)));
+    this.process.give(() => this.#step(make(this.#nowMs)));
   }
 
   /** A frame from a wire. */
@@ -89,14 +97,15 @@ export class BeatProcess {
     this.#socketFrames += 1;
     this.process.give(() => {
       this.#socketFrames -= 1;
-      this.#step({ kind: "frame", nowMs: this.#setup.timeline.nowMs, link, beat });
+      this.#step({ kind: "frame", nowMs: this.#nowMs, link, beat });
     });
   }
 
   #step(event: BeatEvent): void {
     const [state, effects] = beatStep(this.state, event);
     this.state = state;
-    this.process.giveAll(effects.map((effect) => () => this.#perform(effect)));
+    if (effects.length > 0)
+      this.process.giveAll(effects.map((effect) => () => this.#perform(effect)));
   }
 
   #perform(effect: BeatEffect): void {
@@ -108,8 +117,8 @@ export class BeatProcess {
         return;
       case "open":
       case "renew": {
-        const leaseMs = Math.floor(effect.untilMs - nowMs);
-        const untilMs = nowMs + leaseMs;
+        const leaseMs = Math.floor(effect.untilMs - this.#nowMs);
+        const untilMs = nowMs + this.#setup.clock.worldMs(leaseMs);
         const ok = leaseMs > 0 && kernel[effect.kind](effect.addresses, untilMs, nowMs);
         if (ok) this.#setup.gateUntil(untilMs);
         this.#outcome(effect, ok);
@@ -136,8 +145,7 @@ export class BeatProcess {
   #outcome(effect: Exclude<BeatEffect, { kind: "send" | "observe" }>, ok: boolean): void {
     const { kind: action, token, addresses } = effect;
     const reason = ok ? "" : "the kernel refuses";
-    const { nowMs } = this.#setup.timeline;
-    this.#step({ kind: "gateOutcome", nowMs, action, token, addresses, ok, reason });
+    this.#step({ kind: "gateOutcome", nowMs: this.#nowMs, action, token, addresses, ok, reason });
   }
 
   #send(link: LinkName, beat: Beat): void {
@@ -147,57 +155,23 @@ export class BeatProcess {
   }
 
   #writeBeat(beat: Beat): void {
-    const { coordinators, timeline, shelf, me, timing } = this.#setup;
-    const sentAtMs = timeline.nowMs;
-    const count = { accepted: 0, refused: 0, failed: 0 };
-    let told = false;
+    const { coordinators } = this.#setup;
+    const sentAtMs = this.#nowMs;
     const total = coordinators.length;
-    const tell = () => {
-      if (told) return;
-      told = true;
-      const { accepted, refused } = count;
-      this.command((nowMs) => ({ kind: "written", nowMs, sentAtMs, accepted, refused, total }));
+    this.#disk.write(beat, (accepted, refused) =>
+      this.command((nowMs) => ({ kind: "written", nowMs, sentAtMs, accepted, refused, total })),
+    );
+  }
+
+  #pollLater(): void {
+    const { timeline, timing } = this.#setup;
+    const poll = () => {
+      this.#disk.poll();
+      timeline.after(timing.diskBeatIntervalMs / 2, due);
     };
-    for (const serial of coordinators)
-      timeline.after(this.#setup.diskMs(), () => {
-        const result = shelf.writeBeat(serial, me, beat);
-        timeline.after(result === "failed" ? noPathMs : this.#setup.diskMs(), () => {
-          count[result] += 1;
-          const majority = Math.floor(total / 2) + 1;
-          const decided = count.accepted >= majority || count.refused >= majority;
-          if (decided || count.accepted + count.refused + count.failed === total) tell();
-        });
-      });
-    timeline.after(5 * timing.diskBeatIntervalMs, tell);
-  }
-
-  #poll(): void {
-    const { timeline, coordinators, timing } = this.#setup;
-    let ok = 0;
-    let answered = 0;
-    for (const serial of coordinators)
-      timeline.after(this.#setup.diskMs(), () => {
-        const read = this.#setup.shelf.readBeat(serial, this.#setup.me, partnerOf(this.#setup.me));
-        timeline.after(read === "failed" ? noPathMs : this.#setup.diskMs(), () => {
-          answered += 1;
-          if (read !== "failed") ok += 1;
-          if (read !== "failed" && read !== undefined && this.#lastRead[serial] !== read) {
-            this.#lastRead[serial] = read;
-            this.frame("disk", read);
-          }
-          if (answered === coordinators.length) this.#setCarrier(2 * ok > coordinators.length);
-        });
-      });
-    timeline.after(timing.diskBeatIntervalMs / 2, () => {
-      // A process that does not run asks nothing.
-      if (this.process.alive) this.process.give(() => this.#poll());
-    });
-  }
-
-  #setCarrier(up: boolean): void {
-    if (this.#carrier === up) return;
-    this.#carrier = up;
-    this.command((nowMs) => ({ kind: "carrier", nowMs, link: "disk", up }));
+    // A process that does not run asks nothing.
+    const due = () => this.process.give(poll);
+    poll();
   }
 
   /** A reservation command on a coordinator, through the nexus that writes the beats. */

@@ -9,6 +9,7 @@ import { type ControllerId, type LinkName, linkNames } from "../../firmware-ts/s
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
 import { failed } from "../../firmware-ts/schema/outcome.ts";
 import { BeatProcess, sendReservation, wayTo } from "./beat-process.ts";
+import type { Clock } from "./clock.ts";
 import type { Kernel } from "./kernel.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
@@ -28,6 +29,7 @@ export interface ControllerSetup {
   readonly session: number;
   readonly record: PersistentRecord;
   readonly timeline: Timeline;
+  readonly clock: Clock;
   readonly kernel: Kernel;
   readonly shelf: Shelf;
   readonly wires: Wires;
@@ -144,7 +146,7 @@ export class Controller {
   }
 
   #step(happening: Happening): void {
-    const event = { ...happening, nowMs: this.#setup.timeline.nowMs } as ControllerEvent;
+    const event = { ...happening, nowMs: this.#setup.clock.nowMs } as ControllerEvent;
     const before = this.state;
     const [after, effects] = controllerStep(before, event);
     this.state = after;

@@ -6,6 +6,7 @@ import { deriveTiming, type Timing, timingFaults } from "../../firmware-ts/core/
 import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
+import { Clock } from "./clock.ts";
 import { Controller, type Journalled } from "./controller.ts";
 import { checkChange, checkNow, Violation, type Watched } from "./invariants.ts";
 import { Kernel } from "./kernel.ts";
@@ -161,6 +162,7 @@ export class Pair {
       session: 1 + Math.floor(this.#random() * 0xffff_fffe),
       record: this.#records[who],
       timeline: this.timeline,
+      clock: new Clock(this.timeline),
       kernel: this.kernels[who],
       shelf: this.shelf,
       wires: this.wires,

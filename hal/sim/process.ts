@@ -12,18 +12,30 @@ const jobsMax = 20_000;
 
 export class Process {
   readonly #timeline: Timeline;
-  readonly #jobs: (() => void)[] = [];
-  #busy = false;
+  #jobs: (() => void)[] = [];
+  /** The job under way ends then; an event of its own marks the end only when something waits for it. */
+  #busyUntilMs = -1;
+  #waking = false;
+  #running = false;
+  readonly #wake: () => void;
   frozen = false;
   alive = true;
 
   constructor(timeline: Timeline) {
     this.#timeline = timeline;
+    this.#wake = () => {
+      this.#waking = false;
+      this.#pump();
+    };
   }
 
   /** Queues a job; `first` puts it before all that waits (a synchronous call, or a timer that is due at a thaw). */
   give(job: () => void, first = false): void {
     if (!this.alive) return;
+    if (this.#jobs.length === 0 && !this.frozen && this.#isIdle()) {
+      this.#run(job);
+      return;
+    }
     if (this.#jobs.length >= jobsMax) throw new Error("process: too many jobs wait");
     if (first) this.#jobs.unshift(job);
     else this.#jobs.push(job);
@@ -32,8 +44,9 @@ export class Process {
 
   /** Queues jobs that one synchronous stretch does in turn, before anything else. */
   giveAll(jobs: readonly (() => void)[]): void {
-    if (!this.alive) return;
-    this.#jobs.unshift(...jobs);
+    if (!this.alive || jobs.length === 0) return;
+    if (this.#jobs.length === 0) this.#jobs = jobs.slice();
+    else this.#jobs.unshift(...jobs);
     this.#pump();
   }
 
@@ -47,15 +60,26 @@ export class Process {
     this.#jobs.length = 0;
   }
 
-  #pump(): void {
-    if (this.#busy || this.frozen || !this.alive) return;
-    const job = this.#jobs.shift();
-    if (!job) return;
-    this.#busy = true;
+  #isIdle(): boolean {
+    return !this.#running && this.#busyUntilMs <= this.#timeline.nowMs;
+  }
+
+  #run(job: () => void): void {
+    this.#busyUntilMs = this.#timeline.nowMs + jobMs;
+    this.#running = true;
     job();
-    this.#timeline.after(jobMs, () => {
-      this.#busy = false;
-      this.#pump();
-    });
+    this.#running = false;
+    if (this.#jobs.length > 0) this.#pump();
+  }
+
+  #pump(): void {
+    if (this.frozen || !this.alive || this.#running || this.#jobs.length === 0) return;
+    if (this.#isIdle()) {
+      const job = this.#jobs.shift();
+      if (job) this.#run(job);
+    } else if (!this.#waking) {
+      this.#waking = true;
+      this.#timeline.at(this.#busyUntilMs, this.#wake);
+    }
   }
 }

@@ -32,6 +32,7 @@ export interface Holder {
 interface SimDisk {
   reservations: Reservations;
   alive: boolean;
+  slowMs: number;
   readonly paths: Record<ControllerId, boolean>;
   readonly slots: Partial<Record<ControllerId, Beat>>;
 }
@@ -45,12 +46,14 @@ export class Shelf {
   onChange: (change: Change) => void = () => undefined;
   /** Rises with every change of a reservation. */
   changes = 0;
+  anySlow = false;
 
   constructor(serials: readonly string[]) {
     for (const serial of serials)
       this.#disks.set(serial, {
         reservations: NO_RESERVATIONS,
         alive: true,
+        slowMs: 0,
         paths: { a: true, b: true },
         slots: {},
       });
@@ -68,6 +71,16 @@ export class Shelf {
 
   setPath(serial: string, who: ControllerId, up: boolean): void {
     this.#disk(serial).paths[who] = up;
+  }
+
+  /** Commands to this disk take so much longer to reach it. */
+  setSlow(serial: string, ms: number): void {
+    this.#disk(serial).slowMs = ms;
+    this.anySlow = [...this.#disks.values()].some((disk) => disk.slowMs > 0);
+  }
+
+  slowMs(serial: string): number {
+    return this.anySlow ? this.#disk(serial).slowMs : 0;
   }
 
   reachable(serial: string, who: ControllerId): boolean {
