@@ -122,7 +122,7 @@ export function virtualServersText(servers: readonly VirtualServer[], colours: C
 function stateText(server: VirtualServer, colours: Colours): string {
   const text = server.state + (server.step === undefined ? "" : ` (${plain(server.step)})`);
   if (server.state === "serving") return colours.green(text);
-  if (server.state === "failed" || server.state === "nowhere") return colours.red(text);
+  if (["failed", "nowhere", "silent"].includes(server.state)) return colours.red(text);
   return text;
 }
 

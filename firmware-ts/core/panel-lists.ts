@@ -60,6 +60,7 @@ function statusLines(status: Status): PanelLines[] {
 /** Four letters, so that a name of 15 fits beside them. */
 const shortStates: Readonly<Record<Status["virtualServers"][number]["state"], string>> = {
   serving: "HERE",
+  silent: "MUTE",
   elsewhere: "PTNR",
   nowhere: "NONE",
   starting: "STRT",
@@ -98,6 +99,7 @@ export function faultsOf(status: Status): readonly PanelLines[] {
   const faults: PanelLines[] = [];
   for (const server of status.virtualServers) {
     if (server.state === "failed") faults.push([`${server.name} FAILED`, server.fault ?? ""]);
+    if (server.state === "silent") faults.push([`${server.name} SILENT`, "no disk majority"]);
     if (server.state === "nowhere") faults.push([server.name, "served by nobody"]);
   }
   if (!status.partner.heard) faults.push(["Partner is silent", "no redundancy"]);

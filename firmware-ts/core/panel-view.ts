@@ -88,7 +88,7 @@ function placement(status: Status): string {
   const here = count(["serving"]);
   const partner = count(["elsewhere"]);
   const moving = count(["starting", "stopping"]);
-  const down = count(["nowhere", "failed"]);
+  const down = count(["nowhere", "failed", "silent"]);
   const rest = down > 0 ? ` down ${down}` : moving > 0 ? ` move ${moving}` : "";
   return `here ${here} ptnr ${partner}${rest}`;
 }

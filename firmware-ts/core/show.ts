@@ -57,8 +57,16 @@ function possible(state: ControllerState, kind: "takeover" | "giveback"): Status
   return { possible: !reasons.some((veto) => veto.severity === "hard"), vetoes: reasons };
 }
 
+/**
+ * Alone, gates live on the beats that a majority of the coordinators lets through. Without them the kernel has closed them, or
+ * is about to, and opens none; nothing else of a virtual server changes, so that it answers again as soon as one may.
+ */
+function isSilenced(state: ControllerState): boolean {
+  return state.mode === "alone" && !state.soloFresh;
+}
+
 function healthOf(state: ControllerState): Status["health"] {
-  if (state.mode === "alone") return "takenOver";
+  if (state.mode === "alone") return isSilenced(state) ? "notServing" : "takenOver";
   if (state.mode !== "paired" && state.mode !== "racing") return "notServing";
   const whole =
     state.mode === "paired" &&
@@ -92,6 +100,11 @@ function sentences(
         actionText: "None.",
       };
     case "alone":
+      if (isSilenced(state))
+        return {
+          statusText: `Not serving: controller ${partner} is lost, and no majority of the coordinator disks lets this one write.`,
+          actionText: "Repair the paths to the coordinator disks; service comes back by itself.",
+        };
       return {
         statusText: `Controller ${partner} is lost; this controller serves alone.`,
         actionText: `Repair controller ${partner}; it rejoins by itself. Then give back.`,
@@ -162,6 +175,9 @@ function pairedText(
   };
 }
 
+const silencedText =
+  "its addresses are closed: no majority of the coordinator disks proves that only this controller answers";
+
 function serverStatus(
   state: ControllerState,
   server: VirtualServerState,
@@ -169,8 +185,15 @@ function serverStatus(
   const { phase, config } = server;
   const theirs = partnerOwns(state, server.index);
   const owner = claimsServer(state, server) ? state.me : theirs ? partnerOf(state.me) : "none";
-  const shown = phase.kind === "off" ? (theirs ? "elsewhere" : "nowhere") : phase.kind;
-  const fault = phase.kind === "failed" ? phase.fault : server.fault;
+  const silent = phase.kind === "serving" && isSilenced(state);
+  const shown = silent
+    ? "silent"
+    : phase.kind === "off"
+      ? theirs
+        ? "elsewhere"
+        : "nowhere"
+      : phase.kind;
+  const fault = silent ? silencedText : phase.kind === "failed" ? phase.fault : server.fault;
   return {
     name: config.name,
     home: config.home,
@@ -180,7 +203,7 @@ function serverStatus(
     addresses: [...config.addresses],
     exports: config.volumes.map((volume) => volume.export),
     ...(server.lastStartMs === undefined ? {} : { lastStartMs: Math.round(server.lastStartMs) }),
-    ...(fault === undefined || phase.kind === "serving" ? {} : { fault }),
+    ...(fault === undefined || shown === "serving" ? {} : { fault }),
   };
 }
 

@@ -16,6 +16,7 @@ export const virtualServerStateSchema = z.enum([
   "nowhere", // nobody known has it
   "starting",
   "serving",
+  "silent", // all is here, but the addresses are closed until it is proved again that this controller alone may answer
   "stopping",
   "failed",
 ]);

@@ -22,7 +22,7 @@ export interface PairSetup {
   readonly jitter?: boolean;
   readonly timing?: Partial<Config["timing"]>;
   readonly coordinators?: number;
-  readonly links?: { readonly serial?: boolean; readonly disk?: boolean };
+  readonly links?: { readonly serial?: boolean };
   readonly autoGiveback?: boolean;
   readonly onTrace?: (line: string) => void;
 }
@@ -130,7 +130,7 @@ export class Pair {
       links: {
         ...(links?.serial === false ? {} : { serial: { path: "/dev/ttyS1" } }),
         network: { local: "192.168.254.1", partner: "192.168.254.2" },
-        disk: links?.disk ?? true,
+        disk: true,
       },
       data: { nic: "eth0" },
       shelf: {

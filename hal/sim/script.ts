@@ -2,6 +2,7 @@
  * Scenario scripts: commands, then after `----` the complete trace that they must give. Lines that begin with # are for the reader.
  * `UPDATE=1` writes the traces anew: inspect the difference, and commit it only if you understand what caused it.
  */
+import { statusOf } from "../../firmware-ts/core/show.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { ids, Pair, type PairSetup } from "./pair.ts";
 import type { WorkName } from "./works.ts";
@@ -58,7 +59,7 @@ function setupOf(words: readonly string[]): PairSetup {
   const coordinators = words.find((word) => word.startsWith("coordinators="));
   return {
     ...(coordinators ? { coordinators: Number(coordinators.split("=")[1]) } : {}),
-    links: { serial: !has("no-serial"), disk: !has("no-disk") },
+    links: { serial: !has("no-serial") },
     autoGiveback: has("auto-giveback"),
   };
 }
@@ -102,6 +103,7 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   run: (pair, [time]) => pair.run(milliseconds(time)),
   until: until,
   show: (pair) => show(pair),
+  status: (pair, whos) => each(whos, (who) => status(pair, who)),
 };
 
 function obey(pair: Pair, [order, ...words]: Words): void {
@@ -212,6 +214,18 @@ function show(pair: Pair): void {
   const answers = pair.addresses.map((each) => `${each} by ${pair.answers(each) ?? "nobody"}`);
   const owners = pair.dataDisks.map((each) => `${each} by ${ownerOf(pair, each)}`);
   pair.say("-", `answered: ${answers.join(", ")}; held: ${owners.join(", ")}`);
+}
+
+/** What the operator of one controller is told. */
+function status(pair: Pair, who: ControllerId): void {
+  const counted = { uptimeMs: 0, links: {}, refusedFrames: {} };
+  const { health, statusText, actionText, virtualServers } = statusOf(
+    alive(pair, who).state,
+    counted,
+  );
+  pair.say(who, `status: ${health}: ${statusText} ${actionText}`);
+  for (const { name, state, fault } of virtualServers)
+    pair.say(who, `status: ${name} ${state}${fault === undefined ? "" : `, ${fault}`}`);
 }
 
 function ownerOf(pair: Pair, disk: string): string {

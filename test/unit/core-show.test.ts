@@ -1,0 +1,78 @@
+/** What an operator is told: by the command, at the panel, from across the room. */
+import { expect, test } from "vitest";
+import { coloursFor, statusText } from "../../firmware-ts/cli/text.ts";
+import { initialPanel } from "../../firmware-ts/core/panel.ts";
+import { linesOf } from "../../firmware-ts/core/panel-lists.ts";
+import { view } from "../../firmware-ts/core/panel-view.ts";
+import { statusOf } from "../../firmware-ts/core/show.ts";
+import { type Status, statusSchema } from "../../firmware-ts/schema/status.ts";
+import { Pair } from "../../hal/sim/pair.ts";
+
+const status = (pair: Pair): Status => {
+  const controller = pair.controllers.a;
+  if (!controller) throw new Error("a was not started");
+  return statusSchema.parse(
+    statusOf(controller.state, { uptimeMs: 0, links: {}, refusedFrames: {} }),
+  );
+};
+
+/** Controller a alone, both virtual servers here; then it loses two of its three coordinators. */
+function silenced(): Pair {
+  const pair = new Pair();
+  pair.start("a");
+  pair.run(4000);
+  expect(status(pair)).toMatchObject({ health: "takenOver", mode: "alone" });
+  pair.path("a", "c1", false);
+  pair.path("a", "c2", false);
+  pair.run(1000);
+  return pair;
+}
+
+test("a lone controller without a majority says that it is silent, and why", () => {
+  const pair = silenced();
+  expect(pair.addresses.map((each) => pair.answers(each))).toEqual([undefined, undefined]);
+  const shown = status(pair);
+  expect(shown.health).toBe("notServing");
+  expect(shown.statusText).toContain("no majority of the coordinator disks");
+  for (const server of shown.virtualServers)
+    expect(server).toMatchObject({
+      owner: "a",
+      state: "silent",
+      fault: expect.stringContaining("closed"),
+    });
+  const text = statusText(shown, coloursFor(false));
+  expect(text).toContain("health: NOT SERVING\n");
+  expect(text).toMatch(/^alpha +a +a +silent /m);
+  expect(text).toContain("alpha: its addresses are closed: no majority of the coordinator disks");
+});
+
+test("the panel counts it among what is down, names it as a fault, and blinks", () => {
+  const shown = status(silenced());
+  const panel = view(initialPanel(0), shown);
+  expect(panel.lines).toEqual(["A ALONE         DOWN", "here 0 ptnr 0 down 2"]);
+  expect(panel.lights).toMatchObject({ health: "blinkRed", activity: "off" });
+  expect(linesOf("faults", shown)).toContainEqual(["alpha SILENT", "no disk majority"]);
+  expect(linesOf("servers", shown)[0]?.[0]).toBe("alpha           MUTE");
+});
+
+test("it serves again, and says so, when a majority lets it write", () => {
+  const pair = silenced();
+  pair.path("a", "c1", true);
+  pair.run(1000);
+  expect(status(pair)).toMatchObject({
+    health: "takenOver",
+    virtualServers: [{ state: "serving" }, { state: "serving" }],
+  });
+});
+
+test("nobody is called silent while a loss is decided with the coordinators at hand", () => {
+  const pair = new Pair();
+  pair.start("a");
+  pair.start("b");
+  pair.run(2500);
+  pair.kill("b");
+  for (let ms = 0; ms < 1000; ms += 5) {
+    pair.run(5);
+    expect(status(pair).virtualServers.map(({ state }) => state)).not.toContain("silent");
+  }
+});
