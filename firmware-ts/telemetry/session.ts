@@ -51,7 +51,9 @@ export function openSession(settings: SessionSettings, listener: SessionListener
     if (over) return;
     over = true;
     clearTimeout(deadline);
-    client?.end(true);
+    // We may be inside a callback of the library, which walks its list of unanswered messages and throws when that is emptied
+    // under it: it is ended in a turn of its own.
+    setImmediate(() => client?.end(true));
     listener.ended(reason);
   };
   // One deadline over name lookup, TCP, TLS and CONNACK: each of them can hang.

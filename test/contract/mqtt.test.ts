@@ -254,6 +254,22 @@ test("a real broker that freezes in mid-session is given up, and used again when
     .toBeGreaterThanOrEqual(8);
 });
 
+test("the library gives up a silent broker while several messages wait: the session ends, and nothing else", async () => {
+  // An uncaught exception would fail this file; in a controller it would be a takeover.
+  const { publisher, logged } = start(configure(130, {}), { ...quick, ackTimeoutMs: 20_000 });
+  await expect.poll(() => publisher.counters().published).toBe(1);
+  broker.process().kill("SIGSTOP");
+  try {
+    publisher.publish(healthyStatus());
+    await expect.poll(() => logged.join(), { timeout: 5000 }).toContain("no session with");
+  } finally {
+    broker.process().kill("SIGCONT");
+  }
+  await expect
+    .poll(() => publisher.counters().published, { timeout: 5000 })
+    .toBeGreaterThanOrEqual(8);
+});
+
 /** A broker of one behaviour; returns its URL. */
 async function fakeBroker(behave: (socket: Socket) => void): Promise<string> {
   const sockets = new Set<Socket>();
