@@ -73,6 +73,8 @@ export async function prepareShelf(layout: Layout, diskMb: number): Promise<stri
       sizeBytes,
       backingFile: backingFile(layout, serial),
       aptplFile: `${backingFile(layout, serial)}.pr`,
+      // As the disks of such arrays are run. Nothing that befalls the bench makes its backing files forget.
+      writeCache: false,
     })),
     controlSocket: planPaths(layout).shelfControl,
   };

@@ -6,6 +6,7 @@
 
 import type { Connection } from "../../hal/port/addresses.ts";
 import type { Machine } from "../../hal/port/machine.ts";
+import type { LocalDevice } from "../../hal/port/storage.ts";
 import type { Work } from "../core/effects.ts";
 import type { Config, VirtualServerConfig } from "../schema/config.ts";
 import { done, failed, type Outcome } from "../schema/outcome.ts";
@@ -24,9 +25,9 @@ interface Bench {
   /** Ends when all works asked for so far have ended. */
   turn: Promise<unknown>;
   /** Local device of each attached disk. */
-  readonly devices: Map<string, string>;
-  /** Clients of the last owner, to be tickled when the address opens. */
-  inherited: readonly Connection[];
+  readonly devices: Map<string, LocalDevice>;
+  /** The list on the volume is ours: what the last owner left there has been read. */
+  inherited: boolean;
   /** What the volume says about connections, to write only changes. */
   saved: string;
   watching: boolean;
@@ -49,7 +50,7 @@ export function createPerformer(
       server,
       turn: Promise.resolve(),
       devices: new Map(),
-      inherited: [],
+      inherited: false,
       saved: "",
       watching: false,
     });
@@ -59,7 +60,7 @@ export function createPerformer(
   watch.unref();
 
   async function saveConnections(bench: Bench): Promise<void> {
-    if (!bench.watching) return;
+    if (!bench.watching || !bench.inherited) return;
     const { server } = bench;
     const addresses = server.addresses.map(bare);
     const found = await machine.addresses.connections(addresses, machine.servicePort);
@@ -120,8 +121,9 @@ async function run(
   switch (work.op) {
     case "attach": {
       const attached = await machine.block.attach(work.disk);
-      if (attached.ok) bench.devices.set(work.disk, attached.value);
-      return attached;
+      if (!attached.ok) return attached;
+      bench.devices.set(work.disk, attached.value);
+      return done;
     }
     case "detach":
       bench.devices.delete(work.disk);
@@ -129,6 +131,7 @@ async function run(
     case "mount": {
       const device = bench.devices.get(work.disk);
       if (device === undefined) return failed("mountFailed", `mount ${work.disk}`, "not attached");
+      bench.inherited = false;
       return await machine.fileSystems.mount(device, path(work.disk));
     }
     case "flush":
@@ -139,8 +142,6 @@ async function run(
     case "abandon":
       bench.watching = false;
       return await machine.fileSystems.abandon(path(work.disk));
-    case "loadState":
-      return await loadState(machine, bench, log);
     case "startService": {
       const started = await machine.services.start(
         server,
@@ -167,24 +168,26 @@ async function run(
         machine.addresses.remove(config.data.nic, address, length),
       );
     case "announce":
-      return await announce(machine, config.data.nic, bench);
+      return await announce(machine, config.data.nic, bench, log);
     default:
       throw new Error(`perform: unknown work ${JSON.stringify(work)}`);
   }
 }
 
-async function loadState(
+/** Clients of the last owner; none when they have been read before. */
+async function inherit(
   machine: Machine,
   bench: Bench,
   log: (message: string) => void,
-): Promise<Outcome> {
+): Promise<readonly Connection[]> {
+  if (bench.inherited) return [];
   const disk = bench.server.volumes[0]?.disk;
   if (disk === undefined) throw new Error(`${bench.server.name} has no volume`);
   const { state, note } = await machine.states.load(machine.mountPath(bench.server, disk));
   if (note !== undefined) log(`${bench.server.name}: service state: ${note}`);
-  bench.inherited = state.connections;
+  bench.inherited = true;
   bench.saved = "";
-  return done;
+  return state.connections;
 }
 
 async function eachAddress(
@@ -198,13 +201,20 @@ async function eachAddress(
   return done;
 }
 
-/** The switch and the clients learn where the address is; clients of the last owner learn that they must reconnect. */
-async function announce(machine: Machine, nic: string, bench: Bench): Promise<Outcome> {
+/**
+ * The switch and the clients learn where the address is; clients of the last owner learn that they must reconnect. Who they are is
+ * read only now: nobody waits for that file before the address answers.
+ */
+async function announce(
+  machine: Machine,
+  nic: string,
+  bench: Bench,
+  log: (message: string) => void,
+): Promise<Outcome> {
   for (const text of bench.server.addresses) {
     const outcome = await machine.addresses.announce(nic, bare(text), announcements);
     if (!outcome.ok) return outcome;
   }
-  const { inherited } = bench;
-  bench.inherited = [];
+  const inherited = await inherit(machine, bench, log);
   return inherited.length === 0 ? done : await machine.addresses.tickle(nic, inherited);
 }

@@ -96,10 +96,16 @@ export async function openDataDisks(
     if (allowed.fault.code === "fenced") handlers.diskFenced(disk.serial, "no longer ours");
   }
 
-  function allow(disk: Disk): Promise<Outcome> {
+  function allow(disk: Disk): ReturnType<typeof service.allow> {
     if (disk.key === undefined)
       return Promise.resolve(failed("attachFailed", `attach ${disk.serial}`, "never claimed"));
     return service.allow(disk.serial, { key: disk.key, type }, verifyMs);
+  }
+
+  function refuse(disk: Disk): void {
+    disk.attached = false;
+    // The answer says when nothing is under way any more; nobody waits for that here.
+    void service.forbid(disk.serial);
   }
 
   function find(serial: string): Disk {
@@ -114,6 +120,8 @@ export async function openDataDisks(
     reserve(serial, command, deadlineMs) {
       const disk = find(serial);
       if (command.op === "register") disk.key = command.key;
+      // Not one more I/O of ours: the service takes its messages in order.
+      if (command.op === "release") refuse(disk);
       return service.reserve(serial, command, deadlineMs);
     },
     async attach(serial) {
@@ -123,13 +131,10 @@ export async function openDataDisks(
       const allowed = await allow(disk);
       if (!allowed.ok) return allowed;
       disk.attached = true;
-      return await disk.attachment.attach();
+      const attached = await disk.attachment.attach();
+      return attached.ok ? good({ path: attached.value, ...allowed.value }) : attached;
     },
-    refuse(serial) {
-      find(serial).attached = false;
-      // The answer says when nothing is under way any more; nobody waits for that here.
-      void service.forbid(serial);
-    },
+    refuse: (serial) => refuse(find(serial)),
     async detach(serial) {
       const disk = find(serial);
       const detached = disk.attachment ? await disk.attachment.detach() : done;

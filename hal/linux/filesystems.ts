@@ -11,7 +11,7 @@ import { mkdirSync } from "node:fs";
 import { constants, type FileHandle, open } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import type { FileSystems } from "../port/storage.ts";
+import type { FileSystems, LocalDevice } from "../port/storage.ts";
 import { type MountEntry, mountAt } from "./mount-table.ts";
 import {
   errno,
@@ -26,8 +26,13 @@ import { type IsLate, Turns } from "./turns.ts";
 const fileSystemType = "ext4";
 /** <linux/mount.h>: a served volume needs neither devices nor set-user-id nor programs, nor a write for each read. */
 const mountFlags = 2 | 4 | 8 | 1024; // MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME
-/** ext4(5): stop at the first damage, never let data lag behind its metadata, never trust a volatile cache. */
-const mountOptions = "errors=remount-ro,data=ordered,barrier=1";
+/** ext4(5): stop at the first damage, never let data lag behind its metadata. */
+const mountOptions = "errors=remount-ro,data=ordered";
+/**
+ * A volatile cache is never trusted. Without one a flush has nothing to do, and an unmount alone sends thirteen of them; block
+ * drivers leave them out for such disks themselves, but a loop device knows nothing of its disk.
+ */
+const barrierOption = { cached: ",barrier=1", uncached: ",barrier=0" } as const;
 /** <linux/fs.h> of umount2(2) */
 const MNT_DETACH = 2;
 const UMOUNT_NOFOLLOW = 8;
@@ -50,7 +55,7 @@ class Ext4FileSystems implements FileSystems {
     this.#limitMs = limitMs;
   }
 
-  mount(device: string, path: string): Promise<Outcome> {
+  mount(device: LocalDevice, path: string): Promise<Outcome> {
     return this.#turns.take(path, "mount", this.#limitMs, (isLate) =>
       this.#mount(device, path, isLate),
     );
@@ -75,7 +80,11 @@ class Ext4FileSystems implements FileSystems {
     return entry.ok ? good(entry.value?.source) : entry;
   }
 
-  async #mount(device: string, path: string, isLate: IsLate): Promise<Outcome> {
+  async #mount(
+    { path: device, writeCache }: LocalDevice,
+    path: string,
+    isLate: IsLate,
+  ): Promise<Outcome> {
     const before = mountAt(path);
     if (!before.ok) return before;
     if (before.value) return sameDevice(before.value, device);
@@ -84,7 +93,8 @@ class Ext4FileSystems implements FileSystems {
     } catch (error) {
       return failed("mountFailed", "mount", `cannot make ${path}`, error);
     }
-    const result = await mountLater(device, path, fileSystemType, mountFlags, mountOptions);
+    const options = mountOptions + barrierOption[writeCache ? "cached" : "uncached"];
+    const result = await mountLater(device, path, fileSystemType, mountFlags, options);
     if (result < 0) {
       return failed("mountFailed", "mount", `${device} on ${path}: ${errorName(result)}`);
     }

@@ -18,9 +18,16 @@ export interface Disks {
   close(): Promise<void>;
 }
 
+/** A disk as a block device of this controller. */
+export interface LocalDevice {
+  readonly path: string;
+  /** Whether acknowledged writes may be lost with the disk's power before a flush. */
+  readonly writeCache: boolean;
+}
+
 export interface BlockService {
-  /** Makes the disk a local block device and returns its path. Nothing is read through it before ownership. Idempotent. */
-  attach(serial: string): Promise<Outcome<string>>;
+  /** Makes the disk a local block device. Nothing is read through it before ownership. Idempotent. */
+  attach(serial: string): Promise<Outcome<LocalDevice>>;
   /**
    * Refuses all I/O of the disk from now on, also what waits for a lost path, until it is attached again: a file system that is to be
    * abandoned must not wait for a disk that may never answer.
@@ -32,7 +39,7 @@ export interface BlockService {
 
 export interface FileSystems {
   /** Mounts (journal replay included) and verifies with the kernel. Already mounted from this device is a success. */
-  mount(device: string, path: string): Promise<Outcome>;
+  mount(device: LocalDevice, path: string): Promise<Outcome>;
   /** Writes back what is dirty, while the file system goes on being used: what an unmount has left to do is then little. */
   flush(path: string): Promise<Outcome>;
   /** Flushes and unmounts; `stillMounted` when the kernel says so. Not mounted is a success. */

@@ -35,6 +35,7 @@ describe.skipIf(rootMissing)("file systems", () => {
     return file;
   }
 
+  const local = (path: string) => ({ path, writeCache: true });
   const attach = (file: string) => run("losetup", "-f", "--show", file).trim();
   const code = (outcome: { ok: boolean }) =>
     "fault" in outcome ? (outcome.fault as { code: string }).code : "ok";
@@ -58,9 +59,20 @@ describe.skipIf(rootMissing)("file systems", () => {
     run("losetup", "-d", device);
   });
 
+  test.each([
+    [true, false],
+    [false, true],
+  ])("with write cache %s: flushes are left out: %s", async (writeCache, leftOut) => {
+    expect(code(await fileSystems.mount({ path: device, writeCache }, path))).toBe("ok");
+    const line = readFileSync("/proc/mounts", "utf8")
+      .split("\n")
+      .find((each) => each.includes(path));
+    expect(line?.includes("nobarrier")).toBe(leftOut);
+  });
+
   test("mount, mount again, look, unmount, unmount again", async () => {
-    expect(await fileSystems.mount(device, path)).toEqual({ ok: true, value: undefined });
-    expect(code(await fileSystems.mount(device, path))).toBe("ok");
+    expect(await fileSystems.mount(local(device), path)).toEqual({ ok: true, value: undefined });
+    expect(code(await fileSystems.mount(local(device), path))).toBe("ok");
     expect(readFileSync("/proc/self/mountinfo", "utf8").split(` ${path} `)).toHaveLength(2);
     expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: device });
     writeFileSync(join(path, "file"), "kept");
@@ -68,12 +80,12 @@ describe.skipIf(rootMissing)("file systems", () => {
     expect(code(await fileSystems.unmount(path))).toBe("ok");
     expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: undefined });
     expect(readdirSync(path)).toEqual([]);
-    await fileSystems.mount(device, path);
+    await fileSystems.mount(local(device), path);
     expect(readFileSync(join(path, "file"), "utf8")).toBe("kept");
   });
 
   test("the options are those of a volume that fails over", async () => {
-    await fileSystems.mount(device, path);
+    await fileSystems.mount(local(device), path);
     const line = readFileSync("/proc/self/mountinfo", "utf8")
       .split("\n")
       .find((entry) => entry.includes(` ${path} `));
@@ -87,7 +99,7 @@ describe.skipIf(rootMissing)("file systems", () => {
   });
 
   test("a busy volume stays mounted and usable, and says so", async () => {
-    await fileSystems.mount(device, path);
+    await fileSystems.mount(local(device), path);
     const file = openSync(join(path, "file"), "w");
     expect(code(await fileSystems.unmount(path))).toBe("stillMounted");
     writeSync(file, "still works");
@@ -96,7 +108,7 @@ describe.skipIf(rootMissing)("file systems", () => {
   });
 
   test("a copy of the mount in another namespace is found out", async () => {
-    await fileSystems.mount(device, path);
+    await fileSystems.mount(local(device), path);
     const holder = spawn("unshare", ["--mount", "sh", "-c", "echo held; exec sleep 600"]);
     let held = false;
     holder.stdout.once("data", () => {
@@ -114,8 +126,8 @@ describe.skipIf(rootMissing)("file systems", () => {
   test("another device's mount is not taken for ours", async () => {
     const other = attach(image("other"));
     try {
-      await fileSystems.mount(other, path);
-      expect(code(await fileSystems.mount(device, path))).toBe("mountFailed");
+      await fileSystems.mount(local(other), path);
+      expect(code(await fileSystems.mount(local(device), path))).toBe("mountFailed");
       expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: other });
     } finally {
       await fileSystems.unmount(path);
@@ -127,18 +139,18 @@ describe.skipIf(rootMissing)("file systems", () => {
     ["no device", "/dev/dyad-nothing"],
     ["no block device", "/dev/null"],
   ])("%s is a fault that names it", async (_, name) => {
-    const outcome = await fileSystems.mount(name, path);
+    const outcome = await fileSystems.mount(local(name), path);
     expect(outcome).toMatchObject({ ok: false, fault: { code: "mountFailed" } });
     expect(!outcome.ok && outcome.fault.message).toContain(name);
   });
 
   test("a device without a file system is a fault", async () => {
     run("dd", "if=/dev/zero", `of=${device}`, "bs=1M", "count=1", "status=none", "conv=fsync");
-    expect(code(await fileSystems.mount(device, path))).toBe("mountFailed");
+    expect(code(await fileSystems.mount(local(device), path))).toBe("mountFailed");
   });
 
   test("abandoned: what was synced is there after the replay, what was not is not written", async () => {
-    await fileSystems.mount(device, path);
+    await fileSystems.mount(local(device), path);
     const kept = openSync(join(path, "kept"), "w");
     writeSync(kept, "kept");
     fsyncSync(kept);
@@ -147,13 +159,13 @@ describe.skipIf(rootMissing)("file systems", () => {
     expect(code(await fileSystems.abandon(path))).toBe("ok");
     expect(code(await fileSystems.abandon(path))).toBe("ok");
     expect(run("dumpe2fs", "-h", device)).toContain("needs_recovery");
-    expect(code(await fileSystems.mount(device, path))).toBe("ok");
+    expect(code(await fileSystems.mount(local(device), path))).toBe("ok");
     expect(readFileSync(join(path, "kept"), "utf8")).toBe("kept");
     expect(existsSync(join(path, "lost"))).toBe(false);
   });
 
   test("abandoned under an open file: out of the tree, every write fails, the device is reported held", async () => {
-    await fileSystems.mount(device, path);
+    await fileSystems.mount(local(device), path);
     const file = openSync(join(path, "file"), "w");
     expect(code(await fileSystems.abandon(path))).toBe("stillMounted");
     expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: undefined });
@@ -163,7 +175,7 @@ describe.skipIf(rootMissing)("file systems", () => {
   });
 
   test("a dead file system cannot be unmounted as if it were flushed, but abandoned", async () => {
-    await fileSystems.mount(device, path);
+    await fileSystems.mount(local(device), path);
     writeFileSync(join(path, "file"), "dirty");
     const root = openSync(path, "r");
     // EXT4_IOC_SHUTDOWN, as if the kernel had given up the journal.
@@ -212,7 +224,7 @@ describe.skipIf(rootMissing)("file systems", () => {
 
     test("unmounting times out without holding up the process, and succeeds later", async () => {
       const hasty = createFileSystems(300);
-      expect(code(await hasty.mount(hanging, path))).toBe("ok");
+      expect(code(await hasty.mount(local(hanging), path))).toBe("ok");
       mkdirSync(join(path, "folder"));
       server.kill("SIGSTOP");
       let turns = 0;
@@ -233,12 +245,12 @@ describe.skipIf(rootMissing)("file systems", () => {
       const hasty = createFileSystems(200);
       run("blockdev", "--flushbufs", hanging);
       server.kill("SIGSTOP");
-      expect(code(await hasty.mount(hanging, path))).toBe("timeout");
+      expect(code(await hasty.mount(local(hanging), path))).toBe("timeout");
       server.kill("SIGCONT");
       // An operation on the same path has its turn only when the late mount has been dealt with.
       await until("dealt with", async () => code(await hasty.unmount(path)) === "ok");
       expect(hasty.mountedFrom(path)).toEqual({ ok: true, value: undefined });
-      expect(code(await fileSystems.mount(hanging, path))).toBe("ok");
+      expect(code(await fileSystems.mount(local(hanging), path))).toBe("ok");
     });
   });
 });

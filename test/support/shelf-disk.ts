@@ -99,6 +99,7 @@ const identity: Identity = {
   blockBytes: BLOCK,
   blocks: BLOCKS,
   targetNames: ["iqn.2026-11.test:one", "iqn.2026-11.test:two"],
+  writeCache: true,
 };
 
 export const newDisk = (

@@ -14,6 +14,7 @@ import { encodeCdb } from "../../../firmware-ts/wire/scsi/cdb.ts";
 import type { Command } from "../../../firmware-ts/wire/scsi/command.ts";
 import { encodeUnmap } from "../../../firmware-ts/wire/scsi/parameters.ts";
 import { type BlockDevice, inRange } from "../device.ts";
+import { hasWriteCache } from "./caching.ts";
 import type { IscsiIdentity } from "./connection.ts";
 import { type DiskFacts, identify } from "./identify.ts";
 import { type Permission, PermissionGate } from "./permission.ts";
@@ -76,6 +77,10 @@ export class IscsiDisk implements BlockDevice {
   #facts: DiskFacts | undefined;
   /** Counts verified-from-scratch states; 0 before the first. */
   #sessionNumber = 0;
+  /** What the disk said last, once it could be asked. */
+  #writeCache = true;
+  /** Somebody was told that acknowledged writes are durable, and flushes no more. */
+  #promisedDurable = false;
   #isUp = false;
   #closed = false;
   #retries = 0;
@@ -117,6 +122,15 @@ export class IscsiDisk implements BlockDevice {
 
   get blockSizeBytes(): number {
     return this.#facts?.blockBytes ?? 512;
+  }
+
+  /**
+   * Whether acknowledged writes may be lost before a flush. Known from `verify` on: a disk that another controller holds does not
+   * answer MODE SENSE. Whoever reads false may leave flushes out: should the disk get a cache later, writes carry FUA from then on.
+   */
+  get writeCache(): boolean {
+    if (!this.#writeCache) this.#promisedDurable = true;
+    return this.#writeCache;
   }
 
   status(): IscsiDiskStatus {
@@ -162,7 +176,11 @@ export class IscsiDisk implements BlockDevice {
     const session = this.#sessionNumber;
     const { initiatorName, isid } = this.#options;
     const port = { name: initiatorName, isid };
-    const verdict = await verifyHold(this.#run, port, hold, deadlineMs);
+    const [verdict, writeCache] = await Promise.all([
+      verifyHold(this.#run, port, hold, deadlineMs),
+      hasWriteCache(this.#run, deadlineMs),
+    ]);
+    this.#writeCache = writeCache;
     if (!verdict.ok) return verdict;
     return this.grant(session);
   }
@@ -240,7 +258,7 @@ export class IscsiDisk implements BlockDevice {
       return this.write(offset, Buffer.alloc(length), { fua });
     if (!zeroed.ok) return zeroed;
     // WRITE SAME has no FUA bit (SBC-3 5.43).
-    return fua ? this.flush() : done;
+    return fua || (this.#promisedDurable && this.#writeCache) ? this.flush() : done;
   }
 
   async close(): Promise<void> {
@@ -262,9 +280,10 @@ export class IscsiDisk implements BlockDevice {
     return answer;
   }
 
-  async #writePart(offset: number, out: Buffer, fua: boolean): Promise<Outcome> {
+  async #writePart(offset: number, out: Buffer, isForced: boolean): Promise<Outcome> {
     const refused = this.#refuse("write", offset, out.length);
     if (refused) return refused;
+    const fua = isForced || (this.#promisedDurable && this.#writeCache);
     const command = { name: "write", cdbBytes: 16, protect: 0, dpo: false, fua } as const;
     return this.#act("write", { ...command, ...this.#range(offset, out.length) }, out);
   }

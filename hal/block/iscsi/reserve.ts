@@ -47,7 +47,7 @@ const typeName = (type: number): TypeName | undefined =>
 const remaining = (start: number, deadlineMs: number) => deadlineMs - (performance.now() - start);
 
 /** Repeats after unit attentions and BUSY: neither has performed the command (SAM-5 5.3.1, 5.14). */
-async function insist(
+export async function insist(
   run: RunCommand,
   command: Command,
   transfer: { readonly out?: Buffer; readonly inBytes?: number },

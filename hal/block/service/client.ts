@@ -107,9 +107,20 @@ export class BlockServiceClient {
     return { status: "failed", reason: this.#fault("reserve", reply).fault.message };
   }
 
-  /** Verifies the hold and lets I/O flow. Without a hold nothing is verified: for disks that nobody reserves. */
-  allow(serial: string, hold: Hold | undefined, deadlineMs: number): Promise<Outcome> {
-    return this.#ask({ op: "allow", serial, ...(hold ? { hold } : {}), deadlineMs }, deadlineMs);
+  /**
+   * Verifies the hold and lets I/O flow; tells whether the disk has a volatile write cache. Without a hold nothing is verified:
+   * for disks that nobody reserves.
+   */
+  async allow(
+    serial: string,
+    hold: Hold | undefined,
+    deadlineMs: number,
+  ): Promise<Outcome<{ readonly writeCache: boolean }>> {
+    const request = { op: "allow", serial, ...(hold ? { hold } : {}), deadlineMs } as const;
+    const reply = await this.#send(request, deadlineMs);
+    if (typeof reply !== "string" && reply.kind === "allowed")
+      return good({ writeCache: reply.writeCache });
+    return this.#fault("allow", reply);
   }
 
   /** Refuses I/O from now on; resolves when none is under way, bounded by the disks' own deadlines. */

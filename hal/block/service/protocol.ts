@@ -144,6 +144,8 @@ export const serviceMessageSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("ready") }),
   z.strictObject({ kind: z.literal("done"), id }),
   z.strictObject({ kind: z.literal("fault"), id, fault: faultSchema }),
+  /** I/O flows; `writeCache` as in `IscsiDisk`. */
+  z.strictObject({ kind: z.literal("allowed"), id, writeCache: z.boolean() }),
   z.strictObject({ kind: z.literal("disk"), id, disk: diskStatusSchema }),
   z.strictObject({ kind: z.literal("answer"), id, answer: reservationAnswer }),
   z.strictObject({ kind: z.literal("status"), id, status: serviceStatusSchema }),

@@ -56,8 +56,11 @@ export class BlockServiceCore {
           : { status: "failed", reason: `${request.serial} is not open` };
         return this.#say({ kind: "answer", id, answer });
       }
-      case "allow":
-        return this.#answer(id, await this.#allow(request));
+      case "allow": {
+        const allowed = await this.#allow(request);
+        if (!allowed.ok) return this.#answer(id, allowed);
+        return this.#say({ kind: "allowed", id, writeCache: allowed.value });
+      }
       case "forbid":
         return this.#answer(id, await this.#forbid(request.serial));
       case "close":
@@ -130,7 +133,7 @@ export class BlockServiceCore {
     this.#say({ kind: "path", serial, up, session, reason });
   }
 
-  async #allow(request: ServiceRequest & { op: "allow" }): Promise<Outcome> {
+  async #allow(request: ServiceRequest & { op: "allow" }): Promise<Outcome<boolean>> {
     const entry = this.#disks.get(request.serial);
     if (entry === undefined) return failed("badInput", "allow", `${request.serial} is not open`);
     const { disk } = entry;
@@ -142,7 +145,7 @@ export class BlockServiceCore {
       if (!granted.ok) return granted;
     }
     entry.exported?.turnOn();
-    return done;
+    return good(disk.writeCache);
   }
 
   async #forbid(serial: string): Promise<Outcome> {

@@ -421,7 +421,7 @@ export class Disk {
       case "readCapacity16":
         return withData(encodeCapacity16(capacityOf(this.identity)), command.allocationBytes);
       case "modeSense":
-        return answerModeSense(command);
+        return answerModeSense(this.identity, command);
       case "reportSupportedOpcodes":
         return answerSupportedOpcodes(command);
       case "persistentReserveIn":

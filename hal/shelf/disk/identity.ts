@@ -30,6 +30,8 @@ export interface Identity {
   readonly blockBytes: number;
   readonly blocks: number;
   readonly targetNames: readonly string[];
+  /** Whether the disk says that it keeps writes in a volatile cache (WCE). */
+  readonly writeCache: boolean;
 }
 
 /** The largest single transfer and zeroing, told in page B0h and enforced. */
@@ -151,11 +153,11 @@ const page = (code: number, bytes: number, set: Readonly<Record<number, number>>
 };
 
 /**
- * Caching with WCE (SBC-3 6.4.6); control with unrestricted reordering and TAS, so that an aborted initiator is
+ * Caching, with WCE where there is a volatile cache (SBC-3 6.4.6); control with unrestricted reordering and TAS, so that an aborted initiator is
  * told and need not time out (SPC-4 7.5.8); informational exceptions, none reported (SBC-3 6.4.7).
  */
-const modePages: readonly ModePage[] = [
-  page(0x08, 18, { 2: 0x04 }),
+const modePages = ({ writeCache }: Identity): readonly ModePage[] => [
+  page(0x08, 18, writeCache ? { 2: 0x04 } : {}),
   page(0x0a, 10, { 3: 0x10, 5: 0x40 }),
   page(0x1c, 10, {}),
 ];
@@ -164,10 +166,13 @@ const CHANGEABLE = 1;
 const SAVED = 3;
 
 /** MODE SENSE. No page can be changed, so the mask of changeable bits is zero throughout. */
-export const answerModeSense = (command: Extract<Command, { name: "modeSense" }>): Result => {
+export const answerModeSense = (
+  identity: Identity,
+  command: Extract<Command, { name: "modeSense" }>,
+): Result => {
   if (command.control === SAVED) return illegalRequest(Asc.saveParametersNotSupported);
   const isSubpageKnown = command.subpage === 0 || command.subpage === 0xff;
-  const selected = modePages.filter(
+  const selected = modePages(identity).filter(
     (candidate) => command.page === ALL_PAGES || candidate.page === command.page,
   );
   if (selected.length === 0 || !isSubpageKnown) return invalidField;

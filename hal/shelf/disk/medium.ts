@@ -22,6 +22,23 @@ export interface Medium {
   flush(done: MediumDone): void;
 }
 
+/** A medium without a volatile cache (WCE = 0, SBC-3 6.4.6): each write is on stable storage when it is done. */
+export function writeThrough(medium: Medium): Medium {
+  const stable =
+    (done: MediumDone): MediumDone =>
+    (error) => {
+      if (error === null) medium.flush(done);
+      else done(error);
+    };
+  return {
+    sizeBytes: medium.sizeBytes,
+    read: (offset, target, done) => medium.read(offset, target, done),
+    write: (offset, data, done) => medium.write(offset, data, stable(done)),
+    zero: (offset, bytes, done) => medium.zero(offset, bytes, stable(done)),
+    flush: (done) => medium.flush(done),
+  };
+}
+
 /** A medium in memory, which completes every call at once. */
 export class MemoryMedium implements Medium {
   readonly sizeBytes: number;

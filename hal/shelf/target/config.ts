@@ -15,6 +15,11 @@ const disk = z
     blockBytes: z.union([z.literal(512), z.literal(4096)]).default(512),
     /** The medium; memory when absent. */
     backingFile: z.string().min(1).optional(),
+    /**
+     * Whether the disk has a volatile write cache, and says so (WCE). Disks of arrays with two controllers are
+     * commonly sold and run without: then each write is on stable storage before its status is sent.
+     */
+    writeCache: z.boolean().default(true),
     /** Where registrations outlive the shelf (APTPL); kept in memory when absent. */
     aptplFile: z.string().min(1).optional(),
   })

@@ -19,6 +19,8 @@ const ZEROS = Buffer.alloc(1024 * 1024);
 const asError = (error: unknown): Error =>
   error instanceof Error ? error : new Error(String(error));
 
+const isInMemory = (path: string): boolean => fs.statfsSync(path).type === TMPFS_MAGIC;
+
 /** A file as medium. On tmpfs it works synchronously: a copy in memory is cheaper than a trip to a thread. */
 export class FileMedium implements Medium {
   readonly sizeBytes: number;
@@ -37,7 +39,7 @@ export class FileMedium implements Medium {
       if (before.size !== sizeBytes) fs.ftruncateSync(this.#fd, sizeBytes);
       // A file without blocks holds nothing; of any other we do not know where.
       if (before.blocks > 0) this.#written.fill(1);
-      this.#isMemory = fs.statfsSync(path).type === TMPFS_MAGIC;
+      this.#isMemory = isInMemory(path);
     } catch (cause) {
       throw new ShelfError("BACKING_FILE", `open backing file ${path}`, cause);
     }
@@ -145,13 +147,24 @@ export class FileMedium implements Medium {
 /** Keeps a disk's reservations in a file. */
 export class AptplFile implements AptplStore {
   readonly #path: string;
+  readonly #isMemory: boolean;
 
   constructor(path: string) {
     this.#path = path;
+    try {
+      this.#isMemory = isInMemory(dirname(path));
+    } catch (cause) {
+      throw new ShelfError("APTPL_FILE", `look at the folder of ${path}`, cause);
+    }
   }
 
   save(record: AptplRecord, done: (error: Error | null) => void): void {
-    this.#replace(`${JSON.stringify(record, null, 1)}\n`).then(
+    const text = `${JSON.stringify(record, null, 1)}\n`;
+    if (this.#isMemory) {
+      this.#replaceNow(text, done);
+      return;
+    }
+    this.#replace(text).then(
       () => done(null),
       (error: unknown) => done(asError(error)),
     );
@@ -174,6 +187,19 @@ export class AptplFile implements AptplStore {
       throw new ShelfError("APTPL_FILE", `read reservations from ${this.#path}: ${parsed.problem}`);
     }
     return parsed.record;
+  }
+
+  /** In memory there is nothing to sync, and a rename is all that a reader after a kill can see. */
+  #replaceNow(text: string, done: (error: Error | null) => void): void {
+    const beside = `${this.#path}.new`;
+    try {
+      fs.writeFileSync(beside, text, { mode: 0o600 });
+      fs.renameSync(beside, this.#path);
+    } catch (error) {
+      done(asError(error));
+      return;
+    }
+    done(null);
   }
 
   async #replace(text: string): Promise<void> {

@@ -5,7 +5,7 @@ import { performance } from "node:perf_hooks";
 import { z } from "zod";
 import { type AptplRecord, type AptplStore, restored } from "../disk/aptpl.ts";
 import { Disk } from "../disk/disk.ts";
-import { type Medium, MemoryMedium } from "../disk/medium.ts";
+import { type Medium, MemoryMedium, writeThrough } from "../disk/medium.ts";
 import { isHolder } from "../disk/reservations.ts";
 import { parseShelfConfig, type ShelfConfig, type ShelfSettings } from "./config.ts";
 import type { Connection } from "./connection.ts";
@@ -88,11 +88,12 @@ const openDisk = async (
   settings: ShelfSettings,
   config: ShelfSettings["disks"][number],
 ): Promise<OpenDisk> => {
-  const { serial, lun, sizeBytes, blockBytes, backingFile, aptplFile } = config;
+  const { serial, lun, sizeBytes, blockBytes, backingFile, aptplFile, writeCache } = config;
   const file = aptplFile === undefined ? null : new AptplFile(aptplFile);
   const record: AptplRecord | null = file === null ? null : await file.load();
   const onDisk = backingFile === undefined ? null : new FileMedium(backingFile, sizeBytes);
-  const medium: Medium = onDisk ?? new MemoryMedium(sizeBytes);
+  const cached: Medium = onDisk ?? new MemoryMedium(sizeBytes);
+  const medium = writeCache ? cached : writeThrough(cached);
   const disk = new Disk({
     identity: {
       serial,
@@ -102,6 +103,7 @@ const openDisk = async (
       blockBytes,
       blocks: sizeBytes / blockBytes,
       targetNames: settings.targets,
+      writeCache,
     },
     medium,
     store: file ?? memoryStore,
