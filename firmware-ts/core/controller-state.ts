@@ -33,6 +33,8 @@ export type Transfer =
       readonly deadlineMs: number;
       readonly urgent: boolean;
       readonly why: string;
+      /** Why the target could not start it, while the last of it is still being put away here. */
+      readonly failure?: string | undefined;
     }
   | {
       readonly role: "target";

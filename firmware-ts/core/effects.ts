@@ -19,13 +19,11 @@ export interface Report {
 export type Work =
   | { readonly op: "attach" | "detach"; readonly disk: string }
   | { readonly op: "mount" | "flush" | "unmount" | "abandon"; readonly disk: string }
-  /** Reads the service state that the last owner left on the volume. */
-  | { readonly op: "loadState" }
   | { readonly op: "startService" }
   /** `kill`: nothing is flushed and nobody is asked, because the volume is no longer ours. */
   | { readonly op: "stopService" | "killService" }
   | { readonly op: "addAddresses" | "removeAddresses" }
-  /** Gratuitous ARP and tickles: says to the network that the address is here. */
+  /** Gratuitous ARP, and tickles to the clients that the last owner left in its service state: says to the network that the address is here. */
   | { readonly op: "announce" };
 
 export type Effect =

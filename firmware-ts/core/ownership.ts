@@ -2,14 +2,16 @@
  * Ownership of one data disk: an Exclusive Access – Registrants Only reservation under our key (SPC-4 5.9.10). Only the
  * owner is registered, so the disk itself refuses the partner's reads and writes alike.
  *
- *     registering ─▶ reading ─┬─ held by us ────────────────▶ verifying ─▶ owned
- *     (key of this epoch)     ├─ held by nobody ─▶ reserving ─▶ verifying
+ *     registering ─▶ reading ─┬─ held by us ─────────────────────▶ owned
+ *     (key of this epoch)     ├─ held by nobody ─▶ reserving ──────▶ owned
  *                             └─ foreign keys ──▶ preempting ─▶ (reading again)
  *     our own key gone, or a foreign key of a *newer* epoch ──▶ refused
  *
  *     releasing ─▶ unregistering ─▶ free
  *
- * Each pass ends by reading what the disk holds: an answer is believed only when the disk says the same thing twice.
+ * An answer is believed only when the disk says the same thing twice: a preemption is followed by another reading; whether a
+ * reservation stands, attaching asks the disk (one READ FULL STATUS in the nexus of the I/O) before the first block is read, and
+ * the virtual server's last step asks again behind the open gate.
  */
 import type {
   ReservationAnswer,
@@ -69,8 +71,10 @@ export function claimAnswer(
     case "readingHolder":
       return afterHolder(claim.pass, claim.foreign, key, answer);
     case "preempting":
-    case "reserving":
       return nextPass(claim.pass);
+    case "reserving":
+      // GOOD: nobody held it, and now we do (SPC-4 5.9.9). No foreign key was registered, or we would have preempted it.
+      return [{ at: "owned" }, undefined];
     default:
       throw new Error(`claimAnswer: no answer is expected in ${claim.at}`);
   }

@@ -48,7 +48,7 @@ export interface Timing extends TimingConfig {
 }
 
 /** Steps of a virtual server that have a time limit of their own. */
-export type TimedStep = "claim" | "attach" | "mount" | "state" | "export" | "address" | "stop";
+export type TimedStep = "claim" | "attach" | "mount" | "export" | "address" | "stop";
 
 /** Derives all durations. Pure; does not judge: see `timingFaults`. */
 export function deriveTiming(config: TimingConfig): Timing {
@@ -66,7 +66,6 @@ export function deriveTiming(config: TimingConfig): Timing {
       claim: 3000,
       attach: 5000,
       mount: 20_000,
-      state: 2000,
       export: 5000,
       address: 5000,
       stop: 10_000,

@@ -9,6 +9,7 @@
  *       │ ◀───────── ready ─────────────────  ready
  *     stopping: close → … → release            │
  *     released ───────── go ─────────────────▶ starting (the gate opens at once: the source said that it is closed)
+ *     (detach)                                 │
  *       │ ◀───────── started / failed ──────── │
  *     done / takes it back
  *
@@ -28,7 +29,7 @@ import {
   tell,
 } from "./controller-state.ts";
 import { takeServer } from "./takeover.ts";
-import { stopServer } from "./vserver-stop.ts";
+import { hasLetGo, stopServer } from "./vserver-stop.ts";
 import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
 /** An urgent move that was refused is offered again after this time. */
@@ -229,6 +230,9 @@ function onFailed(
 ): Step {
   const transfer = state.transfers[server.index];
   if (transfer?.role !== "source" || transfer.at !== "released") return [state, []];
+  // The last of it is still being tidied away here; the tick takes it back.
+  if (ownsServer(server))
+    return [setTransfer(state, server.index, { ...transfer, failure: why }), []];
   const next = {
     ...setTransfer(state, server.index, undefined),
     evacuateAfterMs: nowMs + evacuateAgainMs,
@@ -266,9 +270,13 @@ function sourceTick(
   nowMs: number,
 ): Step {
   const { index, config } = server;
-  if (transfer.at === "stopping" && !ownsServer(server))
+  if (transfer.at === "stopping" && hasLetGo(server))
     return released(state, index, transfer.why, nowMs);
+  if (transfer.failure !== undefined && !ownsServer(server))
+    return onFailed(state, server, transfer.failure, nowMs);
   if (nowMs < transfer.deadlineMs) return [state, []];
+  // What hangs here in its last step has a limit of its own.
+  if (transfer.at === "released" && ownsServer(server)) return [state, []];
   const next = setTransfer(state, index, undefined);
   const said = tell("warning", "transfer.timeout", `the transfer of ${config.name} timed out`);
   if (transfer.at === "released" && !partnerOwns(state, index))

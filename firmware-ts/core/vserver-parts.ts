@@ -36,8 +36,6 @@ function limitOf(work: Work, { timing }: VirtualServerContext): number {
       return limit.attach;
     case "mount":
       return limit.mount;
-    case "loadState":
-      return limit.state;
     case "startService":
       return limit.export;
     case "addAddresses":

@@ -2,7 +2,8 @@
  * The stopping half of the virtual server machine (see the diagram in core/vserver.ts).
  *
  * SAFETY releaseOnlyWhenGone: the release step is reached only after the kernel said that nothing is mounted from the disk and
- * that no device holds it. When that cannot be shown, the controller fences itself: it stops.
+ * that nobody holds its device. When that cannot be shown, the controller fences itself: it stops. The idle device goes after the
+ * release; the block service refuses its I/O before the release is sent, and the disk refuses it afterwards.
  */
 import type { Outcome } from "../schema/outcome.ts";
 import { explain } from "../schema/outcome.ts";
@@ -167,6 +168,12 @@ function stepFailed(state: State, phase: Stopping, why: string, context: Context
   }
 }
 
+/** Nothing is mounted from its disks any more and they are released: what is left is tidying, and the partner may have it. */
+export function hasLetGo({ phase }: State): boolean {
+  if (phase.kind === "stopping") return phase.step === "detach";
+  return phase.kind === "off" || phase.kind === "failed";
+}
+
 /** A controller that cannot stop serving, or cannot let go of a disk, ends; its kernel and the disks do the rest. */
 function selfFence(state: State, reason: string): Step {
   return [
@@ -186,14 +193,12 @@ function settle(state: State, phase: Stopping, token: string, context: Context):
 
 function advance(state: State, phase: Stopping, context: Context): Step {
   const following = stopSteps[stopSteps.indexOf(phase.step) + 1];
-  if (following) {
-    const [next, effects] = enterStop(state, following, context, phase);
-    if (next.phase.kind !== "stopping" || next.phase.pending.length > 0) return [next, effects];
-    // Nothing to release (never claimed): done at once.
-    const [last, more] = finished(next, phase, context);
-    return [last, [...effects, ...more]];
-  }
-  return finished(state, phase, context);
+  if (!following) return finished(state, phase, context);
+  const [next, effects] = enterStop(state, following, context, phase);
+  if (next.phase.kind !== "stopping" || next.phase.pending.length > 0) return [next, effects];
+  // Nothing to release (never claimed): on at once.
+  const [last, more] = advance(next, next.phase, context);
+  return [last, [...effects, ...more]];
 }
 
 /** Nothing is left to wait for; the address goes off the NIC by itself. */
@@ -219,6 +224,5 @@ function stopped(state: State, phase: Stopping, context: Context): State {
 export function stoppingTick(state: State, context: Context): Step {
   const { phase } = state;
   if (phase.kind !== "stopping" || context.nowMs < phase.deadlineMs) return [state, []];
-  if (phase.step === "release") return finished(state, phase, context);
   return stepFailed(state, phase, `${phase.step} took longer than its limit`, context);
 }

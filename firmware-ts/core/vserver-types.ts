@@ -7,14 +7,13 @@ import type { Timing } from "./timing.ts";
 
 /**
  * US 7,124,171 claim 1: the file system sharing routine is (a) attach, (b) mount, (c) export under the floating address.
- * Claim and state come from having to fence and to remember; `hush` silences the address for a restart in place. The
+ * Claim comes from having to fence; `hush` silences the address for a restart in place. The
  * address is put on the NIC before the export, so that the export can be proved at it, behind its closed gate.
  */
 export const startSteps = [
   "claim",
   "attach",
   "mount",
-  "state",
   "hush",
   "address",
   "export",
@@ -24,10 +23,11 @@ export const startSteps = [
 export type StartStep = (typeof startSteps)[number];
 
 /**
- * The routine backwards. Flush: what is written back before the address falls silent costs nobody anything. An address is silent before anything behind it goes; a disk is released when nothing holds it. Taking
- * the address off the NIC is no step: behind its closed gate it harms nobody, and nobody has to wait for it.
+ * The routine backwards. Flush: what is written back before the address falls silent costs nobody anything. An address is silent
+ * before anything behind it goes; a disk is released when nothing is mounted from it. What is left then, the idle block device and
+ * the address behind its closed gate, harms nobody: a partner that waits for the disk need not wait for it.
  */
-export const stopSteps = ["flush", "close", "unexport", "unmount", "detach", "release"] as const;
+export const stopSteps = ["flush", "close", "unexport", "unmount", "release", "detach"] as const;
 export type StopStep = (typeof stopSteps)[number];
 
 /** Why a virtual server stops, which decides what happens when it has. */

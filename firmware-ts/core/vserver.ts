@@ -4,10 +4,10 @@
  *
  *                    ┌───────────── service died: hush ─────────────┐
  *                    ▼                                              │
- *     off ─▶ starting: claim → attach → mount → state → address → export → open → verify ─▶ serving
+ *     off ─▶ starting: claim → attach → mount → address → export → open → verify ─▶ serving
  *      ▲             │ a step fails                                 │ planned, or fenced    │
  *      │             ▼                                              ▼                       │
- *      └── stopping: flush → close → unexport → unmount → detach → release ◀────────────────┘
+ *      └── stopping: flush → close → unexport → unmount → release → detach ◀────────────────┘
  *                    └─▶ failed (waits, then starts again or moves)
  *
  * Fenced means: the disk says that it is no longer ours. Then the gate closes first, the service is killed, the file
@@ -38,7 +38,6 @@ const order: readonly StartStep[] = [
   "claim",
   "attach",
   "mount",
-  "state",
   "address",
   "export",
   "open",
@@ -127,8 +126,6 @@ function begin(state: State, step: StartStep, carried: Carried, context: Context
       return work(disks.map((disk) => ({ op: "attach", disk })));
     case "mount":
       return work(disks.map((disk) => ({ op: "mount", disk })));
-    case "state":
-      return work([{ op: "loadState" }]);
     case "export":
       return work([{ op: "startService" }]);
     case "address":

@@ -128,7 +128,6 @@ const works: readonly WorkName[] = [
   "mount",
   "unmount",
   "abandon",
-  "loadState",
   "startService",
   "stopService",
   "killService",

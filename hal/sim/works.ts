@@ -21,7 +21,6 @@ export const workMs: Readonly<Record<WorkName, number>> = {
   flush: 5,
   unmount: 3,
   abandon: 4,
-  loadState: 1,
   startService: 20,
   stopService: 5,
   killService: 2,
@@ -150,10 +149,6 @@ export class Works {
     const addresses = server.addresses.map((each) => each.split("/")[0] ?? each);
     const volumes = server.volumes.map(({ disk }) => disk);
     switch (work.op) {
-      case "loadState":
-        return volumes.every((disk) => kernel.mounted.has(disk))
-          ? done
-          : failed("ioError", "loadState", "not mounted");
       case "startService": {
         if (!volumes.every((disk) => kernel.mounted.has(disk)))
           return failed("serviceFailed", "startService", "not mounted");
