@@ -64,6 +64,7 @@ interface SeriesOptions {
   readonly engines: string;
   readonly paceMs: number;
   readonly json?: true | undefined;
+  readonly keepLogs?: true | undefined;
 }
 
 function stageFor(given: Omit<SeriesOptions, "runs">): Promise<Stage> {
@@ -86,7 +87,7 @@ async function onStage(
   try {
     good = await act(stage);
   } finally {
-    if (!good) note(`logs: ${stage.world.keepLogs()}`);
+    if (!good || given.keepLogs) note(`logs: ${stage.world.keepLogs()}`);
     await stage.world.stop();
   }
   if (!good) process.exitCode = 1;
@@ -158,6 +159,7 @@ program
   .addOption(options.clients())
   .addOption(options.engines())
   .addOption(options.paceMs())
+  .option("--keep-logs", "also when all went well: journals for scripts/timeline.ts")
   .action((given) => faultSeries([faultNamed(given.fault)], given));
 
 program
