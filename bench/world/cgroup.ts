@@ -98,12 +98,13 @@ export class Cgroup {
     else this.#killV1();
   }
 
-  /** Waits until the group is empty. Killed processes need a moment, more so when they sleep in a dying file system. */
+  /**
+   * Waits until no thread of the group is left. Killed processes need a moment, more so when they sleep in a dying file system. A
+   * process whose first thread has ended is listed no more, while another one may still be unmounting: the kernel's own
+   * word counts, where it gives one.
+   */
   async empty(deadlineMs: number): Promise<void> {
-    await waitFor(`empty ${this.path}`, () => this.processes().length === 0, {
-      deadlineMs,
-      intervalMs: 2,
-    });
+    await waitFor(`empty ${this.path}`, () => !this.#populated(), { deadlineMs, intervalMs: 2 });
   }
 
   /** Kills what is left and removes the group with all below it. */
@@ -119,6 +120,11 @@ export class Cgroup {
       },
       { deadlineMs, intervalMs: 3 },
     );
+  }
+
+  #populated(): boolean {
+    if (this.#version === 1) return this.processes().length > 0;
+    return /^populated 1$/m.test(readIfThere(join(this.path, "cgroup.events")));
   }
 
   #children(): Cgroup[] {

@@ -6,11 +6,14 @@ import { existsSync, rmSync } from "node:fs";
 import { Cgroup, findCgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
 import { ipBatch, waitFor } from "./exec.ts";
-import type { Layout } from "./layout.ts";
+import { controllerIds, type Layout } from "./layout.ts";
 import { Ledger, startTicksOf } from "./ledger.ts";
 import { detachLoops, type LoopDevice, loopsBelow } from "./loops.ts";
 import { listNamespaces } from "./network.ts";
 import { signal } from "./processes.ts";
+
+/** Killed processes end within ms, unless they sleep in a file system that is dying as well. */
+const emptyMsMax = 10_000;
 
 /** What was there to clean, for people. */
 export interface Cleaned {
@@ -38,8 +41,15 @@ export async function cleanWorld(layout: Layout): Promise<Cleaned> {
   return { processes, namespaces, loops: now.map((each) => each.device), files };
 }
 
+/**
+ * Controllers before their holders: whoever leaves a mount namespace last unmounts what is left in it. If that were the server of the
+ * FUSE file below a mount, it would wait for its own answer, for ever, and with it everybody who looks at its loop device.
+ */
 async function killAll(cgroup: Cgroup, entries: ReturnType<Ledger["entries"]>): Promise<number> {
   const inGroup = cgroup.exists() ? cgroup.processes() : [];
+  const controllers = controllerIds.map((id) => cgroup.child(id)).filter((each) => each.exists());
+  for (const each of controllers) each.kill();
+  await Promise.all(controllers.map((each) => each.empty(emptyMsMax)));
   await cgroup.remove();
   const stray = entries.filter(
     (entry) => entry.kind === "process" && startTicksOf(entry.pid) === entry.startTicks,

@@ -28,14 +28,16 @@ export function loopsBelow(directory: string): LoopDevice[] {
 }
 
 /**
- * Detaches devices listed *before* their mount namespace went: afterwards the path of the file has lost its beginning, so
- * a device is taken for the same one when its path now is the end of the one recorded.
+ * Whether a device is still the one that was recorded *before* its mount namespace went: afterwards the path of the file has lost its
+ * beginning, and of a file that was a mount of its own, as FUSE makes it, nothing is left but the root.
  */
+export function isSameLoop(was: LoopDevice, now: LoopDevice): boolean {
+  return was.device === now.device && (now.backing === "/" || was.backing.endsWith(now.backing));
+}
+
+/** Detaches devices, whether their mount namespaces are there or not; settles when the kernel has let go of them. */
 export async function detachLoops(devices: readonly LoopDevice[]): Promise<void> {
-  const left = () =>
-    listLoops().filter((now) =>
-      devices.some((was) => was.device === now.device && was.backing.endsWith(now.backing)),
-    );
+  const left = () => listLoops().filter((now) => devices.some((was) => isSameLoop(was, now)));
   await waitFor(
     "detach loop devices",
     async () => {

@@ -160,18 +160,21 @@ export class Machine {
     this.cgroup.kill();
   }
 
-  /** Stops everything at once: every process dies, every mount goes, nothing is written back. */
+  /**
+   * Kills every process at once; the returned function waits until all of them and every mount are gone, and nothing was written back.
+   * The holder goes last, so that it unmounts, and not the server of a FUSE file, who would wait for itself.
+   */
   powerOff(): () => Promise<void> {
     const loops = loopsBelow(this.paths.dir);
     for (const { device, backing } of loops) this.#ledger.loop(device, backing);
     if (this.cgroup.exists()) this.cgroup.kill();
     const holder = this.#holder;
-    if (holder) signal(holder.pid, "SIGKILL");
     return async () => {
       if (this.cgroup.exists()) {
         this.cgroup.thaw();
         await this.cgroup.empty(10_000);
       }
+      if (holder) signal(holder.pid, "SIGKILL");
       await holder?.ended;
       await detachLoops(loops);
     };

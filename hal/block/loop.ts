@@ -84,13 +84,13 @@ async function check(number: number, sizeBytes: number): Promise<Outcome> {
 }
 
 /**
- * Whether the device is bound to a file of this name. Asked of sysfs: opening the device to ask would make us one of its
- * users. A mount that was detached meanwhile shows no more of the file than its root.
+ * The name of the file that a device is bound to, undefined when it is to none. Asked of sysfs: opening the device to ask would make
+ * us one of its users. A mount that was detached meanwhile shows no more of the file than its root, hence an empty name.
  */
-async function isBoundTo(name: string, fileName: string): Promise<boolean> {
-  const backing = await readFile(`/sys/block/${name}/loop/backing_file`, "utf8").catch(() => "");
-  const file = basename(backing.trim());
-  return backing !== "" && (file === fileName || file === "");
+async function boundFile(name: string): Promise<string | undefined> {
+  const path = `/sys/block/${name}/loop/backing_file`;
+  const backing = await readFile(path, "utf8").catch(() => "");
+  return backing === "" ? undefined : basename(backing.trim());
 }
 
 /**
@@ -104,7 +104,8 @@ export async function releaseLoop(
 ): Promise<Outcome<FileHandle | undefined>> {
   await device.handle.close();
   const end = performance.now() + releasePatienceMs;
-  while (await isBoundTo(basename(device.path), fileName)) {
+  const isOurs = (file: string | undefined) => file === fileName || file === "";
+  while (isOurs(await boundFile(basename(device.path)))) {
     if (performance.now() > end) return openBound(device.path, tag);
     await new Promise((resolve) => setTimeout(resolve, releasePollMs));
   }
@@ -133,8 +134,9 @@ export async function findLoops(tag: string, fileName: string): Promise<string[]
   const found: string[] = [];
   for (const name of await readdir("/sys/block")) {
     if (!/^loop\d+$/.test(name)) continue;
-    // Other devices are left alone: an open, however short, would keep somebody else's device in use.
-    if (!(await isBoundTo(name, fileName))) continue;
+    // Other devices are left alone: an open, however short, would keep somebody else's device in use, and it would hang when the
+    // server behind that one does. Ours keeps its name: its file is unmounted after its device is gone.
+    if ((await boundFile(name)) !== fileName) continue;
     const bound = await openBound(`/dev/${name}`, tag);
     if (!bound.ok || bound.value === undefined) continue;
     found.push(`/dev/${name}`);

@@ -136,7 +136,11 @@ describe("a controller as a machine", () => {
     expect(existsSync(join(runDir, "volume/there"))).toBe(false);
     expect(existsSync(`/proc/${work.pid}/root${runDir}/volume`)).toBe(true);
 
-    await machine.powerOff()();
+    const gone = machine.powerOff();
+    // Its holder must be the last to leave the mount namespace.
+    expect(machine.powered).toBe(true);
+    await gone();
+    expect(machine.powered).toBe(false);
     expect(work.alive()).toBe(false);
     expect(machine.cgroup.processes()).toEqual([]);
     expect(listLoops().map((each) => each.device)).not.toContain(loop.device);

@@ -6,6 +6,7 @@ import { type ClientCounts, resultOf } from "../../bench/campaign/result.ts";
 import { faults } from "../../bench/faults/index.ts";
 import { chooseCgroup } from "../../bench/world/cgroup.ts";
 import { controllerIds, layoutOf, ownsNamespace } from "../../bench/world/layout.ts";
+import { isSameLoop } from "../../bench/world/loops.ts";
 import { configOf } from "../../bench/world/plan.ts";
 import { deriveTiming, timingFaults } from "../../firmware-ts/core/timing.ts";
 import { formatConfig, parseConfigText } from "../../firmware-ts/schema/config-text.ts";
@@ -45,6 +46,19 @@ describe("cgroup hierarchy", () => {
       path: "/sys/fs/cgroup/freezer",
     });
     expect(chooseCgroup(cpu)).toBeUndefined();
+  });
+});
+
+describe("a loop device that was recorded", () => {
+  const was = { device: "/dev/loop3", backing: "/dev/shm/dyad-bench-x/a/run/disks/D1.disk" };
+
+  it("is known again by the end of its file's path, and when nothing but the root is left of it", () => {
+    for (const backing of [was.backing, "/run/disks/D1.disk", "/"])
+      expect(isSameLoop(was, { device: was.device, backing })).toBe(true);
+  });
+  it("is another one when somebody has taken its number", () => {
+    expect(isSameLoop(was, { device: "/dev/loop3", backing: "/tmp/other.img" })).toBe(false);
+    expect(isSameLoop(was, { device: "/dev/loop4", backing: was.backing })).toBe(false);
   });
 });
 
