@@ -84,11 +84,23 @@ export function closeGates(state: BeatState, token: string, addresses: readonly 
   return [{ ...state, kept, opens }, [{ kind: "close", token, addresses }]];
 }
 
+/**
+ * The main loop is gone, so nothing here will open a gate again. All are closed now, also one that this life opened with its
+ * first lease and does not keep yet. Whether that is said depends on the kernel's answer (`gateOutcome`).
+ */
+export function closeForGood(state: BeatState): Step {
+  const mandate = { ...state.mandate, ground: "none" } as const;
+  const silent = { ...state, mandate, ending: "closing", kept: new Map(), opens: [] } as const;
+  return [silent, [{ kind: "seal", token: "", addresses: [] }]];
+}
+
 export function gateOutcome(
   state: BeatState,
   event: Extract<BeatEvent, { kind: "gateOutcome" }>,
 ): Step {
   const { action, token, addresses, ok, reason } = event;
+  // Not closed: nothing is said, the beats stop, and the leases end by themselves.
+  if (action === "seal") return [ok ? { ...state, ending: "closed" } : state, []];
   if (action === "open")
     return [
       state,

@@ -47,6 +47,8 @@ export interface BeatState {
   /** Addresses whose gate is renewed, with the end of the last lease. */
   readonly kept: ReadonlyMap<string, number>;
   readonly opens: readonly PendingOpen[];
+  /** The main loop is gone: the gates are being closed, then they are, for good, and only then the beats say so. */
+  readonly ending: "no" | "closing" | "closed";
   readonly shown: {
     readonly colours: Colours;
     readonly diskReadable: boolean;
@@ -81,7 +83,6 @@ export function newBeatState(setup: BeatSetup): BeatState {
       owned: 0,
       serving: 0,
       goodbye: false,
-      dyingGasp: false,
       dataLinkDown: false,
       ground: "none",
       messageAck: 0,
@@ -107,6 +108,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
     soloLeaseMs: 0,
     kept: new Map(),
     opens: [],
+    ending: "no",
     shown: { colours: red, diskReadable: false, soloFresh: false },
   };
 }

@@ -13,7 +13,6 @@ export interface Mandate {
   readonly owned: number;
   readonly serving: number;
   readonly goodbye: boolean;
-  readonly dyingGasp: boolean;
   readonly dataLinkDown: boolean;
   readonly ground: Ground;
   /** Newest message handled, of the partner's session `messageSession`: numbers begin anew with each session. */
@@ -65,10 +64,12 @@ export type BeatEvent =
       readonly contact: number;
     }
   | (GateCommand & { readonly nowMs: number })
+  /** The main loop is gone. */
+  | { readonly kind: "lastWords"; readonly nowMs: number }
   | {
       readonly kind: "gateOutcome";
       readonly nowMs: number;
-      readonly action: "open" | "renew" | "close";
+      readonly action: "open" | "renew" | "close" | "seal";
       readonly token: string;
       readonly addresses: readonly string[];
       readonly ok: boolean;
@@ -85,6 +86,8 @@ export type BeatEffect =
       readonly untilMs: number;
     }
   | { readonly kind: "close"; readonly token: string; readonly addresses: readonly string[] }
+  /** Every floating address is closed, whether this life ever opened it or not. */
+  | { readonly kind: "seal"; readonly token: string; readonly addresses: readonly string[] }
   | { readonly kind: "observe"; readonly observation: Observation };
 
 /** The partner as its newest accepted beat shows it. */

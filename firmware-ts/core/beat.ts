@@ -18,6 +18,7 @@
 import type { Beat, Mode } from "../schema/beat.ts";
 import { type LinkName, linkNames } from "../schema/ids.ts";
 import {
+  closeForGood,
   closeGates,
   gateOutcome,
   keepGates,
@@ -35,7 +36,18 @@ const retiredSessionsMax = 16;
 /** "No bound is known": far beyond any clock, and still a number in the journal. */
 const unknownBoundMs = Number.MAX_SAFE_INTEGER;
 
+/** Commands of a main loop; one that was still on its way when the loop died must not undo the last words. */
+const commands: readonly BeatEvent["kind"][] = [
+  "mandate",
+  "progress",
+  "grant",
+  "gateOpen",
+  "gateKeep",
+  "gateClose",
+];
+
 export function beatStep(state: BeatState, event: BeatEvent): Step {
+  if (state.ending !== "no" && commands.includes(event.kind)) return [state, []];
   switch (event.kind) {
     case "tick":
       return tick(state, event.nowMs);
@@ -61,8 +73,12 @@ export function beatStep(state: BeatState, event: BeatEvent): Step {
       return andThen(keepGates(state, event.addresses), (next) => renewGates(next, event.nowMs));
     case "gateClose":
       return closeGates(state, event.token, event.addresses);
+    case "lastWords":
+      return closeForGood(state);
     case "gateOutcome":
-      return gateOutcome(state, event);
+      return andThen(gateOutcome(state, event), (next) =>
+        next.ending === state.ending ? [next, []] : sayEverywhere(next, event.nowMs),
+      );
     default:
       return unreachable(event);
   }
@@ -163,6 +179,7 @@ function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
     ...said,
     messageAck: current ? messageAck : 0,
     ...(current && message ? { message } : {}),
+    dyingGasp: state.ending === "closed",
     ack: { session: ack.session, sequence: ack.sequence },
     granting,
     progressAgeMs: Math.min(65_535, Math.max(0, Math.round(nowMs - state.progressAtMs))),
@@ -182,6 +199,15 @@ function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
     lastGrantedMs: granting ? state.heardAtMs : state.lastGrantedMs,
   };
   return [next, sendEffects(due, beat, state, nowMs)];
+}
+
+/** Last words do not wait for the turn of their link. */
+function sayEverywhere(state: BeatState, nowMs: number): Step {
+  return send(
+    state,
+    linkNames.filter((name) => state.links[name].present),
+    nowMs,
+  );
 }
 
 /** A message makes a beat five times longer: the slow serial line carries it only when the network does not. */

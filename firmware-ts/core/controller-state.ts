@@ -198,7 +198,6 @@ export function mandateOf(state: ControllerState): Mandate {
     owned: bits((server) => claimsServer(state, server)),
     serving: bits((server) => server.phase.kind === "serving"),
     goodbye: state.farewellMs !== undefined,
-    dyingGasp: false,
     dataLinkDown: !state.dataLinkUp,
     ground: groundOf(state.mode),
     messageAck: state.messageAck,
@@ -215,7 +214,6 @@ export function sameMandate(one: Mandate, other: Mandate): boolean {
     one.owned === other.owned &&
     one.serving === other.serving &&
     one.goodbye === other.goodbye &&
-    one.dyingGasp === other.dyingGasp &&
     one.dataLinkDown === other.dataLinkDown &&
     one.ground === other.ground &&
     one.messageAck === other.messageAck &&

@@ -162,7 +162,10 @@ function tick(state: ControllerState, nowMs: number): Step {
     step = onServer(step, index, nowMs, stoppingTick);
   }
   return andThen(step, (next) =>
-    mayRaceAlone(next, nowMs) ? beginRace(next, nowMs, "no partner was heard") : [next, []],
+    // What was known of a partner that was lost long ago says nothing of a life that it may have led since, unheard.
+    mayRaceAlone(next, nowMs)
+      ? beginRace({ ...next, loss: undefined }, nowMs, "no partner was heard")
+      : [next, []],
   );
 }
 

@@ -42,7 +42,7 @@ import { stopServer } from "./vserver-stop.ts";
 const lossText: Readonly<Record<LossReason, string>> = {
   silent: "it is silent on every link",
   stalled: "its main loop makes no progress",
-  dyingGasp: "it says that it is failing",
+  dyingGasp: "its main process is gone, it says with closed gates",
   goodbye: "it said goodbye",
   restarted: "it has restarted",
 };
@@ -162,12 +162,12 @@ function win(state: ControllerState, epochInKeys: number, nowMs: number): Step {
 }
 
 /**
- * When the partner's addresses may be opened, on our clock (SAFETY, core/timing). Goodbye: now. Otherwise its gates end
- * gateTimeout after the last beat that we granted, or, if it may have been alone, soloGateTimeout after our preempt.
+ * When the partner's addresses may be opened, on our clock (SAFETY, core/timing). Goodbye and last words: now, because both are
+ * said by a life that has closed its gates for good. Otherwise its gates end gateTimeout after the last beat that we granted, or, if it may have been alone, soloGateTimeout after our preempt.
  */
 export function openNotBefore(state: ControllerState, nowMs: number): number {
   const { loss, timing } = state;
-  if (loss?.reason === "goodbye") return nowMs;
+  if (loss?.reason === "goodbye" || loss?.reason === "dyingGasp") return nowMs;
   const soloEndMs = nowMs + timing.soloSilentMs;
   if (!loss) return soloEndMs;
   const ackEndMs =

@@ -20,6 +20,9 @@ const tickMs = 5;
 
 const countersEveryMs = 1000;
 
+/** How often last words are said on the slowest link: a beat may be lost. */
+const lastBeats = 3;
+
 export interface BeatLoopSetup {
   readonly me: ControllerId;
   readonly session: number;
@@ -36,7 +39,7 @@ export interface BeatLoop {
   /** Begins to tick; the machine must be open. */
   start(machine: BeatMachine): void;
   command(message: ToBeat): void;
-  /** The main loop is gone: gates closed, the partner asked to take over, in a few beats; then settles. */
+  /** The main loop is gone: gates closed, and when the kernel has confirmed it, a few beats that say so; then settles. */
   lastWords(): Promise<void>;
 }
 
@@ -87,6 +90,8 @@ export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
       }
       case "close":
         return gateOutcome(effect, "close", machine.gate.close(effect.addresses));
+      case "seal":
+        return gateOutcome(effect, "seal", machine.gate.seal());
       case "observe":
         if (effect.observation.kind === "frameRefused") count(effect.observation.reason);
         else setup.tell({ kind: "observation", observation: effect.observation });
@@ -96,19 +101,16 @@ export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
     }
   }
 
+  type GateAction = Extract<BeatEvent, { kind: "gateOutcome" }>["action"];
   type GateEffect = { readonly token: string; readonly addresses: readonly string[] };
 
-  function gateOutcome(
-    effect: GateEffect,
-    action: "open" | "renew" | "close",
-    result: Outcome,
-  ): void {
+  function gateOutcome(effect: GateEffect, action: GateAction, result: Outcome): void {
     outcome(effect, action, result.ok, result.ok ? "" : explain(result.fault));
   }
 
   function outcome(
     { token, addresses }: GateEffect,
-    action: "open" | "renew" | "close",
+    action: GateAction,
     ok: boolean,
     reason: string,
   ): void {
@@ -198,14 +200,11 @@ export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
       }
     },
     async lastWords() {
-      const addresses = [...state.kept.keys(), ...state.opens.flatMap((open) => open.addresses)];
-      feed({ kind: "gateClose", nowMs: now(), token: "last", addresses });
-      machine?.gate.tearDown();
-      const said = { ...state.mandate, dyingGasp: true, ground: "none" } as const;
-      for (let i = 0; i < 5; i += 1) {
-        feed({ kind: "mandate", nowMs: now(), mandate: said });
-        await new Promise((resolve) => setTimeout(resolve, setup.timing.beatIntervalMs));
-      }
+      feed({ kind: "lastWords", nowMs: now() });
+      if (state.ending !== "closed") return;
+      const { beatIntervalMs, diskBeatIntervalMs } = setup.timing;
+      const saidMs = lastBeats * Math.max(beatIntervalMs, diskBeatIntervalMs);
+      await new Promise((resolve) => setTimeout(resolve, saidMs));
     },
   };
 }

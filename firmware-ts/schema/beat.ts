@@ -41,7 +41,7 @@ export interface Beat {
   readonly progressAgeMs: number;
   /** Said after the sender's gates are closed and its disks released: nothing has to be waited for. */
   readonly goodbye: boolean;
-  /** The sender knows that it is failing and asks to be taken over at once. */
+  /** The sender's last words: its main process is gone, its gates are closed for good, its disks are not released. */
   readonly dyingGasp: boolean;
   /** The sender's data NIC has no carrier: it cannot serve. */
   readonly dataLinkDown: boolean;

@@ -115,6 +115,7 @@ class NetfilterGate implements Gate {
   readonly #socket: NetlinkSocket;
   readonly #table: string;
   readonly #now: () => number;
+  #nic = "";
   /** The spelling under which the caller knows an address, by its bytes. */
   #spelling = new Map<string, string>();
 
@@ -130,6 +131,7 @@ class NetfilterGate implements Gate {
     if (!keys.ok) return keys;
     const index = interfaceIndex(nic);
     if (index < 0) return failed("gateFailed", operation, `no NIC ${nic}: ${errorName(index)}`);
+    this.#nic = nic;
     this.#spelling = new Map(floating.map((text) => [keyOf(text), text]));
     // Add, delete, add: whatever was there is replaced in the one transaction, and the gate is never absent.
     return this.#commit(operation, [
@@ -156,6 +158,10 @@ class NetfilterGate implements Gate {
     );
   }
 
+  seal(): Outcome {
+    return this.setUp(this.#nic, [...this.#spelling.values()]);
+  }
+
   close(addresses: readonly string[]): Outcome {
     const operation = "close address gate";
     const keys = parseAll(addresses, operation);
@@ -163,15 +169,18 @@ class NetfilterGate implements Gate {
     let commands = this.#deleteEach(keys.value);
     // The kernel refuses a batch with an absent element as a whole and names all that are absent; the rest is
     // tried again. An element may expire in between, hence a loop, which ends as every round leaves fewer.
+    const all = commands.length;
     while (commands.length > 0) {
       const refusals = this.#refusals(operation, commands);
       if (!refusals.ok) return refusals;
-      if (refusals.value.size === 0) return done;
+      if (refusals.value.size === 0) break;
       const other = [...refusals.value].find(([, number]) => number !== errno.ENOENT);
       if (other) return failed("gateFailed", operation, `kernel says ${errorName(-other[1])}`);
       commands = commands.filter((_, index) => !refusals.value.has(index));
     }
-    return done;
+    // Absent elements look the same to the kernel when their sets are absent, and then nothing is closed.
+    const standing = commands.length < all ? this.read() : done;
+    return standing.ok ? done : standing;
   }
 
   read(): Outcome<ReadonlyMap<string, number>> {
@@ -187,12 +196,6 @@ class NetfilterGate implements Gate {
       for (const { body } of answer.value.messages) this.#readElements(body, leases);
     }
     return good(leases);
-  }
-
-  tearDown(): Outcome {
-    // Added first so that an absent table is no error.
-    const commands = [nft.addTable(this.#table), nft.deleteTable(this.#table)];
-    return this.#commit("tear down address gate", commands);
   }
 
   #setCommands(family: 4 | 6, keys: Keys): nft.Command[] {

@@ -1,6 +1,7 @@
 /**
  * The address gate: the kernel answers for a floating address (ARP, ND and every packet, in and out) only while
- * the address stands in a set whose elements expire. Whatever happens to the processes, silence comes by itself.
+ * the address stands in a set whose elements expire. Whatever happens to the processes, silence comes by itself, and stays: no
+ * call removes the tables, because a firmware that is gone must leave closed gates behind, not none.
  * All calls are synchronous and take about a millisecond: the caller's clock must not move between deciding
  * on a lease and the kernel's start of counting it.
  */
@@ -20,10 +21,10 @@ export interface Gate {
    * `gateExpired`) when an element has expired, so a controller that slept cannot reopen what closed meanwhile.
    */
   renew(addresses: readonly string[], leaseMs: number, decidedAtMs?: number): Outcome;
-  /** Closes the addresses now. Closing a closed gate is a success. */
+  /** Closes the addresses now. Closing a closed gate is a success; a gate that is not there at all is a fault. */
   close(addresses: readonly string[]): Outcome;
+  /** Closes every address, and installs what somebody may have removed: after a success nothing is open, whatever was before. */
+  seal(): Outcome;
   /** Addresses open at this instant, with what is left of their lease in ms. For verification and status. */
   read(): Outcome<ReadonlyMap<string, number>>;
-  /** Removes the tables. */
-  tearDown(): Outcome;
 }

@@ -128,6 +128,10 @@ export class BeatProcess {
         kernel.close(effect.addresses, nowMs);
         this.#outcome(effect, true);
         return;
+      case "seal":
+        kernel.close(kernel.openGates(), nowMs);
+        this.#outcome(effect, true);
+        return;
       case "observe": {
         const { observation } = effect;
         if (observation.kind === "frameRefused") {
@@ -192,18 +196,13 @@ export class BeatProcess {
     );
   }
 
-  /** The main process is gone: gates closed, the partner asked to take over, in a few beats. */
+  /** The main process is gone: gates closed, then a few beats that say so. */
   lastWords(): void {
-    const addresses = [...this.state.kept.keys(), ...this.state.opens.flatMap((o) => o.addresses)];
-    this.command((nowMs) => ({ kind: "gateClose", nowMs, token: "last", addresses }));
-    const said = { ...this.state.mandate, dyingGasp: true, ground: "none" } as const;
-    for (let i = 0; i < 5; i += 1)
-      this.#setup.timeline.after(i * this.#setup.timing.beatIntervalMs, () =>
-        this.command((nowMs) => ({ kind: "mandate", nowMs, mandate: said })),
-      );
-    this.#setup.timeline.after(5 * this.#setup.timing.beatIntervalMs + 1, () =>
-      this.process.kill(),
-    );
+    const { timeline, timing } = this.#setup;
+    this.command((nowMs) => ({ kind: "lastWords", nowMs }));
+    const saidMs = 3 * Math.max(timing.beatIntervalMs, timing.diskBeatIntervalMs);
+    // A frozen process does not end either.
+    timeline.after(saidMs, () => this.process.give(() => this.process.kill()));
   }
 }
 

@@ -12,7 +12,7 @@ export type Mishap =
       readonly who: ControllerId;
       readonly what: "all" | "main" | "beat";
     }
-  | { readonly do: "kill" | "power" | "start" | "forget"; readonly who: ControllerId }
+  | { readonly do: "kill" | "crash" | "power" | "start" | "forget"; readonly who: ControllerId }
   | { readonly do: "shutdown"; readonly who: ControllerId }
   | {
       readonly do: "cut";
@@ -53,6 +53,7 @@ export function strike(pair: Pair, mishap: Mishap): void {
     case "thaw":
       return pair[mishap.do](mishap.who, mishap.what);
     case "kill":
+    case "crash":
     case "power":
     case "start":
     case "forget":

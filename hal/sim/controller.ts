@@ -242,11 +242,17 @@ export class Controller {
 
   #exit(code: number, reason: string): void {
     if (!this.main.alive) return;
+    this.crash();
+    this.#setup.exited(code, reason);
+  }
+
+  /** The main process ends, for whatever reason, and with it all but the beat process, which has something to say yet. */
+  crash(): void {
+    if (!this.main.alive) return;
     this.main.kill();
     this.hands.kill();
     this.block.kill();
     this.beat.lastWords();
-    this.#setup.exited(code, reason);
   }
 
   get processes(): readonly Process[] {

@@ -154,6 +154,7 @@ export class Pair {
 
   start(who: ControllerId): void {
     if (this.controllers[who]?.alive) return;
+    // A supervisor ends what is left of an earlier life first: a beat process in its last words, or a frozen one.
     this.controllers[who]?.kill();
     const controller = new Controller({
       config: this.config(who),
@@ -191,6 +192,12 @@ export class Pair {
   kill(who: ControllerId): void {
     this.controllers[who]?.kill();
     this.say(who, "killed");
+  }
+
+  /** The main process dies; the beat process lives a little longer. */
+  crash(who: ControllerId): void {
+    this.controllers[who]?.crash();
+    this.say(who, "main process killed");
   }
 
   power(who: ControllerId): void {

@@ -69,6 +69,7 @@ type Words = readonly string[];
 const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   start: (pair, whos) => each(whos, (who) => pair.start(who)),
   kill: (pair, whos) => each(whos, (who) => pair.kill(who)),
+  crash: (pair, whos) => each(whos, (who) => pair.crash(who)),
   power: (pair, whos) => each(whos, (who) => pair.power(who)),
   forget: (pair, whos) => each(whos, (who) => pair.forget(who)),
   shutdown: (pair, whos) =>

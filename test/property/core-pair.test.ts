@@ -51,7 +51,7 @@ const mishap: fc.Arbitrary<Mishap> = fc.oneof(
   },
   {
     weight: 3,
-    arbitrary: fc.record({ do: kind("kill", "power", "start", "start", "forget"), who }),
+    arbitrary: fc.record({ do: kind("kill", "crash", "power", "start", "start", "forget"), who }),
   },
   { weight: 1, arbitrary: fc.record({ do: kind("shutdown"), who }) },
   { weight: 3, arbitrary: fc.record({ do: kind("cut"), link, to: who, cut: fc.boolean() }) },
@@ -123,7 +123,7 @@ function settles(pair: Pair): boolean {
   return false;
 }
 
-type Loss = "kill" | "power" | "freeze" | "hang" | "isolate";
+type Loss = "kill" | "crash" | "power" | "freeze" | "hang" | "isolate";
 
 function lose(pair: Pair, victim: "a" | "b", how: Loss): void {
   if (how === "hang") pair.freeze(victim, "main");
@@ -168,7 +168,7 @@ describe("a pair in trouble", () => {
       atMs: fc.integer({ min: 1500, max: 1700 }),
       events: fc.integer({ min: 0, max: 30 }),
       victim: who,
-      how: kind<Loss>("kill", "power", "freeze", "hang", "isolate"),
+      how: kind<Loss>("kill", "crash", "power", "freeze", "hang", "isolate"),
       ours: fc.boolean(),
     });
     fc.assert(

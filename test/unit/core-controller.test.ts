@@ -62,6 +62,20 @@ describe("a race", () => {
     expect(effects.some(({ kind }) => kind === "persist")).toBe(false);
   });
 
+  test("of a guest that hears nobody waits as for a partner that was alone, however it lost it once", () => {
+    const pair = new Pair();
+    pair.start("a");
+    expect(pair.runUntil(() => stateOf(pair).mode === "joining", 1000)).toBe(true);
+    const goodbye = { reason: "goodbye", lastGrantedMs: undefined, soloBoundMs: 0 } as const;
+    const { timing } = stateOf(pair);
+    const nowMs = pair.timeline.nowMs + timing.startupWaitMs + 100;
+    const guest = { ...stateOf(pair), loss: goodbye, diskReadable: true };
+    const { state } = feed(guest, [{ kind: "tick", nowMs }]);
+    expect(state.mode).toBe("racing");
+    const won = feed(state, winning(state, nowMs + 10)).state;
+    expect(won.openNotBeforeMs).toBe(nowMs + 10 + timing.soloSilentMs);
+  });
+
   test("ignores answers to another race", () => {
     const { state, nowMs } = racing();
     const others = winning({ ...state, race: { ...state.race, id: -1 } as never }, nowMs + 10);
