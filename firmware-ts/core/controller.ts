@@ -186,6 +186,9 @@ function onServer(step: Step, index: number, nowMs: number, run: ServerFunction)
 /** What follows from the state alone, whatever the event was: waits for conditions, never for notifications. */
 function settle(state: ControllerState, nowMs: number): Step {
   let step: Step = andThen(joinTick(state, nowMs), grant);
+  // A guest that was heard while we raced says nothing new when we have won. (A guest itself waits for news: what it heard
+  // before it became one was said to its last life.)
+  step = andThen(step, (next) => (next.mode === "alone" ? pairUp(next, nowMs) : [next, []]));
   step = andThen(step, (next) => transferTick(next, nowMs));
   step = andThen(step, (next) => evacuate(next, nowMs));
   step = andThen(step, (next) => keepServers(next, nowMs));
@@ -310,7 +313,7 @@ function mayGrant(state: ControllerState, view: PartnerView): boolean {
 }
 
 function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): Step {
-  let next: ControllerState = {
+  const next: ControllerState = {
     ...state,
     partner: view,
     epochSeen: Math.max(state.epochSeen, view.epoch),
@@ -323,13 +326,19 @@ function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): 
     return andThen([next, effects], (after) =>
       goOut(after, nowMs, "the partner has won the coordinator disks"),
     );
-  if (!pairsWith(next, view)) return [next, effects];
-  const joining = next.mode === "joining";
+  return andThen([next, effects], (after) => pairUp(after, nowMs));
+}
+
+/** Makes a pair if both are ready for it. */
+function pairUp(state: ControllerState, nowMs: number): Step {
+  const { partner } = state;
+  if (!partner || !pairsWith(state, partner)) return [state, []];
+  const joining = state.mode === "joining";
   // Keys that either left on a disk in an earlier life are then of an older epoch.
-  const epoch = joining ? Math.max(next.epochSeen, view.epoch) + 1 : next.epoch;
-  next = { ...next, epoch, epochSeen: epoch, pairedSinceMs: nowMs, loss: undefined };
-  if (joining) effects.push({ kind: "persist", record: { version: 1, epoch } });
-  return andThen([next, effects], (after) =>
+  const epoch = joining ? Math.max(state.epochSeen, partner.epoch) + 1 : state.epoch;
+  const next = { ...state, epoch, epochSeen: epoch, pairedSinceMs: nowMs, loss: undefined };
+  const persist: Effect[] = joining ? [{ kind: "persist", record: { version: 1, epoch } }] : [];
+  return andThen([next, persist], (after) =>
     setMode(after, "paired", nowMs, "the partner is here"),
   );
 }
