@@ -1,11 +1,16 @@
 /** The small record that a controller must not forget (schema/journal), kept in two slots so that a torn write leaves the older one. */
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { crc32 } from "node:zlib";
-import { type PersistentRecord, persistentRecordSchema } from "../schema/journal.ts";
-
-const slots = ["record.0", "record.1"];
-const recordBytesMax = 4096;
+import type { PersistentRecord } from "../schema/journal.ts";
+import {
+  decodeSlot,
+  encodeSlot,
+  freshSlot,
+  newestSlot,
+  recordSlots,
+  type Slot,
+  slotOf,
+} from "../wire/record.ts";
 
 export interface RecordStore {
   read(): PersistentRecord;
@@ -16,16 +21,13 @@ export interface RecordStore {
 /** Opens the store in a directory of this controller alone. Without a valid slot the record is that of a new controller. */
 export function openRecordStore(directory: string): RecordStore {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const found = slots.map((slot) => readSlot(join(directory, slot)));
-  const best = found.reduce((one, other) => (other.generation > one.generation ? other : one));
+  const best = newestSlot(recordSlots.map((slot) => readSlot(join(directory, slot))));
   let { generation } = best;
   return {
     read: () => best.record,
     write(record) {
       generation += 1;
-      const body = JSON.stringify({ generation, record });
-      const text = `${crc32(body).toString(16).padStart(8, "0")} ${body}\n`;
-      writeDurably(join(directory, slots[generation % slots.length] ?? "record.0"), text);
+      writeDurably(join(directory, slotOf(generation)), encodeSlot({ generation, record }));
     },
   };
 }
@@ -40,20 +42,11 @@ function writeDurably(path: string, text: string): void {
   }
 }
 
-const fresh = { generation: 0, record: { version: 1, epoch: 0 } as PersistentRecord };
-
-function readSlot(path: string): typeof fresh {
-  let text: string;
+function readSlot(path: string): Slot {
   try {
-    text = readFileSync(path, "utf8");
+    return decodeSlot(readFileSync(path, "utf8"));
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return fresh;
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return freshSlot;
     throw new Error(`record ${path}: cannot be read`, { cause: error });
   }
-  const match = /^([0-9a-f]{8}) (\{.*\})\n$/.exec(text.slice(0, recordBytesMax));
-  const body = match?.[2];
-  if (body === undefined || crc32(body).toString(16).padStart(8, "0") !== match?.[1]) return fresh;
-  const parsed = JSON.parse(body) as { generation: number; record: unknown };
-  const record = persistentRecordSchema.safeParse(parsed.record);
-  return record.success ? { generation: parsed.generation, record: record.data } : fresh;
 }

@@ -234,15 +234,28 @@ export function sendReservation(
 ): void {
   const { timeline, process } = from;
   let settled = false;
+  let late = false;
   const answer = (value: ReservationAnswer) => {
     if (settled) return;
     settled = true;
     process.give(() => settle(value));
   };
-  from.way.send(() => {
+  const act = () => {
     const result = from.shelf.perform(serial, from.me, command);
     if (result) timeline.after(from.diskMs(), () => answer(result));
     else timeline.after(noPathMs, () => answer({ status: "failed", reason: "no path" }));
+  };
+  from.way.send(() => {
+    const slowMs = from.shelf.slowMs(serial);
+    if (slowMs === 0) return act();
+    // A slow disk acts later, if nobody has aborted the command meanwhile: a preemption, a new session, the initiator at its deadline.
+    const aborts = from.shelf.aborts(serial, from.me);
+    timeline.after(slowMs, () => {
+      if (!late && aborts === from.shelf.aborts(serial, from.me)) act();
+    });
   });
-  timeline.after(deadlineMs, () => answer({ status: "failed", reason: "no answer in time" }));
+  timeline.after(deadlineMs, () => {
+    late = true;
+    answer({ status: "failed", reason: "no answer in time" });
+  });
 }

@@ -1,6 +1,7 @@
 /** Everything that can befall a pair, as data: what a property test draws, and what a failing case prints. */
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { ids, type Pair } from "./pair.ts";
+import type { Wire } from "./wires.ts";
 import type { WorkName } from "./works.ts";
 
 export type Mishap =
@@ -25,6 +26,17 @@ export type Mishap =
   | { readonly do: "disk"; readonly disk: string; readonly alive: boolean }
   /** Every wire cut, or mended; with the disks of one controller, or without. */
   | { readonly do: "split"; readonly on: boolean; readonly blind: ControllerId | "nobody" }
+  | {
+      readonly do: "spoil";
+      readonly link: Wire;
+      /** Undefined: both directions. */
+      readonly to: ControllerId | undefined;
+      readonly what: "loss" | "noise" | "twice" | "straggleMs";
+      readonly part: number;
+    }
+  | { readonly do: "slow"; readonly disk: string; readonly ms: number }
+  | { readonly do: "tear"; readonly who: ControllerId; readonly length: number }
+  | { readonly do: "lan"; readonly loss: number; readonly lateMs: number }
   | { readonly do: "nic"; readonly who: ControllerId; readonly up: boolean }
   | { readonly do: "die"; readonly who: ControllerId; readonly server: "alpha" | "beta" }
   | {
@@ -35,13 +47,24 @@ export type Mishap =
     }
   | { readonly do: "hang"; readonly who: ControllerId; readonly op: WorkName }
   | { readonly do: "release"; readonly who: ControllerId; readonly op: WorkName }
-  | { readonly do: "command"; readonly who: ControllerId; readonly kind: "takeover" | "giveback" }
-  | { readonly do: "transfer"; readonly who: ControllerId; readonly server: "alpha" | "beta" };
+  | {
+      readonly do: "command";
+      readonly who: ControllerId;
+      readonly kind: "takeover" | "giveback";
+      readonly force?: boolean;
+    }
+  | {
+      readonly do: "transfer";
+      readonly who: ControllerId;
+      readonly server: "alpha" | "beta";
+      readonly force?: boolean;
+    };
 
-/** Disks that `path` and `disk` know beside single ones. */
-const groups = (pair: Pair): Readonly<Record<string, readonly string[]>> => ({
-  all: [...pair.coordinators, ...pair.dataDisks],
-});
+/** The disks that a mishap names: one that this pair does not have is none. */
+function disksOf(pair: Pair, name: string): readonly string[] {
+  const all = [...pair.coordinators, ...pair.dataDisks];
+  return name === "all" ? all : all.filter((serial) => serial === name);
+}
 
 export function strike(pair: Pair, mishap: Mishap): void {
   switch (mishap.do) {
@@ -64,13 +87,26 @@ export function strike(pair: Pair, mishap: Mishap): void {
       for (const to of ids) pair.wires.wire(mishap.link, to).loss = mishap.part;
       return;
     case "path":
-      for (const disk of groups(pair)[mishap.disk] ?? [mishap.disk])
-        pair.path(mishap.who, disk, mishap.up);
+      for (const disk of disksOf(pair, mishap.disk)) pair.path(mishap.who, disk, mishap.up);
       return;
     case "split":
       return split(pair, mishap.on, mishap.blind);
+    case "spoil":
+      for (const to of mishap.to ? [mishap.to] : ids)
+        pair.wires.wire(mishap.link, to)[mishap.what] = mishap.part;
+      return;
+    case "slow":
+      for (const disk of disksOf(pair, mishap.disk)) pair.shelf.setSlow(disk, mishap.ms);
+      return;
+    case "tear":
+      return pair.tear(mishap.who, mishap.length);
+    case "lan":
+      pair.lan.loss = mishap.loss;
+      pair.lan.announceLateMs = mishap.lateMs;
+      return;
     case "disk":
-      return pair.shelf.setAlive(mishap.disk, mishap.alive);
+      for (const disk of disksOf(pair, mishap.disk)) pair.shelf.setAlive(disk, mishap.alive);
+      return;
     case "nic":
       return pair.dataLink(mishap.who, mishap.up);
     default:
@@ -81,7 +117,7 @@ export function strike(pair: Pair, mishap: Mishap): void {
 function split(pair: Pair, on: boolean, blind: ControllerId | "nobody"): void {
   for (const to of ids) for (const link of ["serial", "network"] as const) pair.cut(link, to, on);
   if (blind === "nobody") return;
-  for (const disk of groups(pair).all ?? []) pair.path(blind, disk, !on);
+  for (const disk of disksOf(pair, "all")) pair.path(blind, disk, !on);
 }
 
 /** What needs a controller that runs. */
@@ -94,12 +130,14 @@ function befall(
 ): void {
   const controller = pair.controllers[mishap.who];
   if (!controller?.alive) return;
-  const request = { dryRun: false, force: false, reason: "" };
+  const force = "force" in mishap && mishap.force === true;
+  const request = { dryRun: false, force, reason: force ? "the operator insists" : "" };
   switch (mishap.do) {
     case "shutdown":
       return controller.happen({ kind: "shutdown", reason: "asked to stop" });
     case "die":
       pair.kernels[mishap.who].services.delete(mishap.server);
+      controller.files?.died(mishap.server);
       return controller.happen({
         kind: "serviceExited",
         virtualServer: mishap.server,
@@ -140,13 +178,16 @@ export { works as workNames };
 
 /** Mends everything and starts whoever is down: from here on service must come back by itself. */
 export function mendAll(pair: Pair): void {
+  pair.lan.loss = 0;
+  pair.lan.announceLateMs = 0;
   for (const who of ids) {
     for (const link of ["serial", "network"] as const) {
       pair.cut(link, who, false);
-      pair.wires.wire(link, who).loss = 0;
+      Object.assign(pair.wires.wire(link, who), { loss: 0, noise: 0, twice: 0, straggleMs: 0 });
     }
     for (const disk of [...pair.coordinators, ...pair.dataDisks]) {
       pair.shelf.setAlive(disk, true);
+      pair.shelf.setSlow(disk, 0);
       pair.path(who, disk, true);
     }
     pair.dataLink(who, true);

@@ -4,13 +4,16 @@ import type { ControllerState } from "../../firmware-ts/core/controller-state.ts
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { Command, ControllerEvent } from "../../firmware-ts/core/events.ts";
 import { type Timing, tickMs } from "../../firmware-ts/core/timing.ts";
+import { bareAddresses } from "../../firmware-ts/core/vserver-types.ts";
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, type LinkName, linkNames } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
 import { failed } from "../../firmware-ts/schema/outcome.ts";
 import { BeatProcess, sendReservation, wayTo } from "./beat-process.ts";
 import type { Clock } from "./clock.ts";
+import { Files } from "./files.ts";
 import type { Kernel } from "./kernel.ts";
+import type { Lan } from "./lan.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { Channel, type Timeline } from "./timeline.ts";
@@ -41,6 +44,26 @@ export interface ControllerSetup {
   readonly say: (text: string) => void;
   readonly exited: (code: number, reason: string) => void;
   readonly gateUntil: (atMs: number) => void;
+  /** Looks at every step of the decisions: coverage, audits. */
+  readonly stepped: ((step: Stepped) => void) | undefined;
+  /** Whether every event and its effects are kept. */
+  readonly journalled: boolean;
+  readonly data: DataSetup | undefined;
+}
+
+/** What a controller needs where there are clients. */
+export interface DataSetup {
+  readonly lan: Lan;
+  readonly known: (server: string) => Set<number>;
+  readonly newInstance: () => number;
+  readonly readBarrier: boolean;
+}
+
+/** One step of the decisions. */
+export interface Stepped extends Journalled {
+  readonly who: ControllerId;
+  readonly before: ControllerState;
+  readonly after: ControllerState;
 }
 
 /** How a race went, disk by disk. */
@@ -66,6 +89,9 @@ export class Controller {
   readonly main: Process;
   readonly block: Process;
   readonly hands: Process;
+  /** The file services. */
+  readonly served: Process;
+  readonly files: Files | undefined;
   readonly beat: BeatProcess;
   readonly works: Works;
   readonly initial: ControllerState;
@@ -87,6 +113,8 @@ export class Controller {
     this.main = new Process(timeline);
     this.block = new Process(timeline);
     this.hands = new Process(timeline);
+    this.served = new Process(timeline);
+    this.files = setup.data && this.#newFiles(setup.data);
     this.initial = newController({ config, timing, configuration });
     this.state = this.initial;
     this.works = new Works({
@@ -96,6 +124,7 @@ export class Controller {
       shelf,
       hands: this.hands,
       duration: (work) => workMs[work] * setup.stretch(),
+      files: this.files,
     });
     this.beat = new BeatProcess({
       ...setup,
@@ -107,26 +136,42 @@ export class Controller {
     timeline.after(cleanUpMs, () => this.main.give(() => this.#begin()));
   }
 
+  #newFiles(data: DataSetup): Files {
+    return new Files({
+      ...this.#setup,
+      ...data,
+      me: this.me,
+      block: this.block,
+      files: this.served,
+      addressesOf: (name) => {
+        const server = this.#setup.config.virtualServers.find((each) => each.name === name);
+        return server ? bareAddresses(server) : [];
+      },
+      way: (disk) => (arrive) => wayTo(this.#ways, this.#setup, disk).send(arrive),
+    });
+  }
+
   #begin(): void {
     const { kernel, record, timeline, dataLinkUp } = this.#setup;
-    for (const set of [kernel.services, kernel.mounted, kernel.attached, kernel.addresses])
-      set.clear();
+    kernel.forgetUse();
     const early = this.#early ?? [];
     this.#early = undefined;
     this.happen({ kind: "boot", record });
     this.happen({ kind: "carrier", up: dataLinkUp });
     for (const happening of early) this.happen(happening);
     let waiting = false;
+    const progress = () => this.beat.command((nowMs) => ({ kind: "progress", nowMs }));
+    const job = () => {
+      waiting = false;
+      this.#step({ kind: "tick" });
+      this.#toBeat(progress);
+    };
     const tick = () => {
       if (!this.main.alive) return;
       timeline.after(tickMs, tick);
       if (waiting) return;
       waiting = true;
-      this.main.give(() => {
-        waiting = false;
-        this.#step({ kind: "tick" });
-        this.#toBeat(() => this.beat.command((nowMs) => ({ kind: "progress", nowMs })));
-      }, this.main.frozen);
+      this.main.give(job, this.main.frozen);
     };
     timeline.after(tickMs, tick);
   }
@@ -152,8 +197,9 @@ export class Controller {
     this.state = after;
     if (after.mode !== before.mode) this.modeChanges += 1;
     const idle = event.kind === "tick" && after === before && effects.length === 0;
-    if (!idle) this.journal.push({ event, effects });
-    this.main.giveAll(effects.map((effect) => () => this.#perform(effect)));
+    if (!idle && this.#setup.journalled) this.journal.push({ event, effects });
+    if (!idle) this.#setup.stepped?.({ who: this.me, before, after, event, effects });
+    if (effects.length > 0) this.main.giveAll(effects.map((effect) => () => this.#perform(effect)));
   }
 
   #toBeat(job: () => void): void {
@@ -252,11 +298,12 @@ export class Controller {
     this.main.kill();
     this.hands.kill();
     this.block.kill();
+    this.served.kill();
     this.beat.lastWords();
   }
 
   get processes(): readonly Process[] {
-    return [this.main, this.beat.process, this.block, this.hands];
+    return [this.main, this.beat.process, this.block, this.hands, this.served];
   }
 
   get alive(): boolean {

@@ -1,4 +1,5 @@
 /** What the kernel of one controller keeps, whatever its processes do: gates with leases that expire, mounts, devices, addresses. */
+import type { Pages } from "./pages.ts";
 
 /** Why a gate closed. */
 export type GateEnd = "closed" | "expired" | "power";
@@ -14,7 +15,11 @@ export class Kernel {
   readonly attached = new Set<string>();
   readonly addresses = new Set<string>();
   readonly services = new Set<string>();
+  /** Page caches of what is mounted. */
+  readonly pages = new Map<string, Pages>();
   readonly #watcher: GateWatcher;
+  /** No gate ends before; infinite when none is open. */
+  firstEndMs = Number.POSITIVE_INFINITY;
   /** Rises with every change that an invariant could mind. */
   changes = 0;
 
@@ -24,8 +29,13 @@ export class Kernel {
 
   /** Closes what has expired; the kernel does so at the very instant, so this comes before any look at the gates. */
   expire(nowMs: number): void {
+    if (nowMs < this.firstEndMs) return;
+    this.firstEndMs = Number.POSITIVE_INFINITY;
     for (const [address, untilMs] of this.#gates) {
-      if (untilMs > nowMs) continue;
+      if (untilMs > nowMs) {
+        this.firstEndMs = Math.min(this.firstEndMs, untilMs);
+        continue;
+      }
       this.#gates.delete(address);
       this.#watcher.ended(address, "expired", untilMs);
     }
@@ -40,6 +50,7 @@ export class Kernel {
     this.expire(nowMs);
     if (addresses.some((address) => this.#gates.has(address))) return false;
     this.changes += 1;
+    this.firstEndMs = Math.min(this.firstEndMs, untilMs);
     for (const address of addresses) {
       this.#gates.set(address, untilMs);
       this.#watcher.opened(address);
@@ -51,6 +62,7 @@ export class Kernel {
   renew(addresses: readonly string[], untilMs: number, nowMs: number): boolean {
     this.expire(nowMs);
     if (addresses.some((address) => !this.#gates.has(address))) return false;
+    this.firstEndMs = Math.min(this.firstEndMs, untilMs);
     for (const address of addresses) this.#gates.set(address, untilMs);
     return true;
   }
@@ -68,6 +80,13 @@ export class Kernel {
   /** Everything that lives in memory is gone at once. */
   losePower(nowMs: number): void {
     this.close(this.openGates(), nowMs, "power");
+    this.forgetUse();
+  }
+
+  /** Nothing is mounted, attached or served any more; what page caches held is lost. */
+  forgetUse(): void {
     for (const set of [this.mounted, this.attached, this.addresses, this.services]) set.clear();
+    for (const pages of this.pages.values()) pages.drop();
+    this.pages.clear();
   }
 }

@@ -6,10 +6,14 @@ import { deriveTiming, type Timing, timingFaults } from "../../firmware-ts/core/
 import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
+import { Client } from "./client.ts";
 import { Clock } from "./clock.ts";
-import { Controller, type Journalled } from "./controller.ts";
+import { Controller, type Journalled, type Stepped } from "./controller.ts";
+import type { Operation } from "./history.ts";
 import { checkChange, checkNow, Violation, type Watched } from "./invariants.ts";
 import { Kernel } from "./kernel.ts";
+import { Lan } from "./lan.ts";
+import { RecordDisk } from "./record-disk.ts";
 import { Shelf } from "./shelf.ts";
 import { Channel, seeded, Timeline } from "./timeline.ts";
 import { Wires } from "./wires.ts";
@@ -25,6 +29,17 @@ export interface PairSetup {
   readonly links?: { readonly serial?: boolean };
   readonly autoGiveback?: boolean;
   readonly onTrace?: (line: string) => void;
+  /** Nothing is written down: neither a trace nor journals nor frames. */
+  readonly silent?: boolean;
+  /** How much faster than the world the two clocks run, parts per million, and where they begin. */
+  readonly clocks?: Readonly<
+    Record<ControllerId, { readonly ppm: number; readonly originMs: number }>
+  >;
+  /** Clients of each virtual server, and the time between their operations. */
+  readonly clients?: { readonly perServer: number; readonly thinkMs: number } | undefined;
+  /** Off only to see that it is needed. */
+  readonly readBarrier?: boolean;
+  readonly stepped?: (step: Stepped) => void;
 }
 
 /** A stretch of time in which nobody answered at an address. */
@@ -56,7 +71,18 @@ export class Pair {
   readonly dataDisks = ["d1", "d2"];
   #setup: PairSetup;
   readonly #random: () => number;
-  readonly #records: Record<ControllerId, PersistentRecord>;
+  readonly #records: Record<ControllerId, RecordDisk> = {
+    a: new RecordDisk(),
+    b: new RecordDisk(),
+  };
+  readonly #configs: Partial<Record<ControllerId, Config>> = {};
+  readonly lan: Lan;
+  readonly clients: Client[] = [];
+  readonly history: Operation[] = [];
+  readonly #known = new Map<string, Set<number>>();
+  #instances = 0;
+  readonly #endedMs: Partial<Record<ControllerId, number>> = {};
+  readonly #gateLookMs: Partial<Record<ControllerId, number>> = {};
   readonly #darkSince = new Map<string, number>();
   #configurationOfB = 0;
   #checkedAt = -1;
@@ -70,10 +96,20 @@ export class Pair {
     const faults = timingFaults(this.timing);
     if (faults.length > 0) throw new Error(`pair: ${faults.join("; ")}`);
     this.shelf = new Shelf([...names, ...this.dataDisks]);
-    this.wires = new Wires(this.timeline, this.#random, { serial: 5.2, network: 0.3 });
-    this.#records = { a: { version: 1, epoch: 0 }, b: { version: 1, epoch: 0 } };
+    this.wires = new Wires(
+      this.timeline,
+      this.#random,
+      { serial: 5.2, network: 0.3 },
+      !setup.silent,
+    );
     this.kernels = { a: this.#kernel("a"), b: this.#kernel("b") };
+    this.lan = new Lan({
+      ...this,
+      random: this.#random,
+      service: (who, address) => this.controllers[who]?.files?.service(address),
+    });
     this.#join();
+    this.#addClients();
   }
 
   /** What belongs to both controllers, put together. */
@@ -90,8 +126,39 @@ export class Pair {
         );
       });
     };
+    this.shelf.onAttention = (serial, who) => {
+      const controller = this.controllers[who];
+      this.timeline.after(1, () => controller?.block.give(() => controller.files?.refuse(serial)));
+    };
     this.shelf.onChange = (change) => checkChange(this.#watched(), change);
     for (const address of this.addresses) this.#darkSince.set(address, 0);
+  }
+
+  #addClients(): void {
+    const { perServer, thinkMs } = this.#setup.clients ?? { perServer: 0, thinkMs: 0 };
+    this.addresses.forEach((address, index) => {
+      const peers = Array.from({ length: perServer }, (_, i) => index * perServer + i + 1);
+      for (const id of peers)
+        this.clients.push(
+          new Client({
+            ...this,
+            id,
+            address,
+            peers,
+            thinkMs,
+            random: this.#random,
+            violation: (text) => {
+              throw new Violation(text);
+            },
+          }),
+        );
+    });
+  }
+
+  #sessionsOf(server: string): Set<number> {
+    const known = this.#known.get(server) ?? new Set<number>();
+    this.#known.set(server, known);
+    return known;
   }
 
   #kernel(who: ControllerId): Kernel {
@@ -115,12 +182,18 @@ export class Pair {
   }
 
   say(who: string, text: string): void {
+    if (this.#setup.silent) return;
     const line = `${this.timeline.nowMs.toFixed(1).padStart(9)} ${who} ${text}`;
     this.trace.push(line);
     this.#setup.onTrace?.(line);
   }
 
   config(who: ControllerId): Config {
+    this.#configs[who] ??= this.#newConfig(who);
+    return this.#configs[who];
+  }
+
+  #newConfig(who: ControllerId): Config {
     const { timing, links, autoGiveback } = this.#setup;
     return configSchema.parse({
       version: 1,
@@ -156,14 +229,17 @@ export class Pair {
     if (this.controllers[who]?.alive) return;
     // A supervisor ends what is left of an earlier life first: a beat process in its last words, or a frozen one.
     this.controllers[who]?.kill();
+    delete this.#endedMs[who];
+    const { ppm, originMs } = this.#setup.clocks?.[who] ?? { ppm: 0, originMs: 0 };
+    this.shelf.newSessions(who);
     const controller = new Controller({
       config: this.config(who),
       timing: this.timing,
       configuration: who === "b" ? this.#configurationOfB : 0,
       session: 1 + Math.floor(this.#random() * 0xffff_fffe),
-      record: this.#records[who],
+      record: this.#records[who].read(),
       timeline: this.timeline,
-      clock: new Clock(this.timeline),
+      clock: new Clock(this.timeline, ppm, originMs),
       kernel: this.kernels[who],
       shelf: this.shelf,
       wires: this.wires,
@@ -173,19 +249,45 @@ export class Pair {
       dataLinkUp: this.dataLinks[who],
       persist: (record) => this.#persist(who, record),
       say: (text) => this.say(who, text),
-      exited: (code, reason) => this.say(who, `exit ${code}: ${reason}`),
-      gateUntil: (atMs) => {
-        this.timeline.at(atMs, () => this.kernels[who].expire(atMs));
+      exited: (code, reason) => {
+        this.#endedMs[who] = this.timeline.nowMs;
+        this.say(who, `exit ${code}: ${reason}`);
+      },
+      gateUntil: (atMs) => this.#lookAtGates(who, atMs),
+      stepped: this.#setup.stepped,
+      journalled: !this.#setup.silent,
+      data: this.#setup.clients && {
+        lan: this.lan,
+        known: (name) => this.#sessionsOf(name),
+        newInstance: () => ++this.#instances,
+        readBarrier: this.#setup.readBarrier ?? true,
       },
     });
     this.controllers[who] = controller;
     this.lives.push({ controller, journal: controller.journal });
   }
 
+  /** An event at the instant at which the first gate ends, so that nothing is seen too late; renewals only move it. */
+  #lookAtGates(who: ControllerId, atMs: number): void {
+    if ((this.#gateLookMs[who] ?? Number.POSITIVE_INFINITY) <= atMs) return;
+    this.#gateLookMs[who] = atMs;
+    this.timeline.at(atMs, () => {
+      delete this.#gateLookMs[who];
+      this.kernels[who].expire(this.timeline.nowMs);
+      const nextMs = this.kernels[who].firstEndMs;
+      if (nextMs !== Number.POSITIVE_INFINITY) this.#lookAtGates(who, nextMs);
+    });
+  }
+
   #persist(who: ControllerId, record: PersistentRecord): void {
-    if (record.epoch < this.#records[who].epoch)
+    if (record.epoch < this.#records[who].read().epoch)
       throw new Violation(`epochsOnlyRise: ${who} remembers ${record.epoch} after a higher one`);
-    this.#records[who] = record;
+    this.#records[who].write(record);
+  }
+
+  /** When a controller ended by itself; undefined when it runs, or was struck down. */
+  endedMs(who: ControllerId): number | undefined {
+    return this.#endedMs[who];
   }
 
   /** Every process dies at once; the kernel keeps what it has. */
@@ -206,6 +308,13 @@ export class Pair {
     this.kernels[who].losePower(this.timeline.nowMs);
   }
 
+  /** The power fails while the record is being written. */
+  tear(who: ControllerId, length: number): void {
+    const { epoch } = this.#records[who].read();
+    this.power(who);
+    this.#records[who].tear({ version: 1, epoch: epoch + 1 }, length);
+  }
+
   freeze(who: ControllerId, what: "all" | "main" | "beat" = "all"): void {
     this.controllers[who]?.freeze(what);
     this.say(who, `frozen (${what})`);
@@ -218,11 +327,11 @@ export class Pair {
 
   /** A record that was lost: a replaced system disk. */
   forget(who: ControllerId): void {
-    this.#records[who] = { version: 1, epoch: 0 };
+    this.#records[who].forget();
   }
 
   remembers(who: ControllerId): PersistentRecord {
-    return this.#records[who];
+    return this.#records[who].read();
   }
 
   /** From its next start, b has another configuration. */

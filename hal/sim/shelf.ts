@@ -24,6 +24,9 @@ export interface Change {
   readonly after: Holder | undefined;
 }
 
+/** `failed`: no answer. `preempted`: an attention, once. `conflict`: the reservation of another. */
+export type IoRefusal = "failed" | "preempted" | "conflict";
+
 export interface Holder {
   readonly by: ControllerId;
   readonly key: string;
@@ -35,14 +38,32 @@ interface SimDisk {
   slowMs: number;
   readonly paths: Record<ControllerId, boolean>;
   readonly slots: Partial<Record<ControllerId, Beat>>;
+  /** Files of the volume on it, as far as they have reached the disk. */
+  readonly cells: Map<string, number>;
+  /** Owed to a nexus whose registration was taken away: its next command is not performed, and is told so (SAM-5 5.14). */
+  readonly attentions: Set<ControllerId>;
+  /** Rises when the commands of a nexus that are under way are aborted. */
+  readonly aborts: Record<ControllerId, number>;
 }
 
 const noKey = "0000000000000000";
+
+const oneBlock = {
+  name: "write",
+  cdbBytes: 10,
+  lba: 0,
+  blocks: 1,
+  protect: 0,
+  dpo: false,
+  fua: false,
+} as const;
 
 export class Shelf {
   readonly #disks = new Map<string, SimDisk>();
   /** Called when a nexus lost its registration to another one. */
   onFenced: (serial: string, victim: ControllerId) => void = () => undefined;
+  /** Called when a reservation command met the attention of a preempted nexus. */
+  onAttention: (serial: string, who: ControllerId) => void = () => undefined;
   onChange: (change: Change) => void = () => undefined;
   /** Rises with every change of a reservation. */
   changes = 0;
@@ -56,6 +77,9 @@ export class Shelf {
         slowMs: 0,
         paths: { a: true, b: true },
         slots: {},
+        cells: new Map(),
+        attentions: new Set(),
+        aborts: { a: 0, b: 0 },
       });
   }
 
@@ -96,6 +120,8 @@ export class Shelf {
   ): ReservationAnswer | undefined {
     if (!this.reachable(serial, who)) return undefined;
     const disk = this.#disk(serial);
+    // The attention is heard out and the command repeated, all inside.
+    if (disk.attentions.delete(who)) this.onAttention(serial, who);
     if (command.op === "readKeys" || command.op === "readReservation")
       return performOn(disk.reservations, who, command).answer;
     return this.#change(serial, disk, who, command);
@@ -113,7 +139,12 @@ export class Shelf {
     disk.reservations = reservations;
     this.changes += 1;
     this.onChange({ serial, by: who, command, before, after: this.holder(serial) });
-    for (const victim of preempted) if (victim !== who) this.onFenced(serial, victim);
+    for (const victim of preempted) {
+      if (victim === who) continue;
+      disk.attentions.add(victim);
+      disk.aborts[victim] += 1;
+      this.onFenced(serial, victim);
+    }
     return answer;
   }
 
@@ -136,10 +167,7 @@ export class Shelf {
 
   /** Whether a write of `who` would be let through, path or no path. */
   mayWrite(serial: string, who: ControllerId): boolean {
-    const { reservations } = this.#disk(serial);
-    const block = { lba: 0, blocks: 1, protect: 0, dpo: false, fua: false };
-    const write = { name: "write", cdbBytes: 10, ...block } as const;
-    return !isConflict(reservations, nexusFor(who).id, write);
+    return !isConflict(this.#disk(serial).reservations, nexusFor(who).id, oneBlock);
   }
 
   /** Writes a beat into the writer's slot. */
@@ -148,6 +176,39 @@ export class Shelf {
     if (!this.mayWrite(serial, who)) return "refused";
     this.#disk(serial).slots[who] = beat;
     return "accepted";
+  }
+
+  /** Writes a file's content to a data disk. */
+  writeCell(serial: string, who: ControllerId, name: string, value: number): IoRefusal | "good" {
+    const refusal = this.#refusal(serial, who);
+    if (refusal) return refusal;
+    this.#disk(serial).cells.set(name, value);
+    return "good";
+  }
+
+  /** Reads a file's content; 0 was never written. */
+  readCell(serial: string, who: ControllerId, name: string): number | IoRefusal {
+    return this.#refusal(serial, who) ?? this.#disk(serial).cells.get(name) ?? 0;
+  }
+
+  /** Why a disk does not do what a nexus asks for. An exclusive reservation refuses reads as well as writes. */
+  #refusal(serial: string, who: ControllerId): IoRefusal | undefined {
+    if (!this.reachable(serial, who)) return "failed";
+    if (this.#disk(serial).attentions.delete(who)) return "preempted";
+    return this.mayWrite(serial, who) ? undefined : "conflict";
+  }
+
+  /** Compared before and after a wait: a command whose number has changed was aborted meanwhile. */
+  aborts(serial: string, who: ControllerId): number {
+    return this.#disk(serial).aborts[who];
+  }
+
+  /** A controller logs in anew: what it had under way is aborted, and a new session owes it nothing of this kind. */
+  newSessions(who: ControllerId): void {
+    for (const disk of this.#disks.values()) {
+      disk.aborts[who] += 1;
+      disk.attentions.delete(who);
+    }
   }
 
   readBeat(

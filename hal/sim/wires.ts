@@ -1,50 +1,125 @@
-/** Serial and network wires between the two controllers: a delay, and a cut, for each direction on its own. */
+/**
+ * Serial and network wires between the two controllers, each direction on its own: a delay, a cut, loss, frames twice or out of order, and
+ * on the serial line noise. Beats travel decoded while their wire is sound; with noise they are real bytes through the real codecs.
+ */
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
-import type { ControllerId, LinkName } from "../../firmware-ts/schema/ids.ts";
+import { type ControllerId, type LinkName, partnerOf } from "../../firmware-ts/schema/ids.ts";
+import { CobsDecoder, encodeCobs } from "../../firmware-ts/wire/cobs.ts";
+import { beatBytesMax, decodeBeat, encodeBeat } from "../../firmware-ts/wire/heartbeat.ts";
 import type { Timeline } from "./timeline.ts";
 
-type Wire = Exclude<LinkName, "disk">;
+export type Wire = Exclude<LinkName, "disk">;
 
 export interface WireState {
   cut: boolean;
   delayMs: number;
   /** Part of the frames that are lost. */
   loss: number;
+  /** Part of the frames that come twice. */
+  twice: number;
+  /** A frame may come later than it should by up to this: frames overtake each other. */
+  straggleMs: number;
+  /** Part of the bytes that are altered, or swallowed. */
+  noise: number;
 }
+
+interface Direction extends WireState {
+  /** What the receiver has of a stream whose bytes were touched; undefined while it is sound. */
+  decoder: CobsDecoder | undefined;
+}
+
+/** Both know it; the bytes are signed as on a real line. */
+const pair = { pairId: 17, key: new Uint8Array(32).fill(7) };
+
+const recordedMax = 400;
 
 export class Wires {
   readonly #timeline: Timeline;
   readonly #random: () => number;
-  readonly #wires: Record<string, WireState> = {};
+  readonly #wires: Readonly<Record<Wire, Readonly<Record<ControllerId, Direction>>>>;
   /** Set by the world: takes a frame that came in at a controller. */
   deliver: (to: ControllerId, link: Wire, beat: Beat) => void = () => undefined;
   /** Frames that were sent, for replays. */
   readonly recorded: { readonly to: ControllerId; readonly link: Wire; readonly beat: Beat }[] = [];
+  readonly #recording: boolean;
+  /** Frames that the codecs refused. */
+  damaged = 0;
 
-  constructor(timeline: Timeline, random: () => number, delaysMs: Readonly<Record<Wire, number>>) {
+  constructor(
+    timeline: Timeline,
+    random: () => number,
+    delaysMs: Readonly<Record<Wire, number>>,
+    recording = true,
+  ) {
     this.#timeline = timeline;
     this.#random = random;
-    for (const link of ["serial", "network"] as const)
-      for (const to of ["a", "b"] as const)
-        this.#wires[`${link}>${to}`] = { cut: false, delayMs: delaysMs[link], loss: 0 };
+    this.#recording = recording;
+    const direction = (link: Wire): Direction => ({
+      cut: false,
+      delayMs: delaysMs[link],
+      loss: 0,
+      twice: 0,
+      straggleMs: 0,
+      noise: 0,
+      decoder: undefined,
+    });
+    const both = (link: Wire) => ({ a: direction(link), b: direction(link) });
+    this.#wires = { serial: both("serial"), network: both("network") };
   }
 
   wire(link: Wire, to: ControllerId): WireState {
-    const wire = this.#wires[`${link}>${to}`];
-    if (!wire) throw new Error(`wires: no ${link} to ${to}`);
-    return wire;
+    return this.#wires[link][to];
   }
 
   send(link: Wire, to: ControllerId, beat: Beat): void {
+    if (this.#recording) this.#record(link, to, beat);
+    const wire = this.#wires[link][to];
+    if (wire.cut || (wire.loss > 0 && this.#random() < wire.loss)) return;
+    this.#carry(link, to, wire, beat);
+    if (wire.twice > 0 && this.#random() < wire.twice) this.#carry(link, to, wire, beat);
+  }
+
+  #record(link: Wire, to: ControllerId, beat: Beat): void {
     this.recorded.push({ to, link, beat });
     if (this.recorded.length > recordedMax) this.recorded.shift();
-    const wire = this.wire(link, to);
-    if (wire.cut || (wire.loss > 0 && this.#random() < wire.loss)) return;
+  }
+
+  #carry(link: Wire, to: ControllerId, wire: Direction, beat: Beat): void {
+    const lateMs = wire.straggleMs > 0 ? wire.straggleMs * this.#random() : 0;
+    const bytes = wire.noise > 0 || wire.decoder ? this.#encode(wire, beat) : undefined;
     // A frame that is on the wire when it is cut is lost with it.
-    this.#timeline.after(wire.delayMs, () => {
-      if (!wire.cut) this.deliver(to, link, beat);
+    this.#timeline.after(wire.delayMs + lateMs, () => {
+      if (wire.cut) return;
+      if (bytes) this.#receive(link, to, wire, bytes);
+      else this.deliver(to, link, beat);
     });
   }
-}
 
-const recordedMax = 400;
+  #encode(wire: Direction, beat: Beat): Uint8Array {
+    wire.decoder ??= new CobsDecoder(beatBytesMax);
+    return this.#spoil(encodeCobs(encodeBeat(beat, pair)), wire.noise);
+  }
+
+  #spoil(bytes: Uint8Array, noise: number): Uint8Array {
+    if (noise === 0) return bytes;
+    const out: number[] = [];
+    for (const byte of bytes) {
+      const drawn = this.#random();
+      if (drawn < noise / 3) continue;
+      if (drawn < noise) out.push(byte ^ (1 << Math.floor(this.#random() * 8)));
+      else out.push(byte);
+    }
+    return Uint8Array.from(out);
+  }
+
+  #receive(link: Wire, to: ControllerId, wire: Direction, bytes: Uint8Array): void {
+    const frames = wire.decoder?.push(bytes) ?? [];
+    for (const frame of frames) {
+      const decoded = decodeBeat(frame, pair, partnerOf(to));
+      if (decoded.ok) this.deliver(to, link, decoded.beat);
+      else this.damaged += 1;
+      // A whole frame without noise: nothing of the trouble is left in the decoder.
+      if (decoded.ok && wire.noise === 0) wire.decoder = undefined;
+    }
+  }
+}

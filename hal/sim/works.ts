@@ -6,6 +6,7 @@ import type { Work } from "../../firmware-ts/core/effects.ts";
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { done, type FaultCode, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { Files } from "./files.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
@@ -39,6 +40,8 @@ export interface WorksSetup {
   readonly shelf: Shelf;
   readonly hands: Process;
   readonly duration: (work: WorkName) => number;
+  /** Absent in worlds without clients. */
+  readonly files: Files | undefined;
 }
 
 interface Queued {
@@ -51,6 +54,8 @@ export class Works {
   readonly #setup: WorksSetup;
   readonly #queues = new Map<string, Queued[]>();
   readonly #running = new Set<string>();
+  /** Kills asked for, for each virtual server. */
+  readonly #kills = new Map<string, number>();
   readonly trouble = new Map<WorkName, Trouble>();
   /** Works that hang, to be let go by `release`. */
   #hanging: (() => void)[] = [];
@@ -66,7 +71,10 @@ export class Works {
   ): void {
     const queued = { server, work, settle };
     // A kill does not wait behind what hangs because of what is being killed.
-    if (work.op === "killService") return this.#run(queued, () => undefined);
+    if (work.op === "killService") {
+      this.#kills.set(server.name, this.#killsOf(server.name) + 1);
+      return this.#run(queued, () => undefined);
+    }
     const queue = this.#queues.get(server.name) ?? [];
     this.#queues.set(server.name, queue);
     queue.push(queued);
@@ -84,11 +92,19 @@ export class Works {
     });
   }
 
+  #killsOf(name: string): number {
+    return this.#kills.get(name) ?? 0;
+  }
+
   #run({ server, work, settle }: Queued, after: () => void): void {
     const { timeline, hands } = this.#setup;
+    const kills = this.#killsOf(server.name);
+    // A service that is killed while it starts does not come up.
+    const isKilled = () => work.op === "startService" && kills !== this.#killsOf(server.name);
     const finish = () =>
       hands.give(() => {
-        settle(this.#outcome(server, work));
+        const killed = () => failed("serviceFailed", work.op, "killed while it started");
+        settle(isKilled() ? killed() : this.#outcome(server, work));
         after();
       });
     hands.give(() => {
@@ -113,27 +129,33 @@ export class Works {
   }
 
   #perform(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
-    const { kernel } = this.#setup;
+    const { kernel, files } = this.#setup;
     switch (work.op) {
       case "attach":
         kernel.attached.add(work.disk);
+        files?.attached(work.disk);
         return { ok: true, value: `/dev/${work.disk}` };
       case "mount":
         if (!kernel.attached.has(work.disk)) return failed("mountFailed", "mount", "not attached");
         return this.#withDisk(work.disk, "mount", () => {
           kernel.changes += 1;
+          // A volume that is mounted already keeps its page cache.
+          if (!kernel.mounted.has(work.disk)) files?.mounted(work.disk);
           kernel.mounted.add(work.disk);
         });
       case "flush":
-        return this.#withDisk(work.disk, "flush", () => {});
+        return this.#withDisk(work.disk, "flush", () => files?.flushed(work.disk));
       case "unmount":
         if (!kernel.mounted.has(work.disk)) return done;
         if (kernel.services.has(server.name)) return failed("stillMounted", "unmount", "in use");
         return this.#withDisk(work.disk, "unmount", () => {
           kernel.mounted.delete(work.disk);
+          files?.flushed(work.disk);
+          files?.gone(work.disk);
         });
       case "abandon":
         kernel.mounted.delete(work.disk);
+        files?.gone(work.disk);
         return done;
       case "detach":
         if (kernel.mounted.has(work.disk)) return failed("stillMounted", "detach", "mounted");
@@ -145,7 +167,7 @@ export class Works {
   }
 
   #service(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
-    const { kernel } = this.#setup;
+    const { kernel, files } = this.#setup;
     const addresses = server.addresses.map((each) => each.split("/")[0] ?? each);
     const volumes = server.volumes.map(({ disk }) => disk);
     switch (work.op) {
@@ -155,11 +177,18 @@ export class Works {
         if (!addresses.every((each) => kernel.addresses.has(each)))
           return failed("serviceFailed", "startService", "no address to bind");
         kernel.services.add(server.name);
+        files?.started(server, addresses);
         return done;
       }
-      case "stopService":
       case "killService":
+        // The volume is given up.
+        for (const disk of volumes) files?.refuse(disk);
         kernel.services.delete(server.name);
+        files?.stopped(addresses);
+        return done;
+      case "stopService":
+        kernel.services.delete(server.name);
+        files?.stopped(addresses);
         return done;
       case "addAddresses":
         for (const address of addresses) kernel.addresses.add(address);
@@ -168,6 +197,7 @@ export class Works {
         for (const address of addresses) kernel.addresses.delete(address);
         return done;
       case "announce":
+        files?.announced(addresses);
         return done;
       default:
         throw new Error(`works: unknown work ${JSON.stringify(work)}`);
@@ -176,10 +206,10 @@ export class Works {
 
   /** What needs the disk's word: journal replay of a mount, the last flush of an unmount. */
   #withDisk(disk: string, operation: string, act: () => void): Outcome<string | undefined> {
-    const { shelf, me } = this.#setup;
+    const { shelf, me, files } = this.#setup;
     const code: FaultCode | undefined = !shelf.reachable(disk, me)
       ? "diskLost"
-      : shelf.mayWrite(disk, me)
+      : shelf.mayWrite(disk, me) && !files?.isFenced(disk)
         ? undefined
         : "fenced";
     if (code !== undefined) return failed(code, operation, `${disk} does not take the write`);

@@ -1,0 +1,163 @@
+/** Drawing single mishaps: each kind with what it needs, and with its end if it is to have one. */
+import type { Mishap } from "./chaos.ts";
+import { workNames } from "./chaos.ts";
+
+export const mishapKinds = [
+  "cut",
+  "split",
+  "loss",
+  "noise",
+  "twice",
+  "straggle",
+  "nic",
+  "lan",
+  "path",
+  "disk",
+  "slow",
+  "fail",
+  "hang",
+  "power",
+  "kill",
+  "tear",
+  "forget",
+  "freeze",
+  "pause",
+  "die",
+  "shutdown",
+  "upgrade",
+  "command",
+  "transfer",
+] as const;
+export type MishapKind = (typeof mishapKinds)[number];
+
+export interface Drawn {
+  readonly mishap: Mishap;
+  readonly undo?: Mishap | undefined;
+  readonly lastsMs: number;
+}
+
+type Random = () => number;
+type Draw = (random: Random) => { readonly mishap: Mishap; readonly undo?: Mishap | undefined };
+
+const one = <T>(random: Random, list: readonly T[]): T => {
+  const found = list[Math.floor(random() * list.length)];
+  if (found === undefined) throw new Error("mishap: nothing to draw from");
+  return found;
+};
+
+const who = (random: Random) => one(random, ["a", "b"] as const);
+const server = (random: Random) => one(random, ["alpha", "beta"] as const);
+const wire = (random: Random) => one(random, ["serial", "network"] as const);
+const disk = (random: Random) => one(random, ["c1", "c2", "c3", "d1", "d2"] as const);
+const blind = (random: Random) => one(random, ["a", "b", "nobody", "nobody"] as const);
+const part = (random: Random) => one(random, ["all", "all", "main", "beat"] as const);
+
+const draws: Readonly<Record<MishapKind, Draw>> = {
+  cut: (random) => {
+    const head = { do: "cut", link: wire(random), to: who(random) } as const;
+    return { mishap: { ...head, cut: true }, undo: { ...head, cut: false } };
+  },
+  split: (random) => {
+    const head = { do: "split", blind: blind(random) } as const;
+    return { mishap: { ...head, on: true }, undo: { ...head, on: false } };
+  },
+  loss: (random) => spoiled(random, "loss", one(random, [0.05, 0.3, 0.9])),
+  noise: (random) => spoiled(random, "noise", one(random, [0.0005, 0.01, 0.1])),
+  twice: (random) => spoiled(random, "twice", one(random, [0.1, 1])),
+  straggle: (random) => spoiled(random, "straggleMs", one(random, [3, 30, 150])),
+  nic: (random) => {
+    const head = { do: "nic", who: who(random) } as const;
+    return { mishap: { ...head, up: false }, undo: { ...head, up: true } };
+  },
+  lan: (random) => ({
+    mishap: { do: "lan", loss: one(random, [0, 0.1, 0.5]), lateMs: one(random, [0, 50, 2000]) },
+    undo: { do: "lan", loss: 0, lateMs: 0 },
+  }),
+  path: (random) => {
+    const head = {
+      do: "path",
+      who: who(random),
+      disk: one(random, [disk(random), "all"]),
+    } as const;
+    return { mishap: { ...head, up: false }, undo: { ...head, up: true } };
+  },
+  disk: (random) => {
+    const head = { do: "disk", disk: disk(random) } as const;
+    return { mishap: { ...head, alive: false }, undo: { ...head, alive: true } };
+  },
+  slow: (random) => {
+    const head = { do: "slow", disk: disk(random) } as const;
+    const ms = one(random, [5, 60, 300, 1500]);
+    return { mishap: { ...head, ms }, undo: { ...head, ms: 0 } };
+  },
+  fail: (random) => ({
+    mishap: {
+      do: "fail",
+      who: who(random),
+      op: one(random, workNames),
+      count: 1 + Math.floor(3 * random()),
+    },
+  }),
+  hang: (random) => {
+    const head = { who: who(random), op: one(random, workNames) } as const;
+    return { mishap: { do: "hang", ...head }, undo: { do: "release", ...head } };
+  },
+  power: (random) => again({ do: "power", who: who(random) }),
+  kill: (random) => again({ do: "kill", who: who(random) }),
+  tear: (random) => again({ do: "tear", who: who(random), length: Math.floor(60 * random()) }),
+  forget: (random) => again({ do: "forget", who: who(random) }),
+  freeze: (random) => {
+    const head = { who: who(random), what: part(random) } as const;
+    return { mishap: { do: "freeze", ...head }, undo: { do: "thaw", ...head } };
+  },
+  pause: (random) => {
+    const head = { who: who(random), what: part(random) } as const;
+    return { mishap: { do: "freeze", ...head }, undo: { do: "thaw", ...head } };
+  },
+  die: (random) => ({ mishap: { do: "die", who: who(random), server: server(random) } }),
+  shutdown: (random) => again({ do: "shutdown", who: who(random) }),
+  upgrade: (random) => again({ do: "shutdown", who: who(random) }),
+  command: (random) => ({
+    mishap: {
+      do: "command",
+      who: who(random),
+      kind: one(random, ["takeover", "giveback"] as const),
+      force: random() < 0.4,
+    },
+  }),
+  transfer: (random) => ({
+    mishap: {
+      do: "transfer",
+      who: who(random),
+      server: server(random),
+      force: random() < 0.2,
+    },
+  }),
+};
+
+/** Whoever is struck down is started again. */
+function again(mishap: Extract<Mishap, { readonly who: "a" | "b" }>): ReturnType<Draw> {
+  return { mishap, undo: { do: "start", who: mishap.who } };
+}
+
+function spoiled(
+  random: Random,
+  what: "loss" | "noise" | "twice" | "straggleMs",
+  part: number,
+): ReturnType<Draw> {
+  const link = what === "noise" ? "serial" : wire(random);
+  const to = random() < 0.5 ? undefined : who(random);
+  const head = { do: "spoil", link, to, what } as const;
+  return { mishap: { ...head, part }, undo: { ...head, part: 0 } };
+}
+
+/** Kinds whose end is their point: they end soon. */
+const short: ReadonlySet<MishapKind> = new Set(["pause", "cut", "upgrade"]);
+
+export function drawMishap(random: Random, kind: MishapKind, gapMs: number): Drawn {
+  const { mishap, undo } = draws[kind](random);
+  const ends = short.has(kind) || random() < 0.7;
+  const scale = one(random, [40, 150, 500, gapMs, 2 * gapMs]);
+  const lastsMs = scale * (0.2 + 1.6 * random()) * (kind === "pause" ? 0.5 : 1);
+  return { mishap, undo: ends ? undo : undefined, lastsMs };
+}
