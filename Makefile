@@ -34,8 +34,8 @@ bench: setup ## every fault of the bench, 20 runs each, one JSON line per fault
 perf: setup ## block path and takeover figures
 	@npm run -s perf -- --json
 
-sim: setup ## the pair in a simulator (not built yet)
-	@npm run -s sim
+sim: setup ## 10,000 seeds of the pair in virtual time, on all cores
+	@npm run -s sim -- --seeds 10000
 
 lab: setup ## virtual machines on real drivers (not built yet)
 	@npm run -s lab
