@@ -1,4 +1,5 @@
 /** Watches the floating addresses from a client: silences, changes of who answers, and whether two ever answer at once. */
+import { appendFile } from "node:fs";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { type ProbeEvent, probeEventSchema } from "../probe/programs.ts";
 import { BenchError } from "../world/error.ts";
@@ -39,13 +40,19 @@ export class AddressWatch {
   constructor(world: World, addresses: readonly string[] = virtualServers.map((s) => s.address)) {
     const [namespace] = world.layout.namespaces.clients;
     this.#watched = addresses.map((address, i) => {
+      const role = `probe-${i + 1}`;
       const process = world.processes.start({
-        role: `probe-${i + 1}`,
+        role,
         cgroup: world.infra,
         inside: namespace,
         argv: [world.programs.probe, address, String(echoPort)],
         input: true,
-        onLine: (line) => note(watched, probeEventSchema.parse(JSON.parse(line))),
+        onLine: (line) => {
+          const event = probeEventSchema.parse(JSON.parse(line));
+          note(watched, event);
+          // For whoever reads the logs of a run that was not as it must be; nothing depends on it.
+          if (event.t !== "tick") appendFile(world.processes.logPath(role), `${line}\n`, () => {});
+        },
       });
       const watched: Watched = {
         address,

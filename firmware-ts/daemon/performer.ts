@@ -11,8 +11,11 @@ import type { Work } from "../core/effects.ts";
 import type { Config, VirtualServerConfig } from "../schema/config.ts";
 import { done, failed, type Outcome } from "../schema/outcome.ts";
 
-/** Gratuitous ARPs after a gate was opened: the first at once, the others against loss. */
-const announcements = 3;
+/**
+ * Rounds of gratuitous ARP and tickles after a gate was opened: the first at once, the others over 7 s, against loss and against a
+ * switch that does not yet forward from a port whose cable has just come.
+ */
+const announcements = 12;
 
 /** How often the list of connected clients on the volume is brought up to date. */
 const connectionsEveryMs = 500;

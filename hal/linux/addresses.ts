@@ -8,33 +8,37 @@ import { closeSync, existsSync, openSync, readFile } from "node:fs";
 import { promisify } from "node:util";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Addresses, Connection } from "../port/addresses.ts";
-import { announcement } from "./announce.ts";
+import { type Announcing, beginAnnouncing, tickleOnce } from "./announcing.ts";
 import { formatAddress, type IpAddress, parseAddress } from "./ip-address.ts";
 import { NetlinkSocket, netlinkProtocol } from "./netlink.ts";
-import { PacketSocket } from "./packet-socket.ts";
 import { parseProcTcp } from "./proc-tcp.ts";
-import { addAddress, getLink, linkGroup, listAddresses, removeAddress } from "./rtnetlink.ts";
-import { closeDescriptor, errorName, openSocket, SOCK_RAW, sendTo } from "./syscalls.ts";
-import { ticklePacket } from "./tickle.ts";
+import {
+  addAddress,
+  getLink,
+  getLinkLater,
+  type LinkState,
+  linkGroup,
+  listAddresses,
+  removeAddress,
+} from "./rtnetlink.ts";
 
-/** RFC 791 and 8200 raw sockets with our own headers: IPPROTO_RAW implies IP_HDRINCL (raw(7)). */
-const rawDomain = { 4: 2, 6: 10 } as const;
-const IPPROTO_RAW = 255;
-
-/** Waiting times of repeated announcements: doubled each time, for switches that drop a burst of broadcasts. */
-const repeatMsMin = 50;
-const repeatMsMax = 1000;
-const announcementsMax = 20;
+const roundsMax = 20;
 const connectionsMax = 65_536;
-const carrierPollMs = 10;
+
+/**
+ * The kernel tells of a carrier at once, unless it told of some other link within the last second: then it waits for the rest of it
+ * (net/core/link_watch.c). Events are therefore no more than the fast way; looking costs 0.03 ms.
+ */
+const carrierEventsMs = 10;
+const carrierLookMs = 20;
 
 class LinuxAddresses implements Addresses {
   readonly #socket: NetlinkSocket;
   /** Removals take turns on a socket of their own, so that nothing else waits for them. */
   readonly #slowSocket: NetlinkSocket;
   #removal: Promise<unknown> = Promise.resolve();
-  /** Announcements still to be repeated, by canonical address. */
-  readonly #repeats = new Map<string, () => void>();
+  /** Announcements under way, by canonical address. */
+  readonly #announcements = new Map<string, Announcing>();
 
   constructor(socket: NetlinkSocket, slowSocket: NetlinkSocket) {
     this.#socket = socket;
@@ -55,7 +59,7 @@ class LinuxAddresses implements Addresses {
   async remove(nic: string, address: string, prefixLength: number): Promise<Outcome> {
     const wanted = parse(address, prefixLength, "remove address");
     if (!wanted.ok) return wanted;
-    this.#stopRepeats(wanted.value);
+    this.#announcements.get(formatAddress(wanted.value.bytes))?.stop();
     const link = getLink(this.#socket, nic);
     if (!link.ok) return link;
     const unwanted = { link: link.value.index, address: wanted.value, prefixLength };
@@ -71,23 +75,24 @@ class LinuxAddresses implements Addresses {
     return link.ok ? listAddresses(this.#socket, link.value.index) : link;
   }
 
-  async announce(nic: string, address: string, count: number): Promise<Outcome> {
+  async announce(nic: string, address: string, rounds: number): Promise<Outcome> {
     const operation = "announce address";
     const parsed = parseAddress(address);
     if (!parsed) return failed("badInput", operation, `"${address}" is no IP address`);
-    if (!Number.isInteger(count) || count < 1 || count > announcementsMax) {
-      return failed("badInput", operation, `count ${count}, expected 1 to ${announcementsMax}`);
+    if (!Number.isInteger(rounds) || rounds < 1 || rounds > roundsMax) {
+      return failed("badInput", operation, `${rounds} rounds, expected 1 to ${roundsMax}`);
     }
     const link = getLink(this.#socket, nic);
     if (!link.ok) return link;
-    const opened = PacketSocket.open(nic, { listen: false });
-    if (!opened.ok) return failed("addressFailed", operation, address, opened.fault);
-    const frames = announcement(parsed, link.value.mac);
-    const first = sendAll(opened.value, frames);
-    if (!first.ok || count === 1) opened.value.close();
-    if (!first.ok) return failed("addressFailed", operation, address, first.fault);
-    this.#stopRepeats(parsed);
-    if (count > 1) this.#repeat(parsed, opened.value, frames, count - 1);
+    const begun = beginAnnouncing(nic, link.value.mac, parsed, rounds);
+    if (!begun.ok) return begun;
+    const announcing = begun.value;
+    const key = formatAddress(parsed.bytes);
+    this.#announcements.get(key)?.stop();
+    this.#announcements.set(key, announcing);
+    void announcing.ended.then(() => {
+      if (this.#announcements.get(key) === announcing) this.#announcements.delete(key);
+    });
     return done;
   }
 
@@ -95,12 +100,11 @@ class LinuxAddresses implements Addresses {
     if (connections.length > connectionsMax) {
       return failed("badInput", "tickle", `${connections.length} connections`);
     }
-    const sockets = new Map<4 | 6, number>();
-    try {
-      return tickleAll(connections, sockets);
-    } finally {
-      for (const descriptor of sockets.values()) closeDescriptor(descriptor);
-    }
+    const byAddress = Map.groupBy(connections, (each) => canonical(each.localAddress));
+    const outcomes = [...byAddress].map(
+      ([address, its]) => this.#announcements.get(address)?.tickle(its) ?? tickleOnce(its),
+    );
+    return (await Promise.all(outcomes)).find((each) => !each.ok) ?? done;
   }
 
   async connections(
@@ -120,55 +124,44 @@ class LinuxAddresses implements Addresses {
   }
 
   watchCarrier(nic: string, handler: (up: boolean) => void): () => void {
-    // The kernel tells of changes; reading an empty queue a hundred times a second costs less than 0.1 % of a core.
     const events = NetlinkSocket.open(netlinkProtocol.route, linkGroup);
+    // Looks go through a socket of their own, which carries one question at a time.
+    const looks = NetlinkSocket.open(netlinkProtocol.route);
     let last: boolean | undefined;
-    const look = () => {
-      const link = getLink(this.#socket, nic);
+    let watching = true;
+    let looking = false;
+    let lookAtMs = 0;
+    const tell = (link: Outcome<LinkState>) => {
       const up = link.ok && link.value.carrier;
-      if (up === last) return;
+      if (up === last || !watching) return;
       last = up;
       handler(up);
+    };
+    const look = async (socket: NetlinkSocket) => {
+      looking = true;
+      const link = await getLinkLater(socket, nic);
+      looking = false;
+      if (watching) tell(link);
+      else socket.close();
     };
     const poll = () => {
       const drained = events.ok ? events.value.drain() : undefined;
       // Lost events, or none to be had: look for oneself.
-      if (!drained?.ok || drained.value.length > 0) look();
+      const due = !drained?.ok || drained.value.length > 0 || performance.now() >= lookAtMs;
+      if (!due || looking) return;
+      lookAtMs = performance.now() + carrierLookMs;
+      if (looks.ok) void look(looks.value);
+      else tell(getLink(this.#socket, nic));
     };
-    look();
-    const timer = setInterval(poll, carrierPollMs);
-    let watching = true;
+    tell(getLink(this.#socket, nic));
+    const timer = setInterval(poll, carrierEventsMs);
     return () => {
       clearInterval(timer);
       // A descriptor closed twice may be somebody else's by then.
       if (watching && events.ok) events.value.close();
+      if (watching && looks.ok && !looking) looks.value.close();
       watching = false;
     };
-  }
-
-  /** Goes on in the background until done, or until another call concerns the same address. */
-  #repeat(address: IpAddress, socket: PacketSocket, frames: readonly Uint8Array[], count: number) {
-    const key = formatAddress(address.bytes);
-    let timer: NodeJS.Timeout;
-    const stop = () => {
-      clearTimeout(timer);
-      socket.close();
-      this.#repeats.delete(key);
-    };
-    const again = (left: number, waitMs: number) => {
-      timer = setTimeout(() => {
-        // A refusal here is the gate's: the address went elsewhere meanwhile.
-        sendAll(socket, frames);
-        if (left <= 1) stop();
-        else again(left - 1, Math.min(repeatMsMax, waitMs * 2));
-      }, waitMs).unref();
-    };
-    this.#repeats.set(key, stop);
-    again(count, repeatMsMin);
-  }
-
-  #stopRepeats(address: IpAddress): void {
-    this.#repeats.get(formatAddress(address.bytes))?.();
   }
 }
 
@@ -187,14 +180,6 @@ function canonical(address: string): string {
   return parsed ? formatAddress(parsed.bytes) : address;
 }
 
-function sendAll(socket: PacketSocket, frames: readonly Uint8Array[]): Outcome {
-  for (const frame of frames) {
-    const sent = socket.send(frame);
-    if (!sent.ok) return sent;
-  }
-  return done;
-}
-
 const procNet = (name: string) => `/proc/thread-self/net/${name}`;
 
 /**
@@ -208,31 +193,6 @@ async function readTable(path: string): Promise<string> {
   } finally {
     closeSync(descriptor);
   }
-}
-
-/** Sends all, though some may fail: each client that is spared its timer is a gain. Opens raw sockets into `sockets`. */
-function tickleAll(connections: readonly Connection[], sockets: Map<4 | 6, number>): Outcome {
-  let first: Outcome = done;
-  for (const connection of connections) {
-    const sent = tickleOne(connection, sockets);
-    if (!sent.ok && first.ok) first = sent;
-  }
-  return first;
-}
-
-function tickleOne(connection: Connection, sockets: Map<4 | 6, number>): Outcome {
-  const made = ticklePacket(connection);
-  if (!made.ok) return made;
-  const { family, packet, destination } = made.value;
-  const descriptor = sockets.get(family) ?? openSocket(rawDomain[family], SOCK_RAW, IPPROTO_RAW);
-  if (descriptor < 0) {
-    return failed("addressFailed", "tickle", `raw socket: ${errorName(descriptor)}`);
-  }
-  sockets.set(family, descriptor);
-  const sent = sendTo(descriptor, packet, destination);
-  if (sent >= 0) return done;
-  const peer = `${connection.remoteAddress} port ${connection.remotePort}`;
-  return failed("addressFailed", "tickle", `${peer}: ${errorName(sent)}`);
 }
 
 /** Works in the caller's network namespace. Fault `addressFailed` without netlink. */

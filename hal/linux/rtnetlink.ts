@@ -43,11 +43,27 @@ export interface LinkState {
 
 /** Asks for one link by its name, in the network namespace of the socket. Fault `addressFailed`. */
 export function getLink(socket: NetlinkSocket, nic: string): Outcome<LinkState> {
-  const operation = `look up NIC ${nic}`;
   const sequence = socket.nextSequence();
+  return linkIn(socket.transact(linkRequest(nic, sequence), sequence), nic, sequence);
+}
+
+/** As `getLink`, on another thread: the kernel may be changing its network, and whoever asks waits until it is done. */
+export async function getLinkLater(
+  socket: NetlinkSocket,
+  nic: string,
+): Promise<Outcome<LinkState>> {
+  const sequence = socket.nextSequence();
+  return linkIn(await socket.transactLater(linkRequest(nic, sequence), sequence), nic, sequence);
+}
+
+function linkRequest(nic: string, sequence: number): Buffer {
   const body = Buffer.concat([Buffer.alloc(linkHeaderBytes), textAttribute(IFLA_IFNAME, nic)]);
-  const request = message(RTM_GETLINK, messageFlag.acknowledge, sequence, body);
-  const answer = ask(socket, operation, request, sequence);
+  return message(RTM_GETLINK, messageFlag.acknowledge, sequence, body);
+}
+
+function linkIn(asked: Outcome<NetlinkAnswer>, nic: string, sequence: number): Outcome<LinkState> {
+  const operation = `look up NIC ${nic}`;
+  const answer = unrefused(asked, operation, sequence);
   if (!answer.ok) return answer;
   const link = answer.value.messages.find(({ type }) => type === RTM_NEWLINK)?.body;
   if (!link) return failed("addressFailed", operation, "the kernel described no link");
@@ -126,7 +142,7 @@ export function listAddresses(socket: NetlinkSocket, link: number): Outcome<stri
     sequence,
     Buffer.alloc(addressHeaderBytes),
   );
-  const answer = ask(socket, "list addresses", request, sequence);
+  const answer = unrefused(socket.transact(request, sequence), "list addresses", sequence);
   if (!answer.ok) return answer;
   const addresses: string[] = [];
   for (const { type, body } of answer.value.messages) {
@@ -138,13 +154,11 @@ export function listAddresses(socket: NetlinkSocket, link: number): Outcome<stri
   return good(addresses);
 }
 
-function ask(
-  socket: NetlinkSocket,
+function unrefused(
+  answer: Outcome<NetlinkAnswer>,
   operation: string,
-  request: Buffer,
   sequence: number,
 ): Outcome<NetlinkAnswer> {
-  const answer = socket.transact(request, sequence);
   if (!answer.ok) return failed("addressFailed", operation, "no answer", answer.fault);
   const refusal = answer.value.refusals.get(sequence);
   if (refusal === undefined) return answer;

@@ -16,9 +16,15 @@ export interface Addresses {
   remove(nic: string, address: string, prefixLength: number): Promise<Outcome>;
   /** Addresses present on the NIC, without prefix. */
   list(nic: string): Promise<Outcome<readonly string[]>>;
-  /** Sends gratuitous ARP (or an unsolicited neighbour advertisement) `count` times; the first leaves before it returns. */
-  announce(nic: string, address: string, count: number): Promise<Outcome>;
-  /** Makes clients of a lost server notice at once: an ACK out of window draws their true ACK, which our kernel resets. */
+  /**
+   * Sends gratuitous ARP (or an unsolicited neighbour advertisement) in `rounds`: the first leaves before the call returns, the others
+   * follow within seconds, until the address is removed.
+   */
+  announce(nic: string, address: string, rounds: number): Promise<Outcome>;
+  /**
+   * Makes clients of a lost server notice at once: an ACK out of window draws their true ACK, which our kernel resets. Repeated with
+   * the rounds of an announcement of their address that is under way.
+   */
   tickle(nic: string, connections: readonly Connection[]): Promise<Outcome>;
   /** Established connections to any of the addresses on the given local port. */
   connections(addresses: readonly string[], port: number): Promise<Outcome<readonly Connection[]>>;

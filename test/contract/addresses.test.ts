@@ -236,6 +236,60 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     client.ip("link", "set", "to-a", "up");
   });
 
+  test("a carrier that goes is told at once, though the kernel told of one a moment ago", async () => {
+    // A pair of one index looks to the kernel like a real NIC: its changes wait for the second after the last one
+    // (linkwatch_urgent_event in net/core/link_watch.c).
+    client.ip(
+      ...["link", "add", "name", "twin", "index", "99", "type", "veth"],
+      ...["peer", "name", "twin0", "index", "99", "netns", a.name],
+    );
+    a.ip("link", "set", "twin0", "up");
+    client.ip("link", "set", "twin", "up");
+    let up: boolean | undefined;
+    const stop = within(a, () =>
+      onA.watchCarrier("twin0", (now) => {
+        up = now;
+      }),
+    );
+    await until("up", () => up === true);
+    for (const _ of [1, 2, 3]) {
+      const start = performance.now();
+      client.ip("link", "set", "twin", "down");
+      await until("down", () => up === false);
+      expect(performance.now() - start).toBeLessThan(300);
+      client.ip("link", "set", "twin", "up");
+      await until("up", () => up === true);
+    }
+    stop();
+    client.ip("link", "del", "twin");
+  });
+
+  test("a switch that forwards late learns the address all the same, and its clients come back", async () => {
+    const address = "10.9.0.51";
+    client.ip("neigh", "replace", address, "lladdr", "02:00:00:00:00:99", "dev", "switch");
+    client.ip("neigh", "change", address, "nud", "reachable", "dev", "switch");
+    client.ip("link", "set", "to-a", "nomaster");
+    await onA.add(nic, address, 24);
+    expect((await within(a, () => onA.announce(nic, address, 12))).ok).toBe(true);
+    const lost = { localAddress: address, localPort: 4000 };
+    const caller = { remoteAddress: "10.9.0.2", remotePort: 50_000 };
+    expect((await within(a, () => onA.tickle(nic, [{ ...lost, ...caller }]))).ok).toBe(true);
+    const start = performance.now();
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    const wire = within(client, () => PacketSocket.open("to-a", { listen: true }));
+    if (!wire.ok) throw new Error(wire.fault.message);
+    client.ip("link", "set", "to-a", "master", "switch");
+    const mac = a.exec("cat", `/sys/class/net/${nic}/address`).trim();
+    await until("known", () => client.ip("neigh", "show", address).includes(mac));
+    await until("tickled", () => {
+      const frame = wire.value.receive();
+      return frame !== undefined && speaksFor(frame, address) === "ip4";
+    });
+    expect(performance.now() - start).toBeLessThan(2000);
+    wire.value.close();
+    await onA.remove(nic, address, 24);
+  });
+
   test("a NIC that is not there has no carrier, and cannot be prepared", () => {
     const seen: boolean[] = [];
     within(a, () => onA.watchCarrier("nosuchnic", (up) => seen.push(up)))();
