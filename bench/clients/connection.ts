@@ -78,7 +78,11 @@ export class SteadyConnection {
     while (winner === undefined) {
       if (this.#closed) throw new EngineClosed();
       if (attempts.size < attemptsMax) {
-        const attempt = connectRpc(this.#host, this.#port, this.#identity, attemptTimeoutMs);
+        const attempt = connectRpc(
+          { host: this.#host, port: this.#port },
+          this.#identity,
+          attemptTimeoutMs,
+        );
         attempts.add(attempt);
         void attempt.then((outcome) => {
           attempts.delete(attempt);

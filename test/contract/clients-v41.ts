@@ -74,7 +74,7 @@ async function reclaimComplete(connection: RpcConnection, session: Buffer): Prom
 const [address, owner] = process.argv.slice(2);
 if (address === undefined || owner === undefined) throw new Error("usage: ADDRESS OWNER");
 const identity = { machine: "dyad-test", uid: 0, gid: 0 };
-const opened = await connectRpc(address, 2049, identity, timeoutMs);
+const opened = await connectRpc({ host: address, port: 2049 }, identity, timeoutMs);
 if (!opened.ok) throw new Error(opened.fault.message);
 const [clientId, sequence] = await exchangeId(opened.value, owner);
 const session = await createSession(opened.value, clientId, sequence);

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
-import { readBarrier } from "../../hal/linux/ganesha/read-barrier.ts";
+import { readBarrier } from "../../hal/linux/ganesha/native-library.ts";
 import { must, until } from "./block-lab.ts";
 import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
 import {

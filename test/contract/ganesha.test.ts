@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -58,6 +58,26 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
     node.run("umount", mountPoint);
     node.run("mount", "-o", "loop", join(lab.directory, "v1.img"), mountPoint);
     expect(source).toMatch(/^\/dev\/loop/);
+  });
+
+  it("the port mapper knows the ports before and after, and no service speaks to it", async () => {
+    const listed = () =>
+      node
+        .run("rpcinfo", "-p")
+        .split("\n")
+        .map((line) => line.trim().split(/ +/));
+    await serve();
+    const { pid } = await state();
+    const lines = await listed();
+    for (const [program, version, port] of [
+      ["100003", "3", "2049"],
+      ["100003", "4", "2049"],
+      ["100005", "3", "20048"],
+    ])
+      expect(lines).toContainEqual(expect.arrayContaining([program, version, "tcp", port]));
+    expect(readFileSync(`/proc/${pid}/maps`, "utf8")).toContain("dyad-registrations.so");
+    await stop();
+    expect(await listed()).toEqual(lines);
   });
 
   it("a spare takes its configuration and serves", async () => {

@@ -21,7 +21,7 @@ const identity = { machine: "test", uid: 0, gid: 0 };
 const procedure = (program: number, number: number) => ({ program, version: 3, procedure: number });
 
 async function connected(port: number): Promise<RpcConnection> {
-  const opened = await connectRpc(host, port, identity, timeoutMs);
+  const opened = await connectRpc({ host, port }, identity, timeoutMs);
   if (!opened.ok) throw new Error(opened.fault.message);
   return opened.value;
 }

@@ -11,8 +11,8 @@ import { setPriority } from "node:os";
 import { promisify } from "node:util";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { createLineCutter, type GraceView, graceAfter, messageOf, noGrace } from "./log-lines.ts";
+import { noRegistrations, readBarrier } from "./native-library.ts";
 import { ordinaryCommand } from "./ordinary.ts";
-import { readBarrier } from "./read-barrier.ts";
 
 const lineBytesMax = 4096;
 const lastWordsMax = 20;
@@ -89,19 +89,21 @@ export async function startInstance(options: InstanceOptions): Promise<Outcome<I
     ...["-F", "-L", "STDERR", "-N", "NIV_WARN", "-E", String(epoch)],
     ...["-f", configurationPath, "-p", pidPath],
   ]);
-  const barrier = await readBarrier();
+  const [barrier, quiet] = await Promise.all([readBarrier(), noRegistrations()]);
   if (!barrier.ok) {
     options.log(
       `WITHOUT read barrier (a crash may take back what was read): ${barrier.fault.message}`,
     );
   }
+  // Without this one it registers by itself, which only takes longer.
+  const libraries = [barrier, quiet].flatMap((each) => (each.ok ? [each.value] : []));
   const child = spawn(program, args, {
     stdio: ["ignore", "ignore", "pipe"],
     cwd: "/",
     env: {
       ...environment,
       BLKID_FILE: options.blkidFile,
-      ...(barrier.ok ? { LD_PRELOAD: barrier.value } : {}),
+      LD_PRELOAD: libraries.join(":"),
     },
   });
   const spawned = await whenSpawned(child);

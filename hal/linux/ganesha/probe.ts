@@ -84,7 +84,7 @@ async function withConnection(
   timeoutMs: number,
   use: (call: Call) => Promise<Outcome<Buffer>>,
 ): Promise<Outcome> {
-  const opened = await connectRpc(host, port, identity, timeoutMs);
+  const opened = await connectRpc({ host, port }, identity, timeoutMs);
   if (!opened.ok) return opened;
   let xid = 0;
   const outcome = await use((target, args) => opened.value.call(++xid, target, args, timeoutMs));

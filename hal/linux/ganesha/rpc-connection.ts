@@ -34,16 +34,19 @@ export interface RpcConnection {
   close(): void;
 }
 
+/** Where an RPC server is reached: by TCP, or on a socket of this machine. */
+export type RpcPlace = { readonly host: string; readonly port: number } | { readonly path: string };
+
 /** Connects within `timeoutMs`. Faults: `timeout`, `refused` (RST: nobody listens there), `ioError`. */
 export function connectRpc(
-  host: string,
-  port: number,
+  place: RpcPlace,
   identity: AuthSys,
   timeoutMs: number,
 ): Promise<Outcome<RpcConnection>> {
-  const operation = `connect ${host} port ${port}`;
+  const operation =
+    "path" in place ? `connect ${place.path}` : `connect ${place.host} port ${place.port}`;
   return new Promise((resolve) => {
-    const socket = connect({ host, port, noDelay: true });
+    const socket = connect({ ...place, noDelay: true });
     const timer = setTimeout(() => {
       socket.destroy();
       resolve(failed("timeout", operation, `no connection within ${timeoutMs} ms`));

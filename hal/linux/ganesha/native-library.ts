@@ -1,0 +1,64 @@
+/** Small C libraries that ganesha.nfsd is started with (LD_PRELOAD): compiled here when need be. */
+import { execFile } from "node:child_process";
+import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { ordinaryCommand } from "./ordinary.ts";
+
+/** Beside everything else that is built here. */
+const builtFolder = join(import.meta.dirname, "../../../work/native");
+/** 0.13 s on a quiet machine. */
+const compileMsMax = 20_000;
+
+const known = new Map<string, Promise<Outcome<string>>>();
+
+/** `read-barrier.c`: a read never shows what a crash could take back (docs/design/0012-read-barrier.md). */
+export const readBarrier = () => nativeLibrary("read-barrier");
+
+/** `registrations.c`: the port mapper is not asked at each start (docs/design/0010-file-service.md). */
+export const noRegistrations = () => nativeLibrary("registrations");
+
+/**
+ * The path of a library, compiled first if it is not there or older than its source (needs cc); asked once in a process's life.
+ * Faults: `toolMissing`, `ioError`.
+ */
+function nativeLibrary(name: string): Promise<Outcome<string>> {
+  const found = known.get(name) ?? findOrCompile(name);
+  known.set(name, found);
+  return found;
+}
+
+async function findOrCompile(name: string): Promise<Outcome<string>> {
+  const source = join(import.meta.dirname, `${name}.c`);
+  const library = join(builtFolder, `dyad-${name}.so`);
+  // Two controllers may compile at once: each gives its result the name in one step.
+  const draft = `${library}.${process.pid}`;
+  try {
+    const [written, built] = await Promise.all([modifiedMs(source), modifiedMs(library)]);
+    if (built !== undefined && (written === undefined || built >= written)) return good(library);
+    await mkdir(dirname(library), { recursive: true });
+    const flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"];
+    const { program, args } = ordinaryCommand("cc", [...flags, "-o", draft, source]);
+    await promisify(execFile)(program, args, { timeout: compileMsMax });
+    await rename(draft, library);
+    return good(library);
+  } catch (error) {
+    await rm(draft, { force: true });
+    const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    return failed(
+      isMissing ? "toolMissing" : "ioError",
+      `compile ${source}`,
+      "not compiled",
+      error,
+    );
+  }
+}
+
+async function modifiedMs(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).mtimeMs;
+  } catch {
+    return undefined;
+  }
+}
