@@ -462,9 +462,15 @@ function diskFenced(state: ControllerState, serial: string, reason: string, nowM
 /** More deaths of a service than this without a long stretch of service in between, and it moves. */
 const restartsMax = 3;
 
+/** The service was proved and nobody looks at it again: from its export on, also while its address waits to be opened. */
+function reliesOnService({ phase }: VirtualServerState): boolean {
+  if (phase.kind === "starting") return phase.step === "open" || phase.step === "verify";
+  return phase.kind === "serving";
+}
+
 function serviceExited(state: ControllerState, name: string, reason: string, nowMs: number): Step {
   const server = state.servers.find((each) => each.config.name === name);
-  if (server?.phase.kind !== "serving") return [state, []];
+  if (!server || !reliesOnService(server)) return [state, []];
   const said = tell("error", "vserver.serviceDied", `${name}: the file service died: ${reason}`);
   const restart = server.failures < restartsMax;
   return onServer([state, [said]], server.index, nowMs, (each, context) =>

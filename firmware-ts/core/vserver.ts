@@ -64,11 +64,13 @@ export function startServer(
   });
 }
 
-/** The file service died under us: silence first, then export and address again. */
+/** The file service died under us: silence first, then export and address again, and no sooner than it was to be opened anyway. */
 export function restartService(state: State, context: Context): Step {
+  const { phase } = state;
+  const notBeforeMs = phase.kind === "starting" ? phase.notBeforeMs : context.nowMs;
   return enter({ ...state, failures: state.failures + 1 }, "hush", context, {
     decidedMs: context.nowMs,
-    notBeforeMs: context.nowMs,
+    notBeforeMs,
     inPlace: true,
   });
 }

@@ -31,6 +31,8 @@ function phaseTransitions(): readonly string[] {
     ...along([...working.map(start), "serving"]),
     // A restart in place, and a gate that closed by itself.
     `serving → ${start("hush")}`,
+    `${start("open")} → ${start("hush")}`,
+    `${start("verify")} → ${start("hush")}`,
     `${start("hush")} → ${start("address")}`,
     `serving → ${start("open")}`,
     `${start("verify")} → ${start("open")}`,
