@@ -168,22 +168,27 @@ function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
   const { mandate, timing } = state;
   const ack = state.candidate ?? state.heard ?? { session: 0, sequence: 0 };
   const granting = state.granting && state.candidate === undefined;
-  const { ground: _ground, messageSession, message, messageAck, ...said } = mandate;
+  const { message } = mandate;
   // The main loop may not know yet that the partner has restarted: numbers of its last session mean nothing to this one.
-  const current = messageSession === ack.session;
-  const beat: Beat = {
+  const current = mandate.messageSession === ack.session;
+  const bare: Beat = {
     sender: state.me,
     session: state.session,
     sequence,
-    configuration: state.configuration,
-    ...said,
-    messageAck: current ? messageAck : 0,
-    ...(current && message ? { message } : {}),
-    dyingGasp: state.ending === "closed",
     ack: { session: ack.session, sequence: ack.sequence },
     granting,
+    mode: mandate.mode,
+    epoch: mandate.epoch,
+    configuration: state.configuration,
     progressAgeMs: Math.min(65_535, Math.max(0, Math.round(nowMs - state.progressAtMs))),
+    goodbye: mandate.goodbye,
+    dyingGasp: state.ending === "closed",
+    dataLinkDown: mandate.dataLinkDown,
+    owned: mandate.owned,
+    serving: mandate.serving,
+    messageAck: current ? mandate.messageAck : 0,
   };
+  const beat = current && message ? { ...bare, message } : bare;
   const nextSendMs = { ...state.nextSendMs };
   for (const name of due) {
     const interval = name === "disk" ? timing.diskBeatIntervalMs : timing.beatIntervalMs;
@@ -217,9 +222,9 @@ function sendEffects(
   state: BeatState,
   nowMs: number,
 ): BeatEffect[] {
-  const network = linkColours(state.links, state.timing, nowMs).network;
-  if (!beat.message || !due.includes("serial") || network === "red" || network === "absent")
-    return [{ kind: "send", links: due, beat }];
+  if (!beat.message || !due.includes("serial")) return [{ kind: "send", links: due, beat }];
+  const network = linkColour("network", state.links.network, state.timing, nowMs);
+  if (network === "red" || network === "absent") return [{ kind: "send", links: due, beat }];
   const others = due.filter((name) => name !== "serial");
   const { message: _message, ...short } = beat;
   const effects: BeatEffect[] = [{ kind: "send", links: ["serial"], beat: short }];

@@ -112,6 +112,8 @@ export function newController(setup: ControllerSetup): ControllerState {
 export function controllerStep(state: ControllerState, event: ControllerEvent): Step {
   let step = handle(state, event);
   step = andThen(step, (next) => settle(next, event.nowMs));
+  // Most ticks end here: what the beats say follows from the state, and the state is the same.
+  if (step[0] === state && step[1].length === 0 && state.said) return step;
   step = andThen(step, say);
   const effects = [...step[1]].sort((one, other) => effectRank(one) - effectRank(other));
   return [step[0], effects];
@@ -158,8 +160,8 @@ function tick(state: ControllerState, nowMs: number): Step {
   step = andThen(step, (next) => outTick(next, nowMs));
   step = andThen(step, (next) => registerDue(next, nowMs));
   for (const { index } of state.servers) {
-    step = onServer(step, index, nowMs, startingTick);
-    step = onServer(step, index, nowMs, stoppingTick);
+    if (isIn(step, index, "starting")) step = onServer(step, index, nowMs, startingTick);
+    if (isIn(step, index, "stopping")) step = onServer(step, index, nowMs, stoppingTick);
   }
   return andThen(step, (next) =>
     // What was known of a partner that was lost long ago says nothing of a life that it may have led since, unheard.
@@ -167,6 +169,10 @@ function tick(state: ControllerState, nowMs: number): Step {
       ? beginRace({ ...next, loss: undefined }, nowMs, "no partner was heard")
       : [next, []],
   );
+}
+
+function isIn([state]: Step, index: number, kind: VirtualServerState["phase"]["kind"]): boolean {
+  return state.servers[index]?.phase.kind === kind;
 }
 
 type ServerFunction = (

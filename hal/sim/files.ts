@@ -50,7 +50,7 @@ export class Files {
 
   mounted(disk: string): void {
     const { kernel, way } = this.#setup;
-    kernel.pages.get(disk)?.drop();
+    kernel.pages.get(disk)?.drop("abandoned");
     kernel.pages.set(
       disk,
       new Pages({ ...this.#setup, disk, send: way(disk), fenced: this.#fenced }),
@@ -61,9 +61,9 @@ export class Files {
     this.#setup.kernel.pages.get(disk)?.syncAll();
   }
 
-  /** The mount ends; what was not written before is lost. */
-  gone(disk: string): void {
-    this.#setup.kernel.pages.get(disk)?.drop();
+  /** The mount ends; an abandoned one loses what was not written before. */
+  gone(disk: string, how: "unmounted" | "abandoned"): void {
+    this.#setup.kernel.pages.get(disk)?.drop(how);
     this.#setup.kernel.pages.delete(disk);
   }
 

@@ -86,7 +86,7 @@ export class Kernel {
   /** Nothing is mounted, attached or served any more; what page caches held is lost. */
   forgetUse(): void {
     for (const set of [this.mounted, this.attached, this.addresses, this.services]) set.clear();
-    for (const pages of this.pages.values()) pages.drop();
+    for (const pages of this.pages.values()) pages.drop("abandoned");
     this.pages.clear();
   }
 }

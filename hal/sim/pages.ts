@@ -49,14 +49,16 @@ export class Pages {
   readonly #pages = new Map<string, Page>();
   /** The mount is gone: nothing of it is written any more, and nobody waits for it. */
   #dead = false;
+  #unmounted = false;
 
   constructor(setup: PagesSetup) {
     this.#setup = setup;
   }
 
-  /** The mount ended, by an unmount that wrote everything or by giving up what was not written. */
-  drop(): void {
+  /** The mount ended: by an unmount that wrote everything, or by giving up what was not written. What is on its way to the disk then stays so. */
+  drop(how: "unmounted" | "abandoned"): void {
     this.#dead = true;
+    this.#unmounted = how === "unmounted";
     this.#pages.clear();
   }
 
@@ -99,12 +101,15 @@ export class Pages {
   }
 
   #writeOut(name: string, page: Page): void {
-    const { value, version } = page;
     const { shelf, disk, me } = this.#setup;
+    let version = page.version;
     page.busy = true;
     this.#command(
       () => {
-        const result = shelf.writeCell(disk, me, name, value);
+        // An unmount has waited for what was under way: it wrote all this itself.
+        if (this.#unmounted) return true;
+        version = page.version;
+        const result = shelf.writeCell(disk, me, name, page.value);
         return result === "good" ? true : result;
       },
       (result) => {

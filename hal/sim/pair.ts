@@ -86,6 +86,7 @@ export class Pair {
   readonly #darkSince = new Map<string, number>();
   #configurationOfB = 0;
   #checkedAt = -1;
+  readonly #check = () => this.check();
 
   constructor(setup: PairSetup = {}) {
     this.#setup = setup;
@@ -368,10 +369,13 @@ export class Pair {
 
   /** Looks at the invariants when something has changed that they speak of. */
   check(): void {
-    for (const who of ids) this.kernels[who].expire(this.timeline.nowMs);
-    let changes = this.shelf.changes;
-    for (const who of ids)
-      changes += this.kernels[who].changes + (this.controllers[who]?.modeChanges ?? 0);
+    const { timeline, shelf, kernels, controllers } = this;
+    const { a, b } = kernels;
+    const { nowMs } = timeline;
+    if (nowMs >= a.firstEndMs) a.expire(nowMs);
+    if (nowMs >= b.firstEndMs) b.expire(nowMs);
+    const modeChanges = (controllers.a?.modeChanges ?? 0) + (controllers.b?.modeChanges ?? 0);
+    const changes = shelf.changes + a.changes + b.changes + modeChanges;
     if (changes === this.#checkedAt) return;
     this.#checkedAt = changes;
     checkNow(this.#watched());
@@ -386,7 +390,7 @@ export class Pair {
   }
 
   run(ms: number): void {
-    this.timeline.runUntil(this.timeline.nowMs + ms, () => this.check());
+    this.timeline.runUntil(this.timeline.nowMs + ms, this.#check);
   }
 
   /** Runs until a condition holds; false when it did not within `limitMs`. */

@@ -139,7 +139,7 @@ function drawSetup(random: Random, seed: number): PairSetup {
     autoGiveback: random() < 0.4,
     clocks: { a: clock(), b: clock() },
     clients: withClients
-      ? { perServer: pick(random, [1, 2, 3]), thinkMs: pick(random, [15, 40, 120]) }
+      ? { perServer: pick(random, [1, 2, 3]), thinkMs: pick(random, [15, 60, 250]) }
       : undefined,
   };
 }

@@ -151,11 +151,11 @@ export class Works {
         return this.#withDisk(work.disk, "unmount", () => {
           kernel.mounted.delete(work.disk);
           files?.flushed(work.disk);
-          files?.gone(work.disk);
+          files?.gone(work.disk, "unmounted");
         });
       case "abandon":
         kernel.mounted.delete(work.disk);
-        files?.gone(work.disk);
+        files?.gone(work.disk, "abandoned");
         return done;
       case "detach":
         if (kernel.mounted.has(work.disk)) return failed("stillMounted", "detach", "mounted");
