@@ -4,14 +4,11 @@
  * Obligations. Announcements and tickles pass the address gate's egress hook: the gate has to be open first. Sockets
  * live in the network namespace in which `createAddresses` was called.
  */
-import { closeSync, existsSync, openSync, readFile } from "node:fs";
-import { promisify } from "node:util";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Addresses, Connection } from "../port/addresses.ts";
 import { type Announcing, beginAnnouncing, tickleOnce } from "./announcing.ts";
 import { formatAddress, type IpAddress, parseAddress } from "./ip-address.ts";
 import { NetlinkSocket, netlinkProtocol } from "./netlink.ts";
-import { parseProcTcp } from "./proc-tcp.ts";
 import {
   addAddress,
   getLink,
@@ -21,6 +18,7 @@ import {
   listAddresses,
   removeAddress,
 } from "./rtnetlink.ts";
+import { connectionsTo } from "./tcp-diag.ts";
 
 const roundsMax = 20;
 const connectionsMax = 65_536;
@@ -37,12 +35,16 @@ class LinuxAddresses implements Addresses {
   /** Removals take turns on a socket of their own, so that nothing else waits for them. */
   readonly #slowSocket: NetlinkSocket;
   #removal: Promise<unknown> = Promise.resolve();
+  /** Lists of connections take turns on theirs. */
+  readonly #listSocket: NetlinkSocket;
+  #listing: Promise<unknown> = Promise.resolve();
   /** Announcements under way, by canonical address. */
   readonly #announcements = new Map<string, Announcing>();
 
-  constructor(socket: NetlinkSocket, slowSocket: NetlinkSocket) {
+  constructor(socket: NetlinkSocket, slowSocket: NetlinkSocket, listSocket: NetlinkSocket) {
     this.#socket = socket;
     this.#slowSocket = slowSocket;
+    this.#listSocket = listSocket;
   }
 
   async add(nic: string, address: string, prefixLength: number): Promise<Outcome> {
@@ -112,15 +114,10 @@ class LinuxAddresses implements Addresses {
     port: number,
   ): Promise<Outcome<readonly Connection[]>> {
     const wanted = new Set(addresses.map(canonical));
-    try {
-      // A kernel without IPv6 has no tcp6.
-      const tables = ["tcp", "tcp6"].map(procNet).filter((path) => existsSync(path));
-      const texts = await Promise.all(tables.map(readTable));
-      const all = texts.flatMap(parseProcTcp);
-      return good(all.filter((item) => item.localPort === port && wanted.has(item.localAddress)));
-    } catch (error) {
-      return failed("ioError", "list connections", "cannot read /proc/net/tcp", error);
-    }
+    const listing = this.#listing.then(() => connectionsTo(this.#listSocket, port));
+    this.#listing = listing.catch(() => undefined);
+    const found = await listing;
+    return found.ok ? good(found.value.filter((each) => wanted.has(each.localAddress))) : found;
   }
 
   watchCarrier(nic: string, handler: (up: boolean) => void): () => void {
@@ -180,26 +177,13 @@ function canonical(address: string): string {
   return parsed ? formatAddress(parsed.bytes) : address;
 }
 
-const procNet = (name: string) => `/proc/thread-self/net/${name}`;
-
-/**
- * Reads a table of the caller's network namespace, which is settled when the file is opened, on this thread. Reading
- * walks the kernel's whole hash table, some ms however few connections there are: not on this thread.
- */
-async function readTable(path: string): Promise<string> {
-  const descriptor = openSync(path, "r");
-  try {
-    return await promisify(readFile)(descriptor, "latin1");
-  } finally {
-    closeSync(descriptor);
-  }
-}
-
 /** Works in the caller's network namespace. Fault `addressFailed` without netlink. */
 export function createAddresses(): Outcome<Addresses> {
   const socket = NetlinkSocket.open(netlinkProtocol.route);
   const slowSocket = NetlinkSocket.open(netlinkProtocol.route);
-  if (socket.ok && slowSocket.ok) return good(new LinuxAddresses(socket.value, slowSocket.value));
-  const fault = [socket, slowSocket].find((opened) => !opened.ok);
+  const listSocket = NetlinkSocket.open(netlinkProtocol.sockDiag);
+  if (socket.ok && slowSocket.ok && listSocket.ok)
+    return good(new LinuxAddresses(socket.value, slowSocket.value, listSocket.value));
+  const fault = [socket, slowSocket, listSocket].find((opened) => !opened.ok);
   return failed("addressFailed", "create addresses", "no netlink", fault);
 }

@@ -1,5 +1,5 @@
 /**
- * Netlink: messages to and from the kernel (RFC 3549; <linux/netlink.h>), for routes, links and the packet filter.
+ * Netlink: messages to and from the kernel (RFC 3549; <linux/netlink.h>), for routes, links, sockets and the packet filter.
  *
  * Glossary. *attribute*: type, length and payload, padded to four bytes. *dump*: an answer of many messages that ends
  * with DONE. *acknowledgement*: an ERROR message whose number is 0.
@@ -23,7 +23,7 @@ import {
 } from "./syscalls.ts";
 
 /** <linux/netlink.h> */
-export const netlinkProtocol = { route: 0, netfilter: 12 } as const;
+export const netlinkProtocol = { route: 0, sockDiag: 4, netfilter: 12 } as const;
 export const messageFlag = {
   request: 0x1,
   acknowledge: 0x4,
