@@ -20,11 +20,17 @@ export type Work =
   | { readonly op: "attach" | "detach"; readonly disk: string }
   | { readonly op: "mount" | "flush" | "unmount" | "abandon"; readonly disk: string }
   | { readonly op: "startService" }
-  /** `kill`: nothing is flushed and nobody is asked, because the volume is no longer ours. */
+  /**
+   * `kill`: nothing is flushed and nobody is asked, because the volume is no longer ours, or out of reach. Value: clients that the volume
+   * does not know of (wire/clients).
+   */
   | { readonly op: "stopService" | "killService" }
   | { readonly op: "addAddresses" | "removeAddresses" }
-  /** Gratuitous ARP, and tickles to the clients that the last owner left in its service state: says to the network that the address is here. */
-  | { readonly op: "announce" };
+  /**
+   * Gratuitous ARP, and tickles to the clients that the last owner left in its service state: says to the network that the address is
+   * here. `clients`: those that the last owner could not leave there.
+   */
+  | { readonly op: "announce"; readonly clients?: string | undefined };
 
 export type Effect =
   | { readonly kind: "persist"; readonly record: PersistentRecord }

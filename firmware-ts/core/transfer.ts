@@ -92,7 +92,7 @@ export function transferMessage(state: ControllerState, message: Message, nowMs:
     case "refuse":
       return onRefuse(state, server, message.why, nowMs);
     case "go":
-      return onGo(state, server, nowMs);
+      return onGo(state, server, message.clients, nowMs);
     case "started":
       return onStarted(state, server);
     case "failed":
@@ -178,7 +178,7 @@ function released(state: ControllerState, index: number, why: string, nowMs: num
     why,
   });
   return [
-    sendMessage(next, { type: "go", server: index }),
+    sendMessage(next, { type: "go", server: index, clients: state.servers[index]?.clients }),
     [tell("info", "transfer.released", `${nameOf(state, index)} is handed to the partner`)],
   ];
 }
@@ -199,7 +199,12 @@ function onRefuse(
   ];
 }
 
-function onGo(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+function onGo(
+  state: ControllerState,
+  server: VirtualServerState,
+  clients: string | undefined,
+  nowMs: number,
+): Step {
   const transfer = state.transfers[server.index];
   if (transfer?.role === "target" && transfer.at === "starting") return [state, []];
   if (transfer?.role !== "target" || server.phase.kind !== "off" || state.mode !== "paired") {
@@ -209,15 +214,17 @@ function onGo(state: ControllerState, server: VirtualServerState, nowMs: number)
     return [sendMessage(dropped, { type: "failed", server: server.index, why }), []];
   }
   const deadlineMs = nowMs + state.timing.transferStartMs;
-  const next = setTransfer(state, server.index, { ...transfer, at: "starting", deadlineMs });
+  const told = replaceServer(state, { ...server, clients });
+  const next = setTransfer(told, server.index, { ...transfer, at: "starting", deadlineMs });
   return takeServer(next, server.index, nowMs, nowMs);
 }
 
 function onStarted(state: ControllerState, server: VirtualServerState): Step {
   const transfer = state.transfers[server.index];
   if (transfer?.role !== "source") return [state, []];
+  const told = replaceServer(state, { ...server, clients: undefined });
   return [
-    setTransfer(state, server.index, undefined),
+    setTransfer(told, server.index, undefined),
     [tell("info", "transfer.done", `${server.config.name} is served by the partner`)],
   ];
 }

@@ -142,7 +142,11 @@ export function stopDone(
 ): Step {
   const { phase } = state;
   if (phase.kind !== "stopping" || !phase.pending.includes(token)) return [state, []];
-  if (outcome.ok) return settle(state, phase, token, context);
+  if (outcome.ok) {
+    // Only a kill has something to say.
+    const clients = phase.step === "unexport" ? (outcome.value ?? state.clients) : state.clients;
+    return settle({ ...state, clients }, phase, token, context);
+  }
   return stepFailed(state, phase, explain(outcome.fault), context);
 }
 

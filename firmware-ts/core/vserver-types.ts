@@ -80,6 +80,8 @@ export interface VirtualServerState {
   readonly failures: number;
   readonly lastStartMs?: number | undefined;
   readonly fault?: string | undefined;
+  /** Clients that the volume does not know of, from whoever gave it up to whoever serves it next (wire/clients). */
+  readonly clients?: string | undefined;
 }
 
 /** What the machine needs to know about the world. */

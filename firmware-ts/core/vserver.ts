@@ -281,6 +281,7 @@ function verified(state: State, phase: Starting, context: Context): Step {
   const next: State = {
     ...state,
     lastStartMs,
+    clients: undefined,
     phase: { kind: "serving", sinceMs: context.nowMs },
   };
   const said: Report = {
@@ -297,7 +298,7 @@ function verified(state: State, phase: Starting, context: Context): Step {
         kind: "work",
         token: makeToken(state, "announce", "announce"),
         virtualServer: state.config.name,
-        work: { op: "announce" },
+        work: { op: "announce", clients: state.clients },
         limitMs: context.timing.stepTimeoutMs.address,
       },
       { kind: "report", report: said },

@@ -4,12 +4,12 @@
  * side by side. Every work is idempotent and ends within its limit, at least as far as the decisions are concerned.
  */
 
-import type { Connection } from "../../hal/port/addresses.ts";
 import type { Machine } from "../../hal/port/machine.ts";
 import type { LocalDevice } from "../../hal/port/storage.ts";
 import type { Work } from "../core/effects.ts";
 import type { Config, VirtualServerConfig } from "../schema/config.ts";
-import { done, failed, type Outcome } from "../schema/outcome.ts";
+import { done, failed, good, type Outcome } from "../schema/outcome.ts";
+import { ClientList } from "./clients.ts";
 
 /**
  * Rounds of gratuitous ARP and tickles after a gate was opened: the first at once, the others over 7 s, against loss and against a
@@ -17,11 +17,13 @@ import { done, failed, type Outcome } from "../schema/outcome.ts";
  */
 const announcements = 12;
 
-/** How often the list of connected clients on the volume is brought up to date. */
-const connectionsEveryMs = 500;
+/** How often the list of connected clients on the volume is brought up to date; looking takes 0.4 ms. */
+const clientsEveryMs = 200;
 
-/** Connections kept for tickling; beyond that the oldest clients must wait for their own timers. */
-const connectionsMax = 4096;
+/** How long an unmount waits for a write of that list to end, which takes milliseconds unless the disk hangs. */
+const clientsIdleMs = 500;
+/** The same for a volume that is given up: its I/O has been refused before. */
+const clientsRefusedMs = 100;
 
 interface Bench {
   readonly server: VirtualServerConfig;
@@ -29,11 +31,7 @@ interface Bench {
   turn: Promise<unknown>;
   /** Local device of each attached disk. */
   readonly devices: Map<string, LocalDevice>;
-  /** The list on the volume is ours: what the last owner left there has been read. */
-  inherited: boolean;
-  /** What the volume says about connections, to write only changes. */
-  saved: string;
-  watching: boolean;
+  readonly clients: ClientList;
 }
 
 export interface Performer {
@@ -53,28 +51,12 @@ export function createPerformer(
       server,
       turn: Promise.resolve(),
       devices: new Map(),
-      inherited: false,
-      saved: "",
-      watching: false,
+      clients: new ClientList(machine, server, log),
     });
   const watch = setInterval(() => {
-    for (const bench of benches.values()) void saveConnections(bench);
-  }, connectionsEveryMs);
+    for (const { clients } of benches.values()) void clients.save();
+  }, clientsEveryMs);
   watch.unref();
-
-  async function saveConnections(bench: Bench): Promise<void> {
-    if (!bench.watching || !bench.inherited) return;
-    const { server } = bench;
-    const addresses = server.addresses.map(bare);
-    const found = await machine.addresses.connections(addresses, machine.servicePort);
-    if (!found.ok || !bench.watching) return;
-    const connections = found.value.slice(0, connectionsMax);
-    const text = JSON.stringify(connections);
-    const disk = server.volumes[0]?.disk;
-    if (text === bench.saved || disk === undefined) return;
-    const saved = await machine.states.save(machine.mountPath(server, disk), { connections });
-    if (saved.ok) bench.saved = text;
-  }
 
   return {
     perform(name, work, limitMs) {
@@ -82,7 +64,7 @@ export function createPerformer(
       if (!bench) throw new Error(`perform: no virtual server ${name}`);
       // A kill must not wait behind a work that hangs because of what is being killed.
       const running = work.op === "killService" ? Promise.resolve() : bench.turn;
-      const mine = running.then(() => run(machine, config, bench, work, limitMs, log));
+      const mine = running.then(() => run(machine, config, bench, work, limitMs));
       bench.turn = mine.catch(() => undefined);
       return within(mine, `${work.op} ${name}`, limitMs);
     },
@@ -117,9 +99,8 @@ async function run(
   bench: Bench,
   work: Work,
   limitMs: number,
-  log: (message: string) => void,
 ): Promise<Outcome<string | undefined>> {
-  const { server } = bench;
+  const { server, clients } = bench;
   const path = (disk: string) => machine.mountPath(server, disk);
   switch (work.op) {
     case "attach": {
@@ -134,16 +115,17 @@ async function run(
     case "mount": {
       const device = bench.devices.get(work.disk);
       if (device === undefined) return failed("mountFailed", `mount ${work.disk}`, "not attached");
-      bench.inherited = false;
+      clients.mounted();
       return await machine.fileSystems.mount(device, path(work.disk));
     }
     case "flush":
+      await clients.finish();
       return await machine.fileSystems.flush(path(work.disk));
     case "unmount":
-      bench.watching = false;
+      await clients.idle(clientsIdleMs);
       return await machine.fileSystems.unmount(path(work.disk));
     case "abandon":
-      bench.watching = false;
+      await clients.idle(clientsRefusedMs);
       return await machine.fileSystems.abandon(path(work.disk));
     case "startService": {
       const started = await machine.services.start(
@@ -151,16 +133,13 @@ async function run(
         server.volumes.map((volume) => path(volume.disk)),
         limitMs,
       );
-      bench.watching = started.ok;
+      clients.serve(started.ok);
       return started;
     }
     case "killService":
-      // The volume is given up: a service that waits for its disk would not even die.
-      for (const { disk } of server.volumes) machine.block.refuse(disk);
-      bench.watching = false;
-      return await machine.services.stop(server.name, limitMs);
+      return await kill(machine, bench, limitMs);
     case "stopService":
-      bench.watching = false;
+      clients.serve(false);
       return await machine.services.stop(server.name, limitMs);
     case "addAddresses":
       return await eachAddress(server, (address, length) =>
@@ -171,26 +150,24 @@ async function run(
         machine.addresses.remove(config.data.nic, address, length),
       );
     case "announce":
-      return await announce(machine, config.data.nic, bench, log);
+      return await announce(machine, config.data.nic, bench, work.clients);
     default:
       throw new Error(`perform: unknown work ${JSON.stringify(work)}`);
   }
 }
 
-/** Clients of the last owner; none when they have been read before. */
-async function inherit(
+/** Value: clients that the volume does not know of. */
+async function kill(
   machine: Machine,
-  bench: Bench,
-  log: (message: string) => void,
-): Promise<readonly Connection[]> {
-  if (bench.inherited) return [];
-  const disk = bench.server.volumes[0]?.disk;
-  if (disk === undefined) throw new Error(`${bench.server.name} has no volume`);
-  const { state, note } = await machine.states.load(machine.mountPath(bench.server, disk));
-  if (note !== undefined) log(`${bench.server.name}: service state: ${note}`);
-  bench.inherited = true;
-  bench.saved = "";
-  return state.connections;
+  { server, clients }: Bench,
+  limitMs: number,
+): Promise<Outcome<string | undefined>> {
+  // The volume is given up: a service that waits for its disk would not even die.
+  for (const { disk } of server.volumes) machine.block.refuse(disk);
+  const unsaved = await clients.unsaved();
+  clients.serve(false);
+  const stopped = await machine.services.stop(server.name, limitMs);
+  return stopped.ok ? good(unsaved) : stopped;
 }
 
 async function eachAddress(
@@ -211,13 +188,13 @@ async function eachAddress(
 async function announce(
   machine: Machine,
   nic: string,
-  bench: Bench,
-  log: (message: string) => void,
+  { server, clients }: Bench,
+  lastWord: string | undefined,
 ): Promise<Outcome> {
-  for (const text of bench.server.addresses) {
+  for (const text of server.addresses) {
     const outcome = await machine.addresses.announce(nic, bare(text), announcements);
     if (!outcome.ok) return outcome;
   }
-  const inherited = await inherit(machine, bench, log);
+  const inherited = await clients.inherit(lastWord);
   return inherited.length === 0 ? done : await machine.addresses.tickle(nic, inherited);
 }

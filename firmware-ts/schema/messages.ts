@@ -12,6 +12,9 @@ const server = z
   .max(virtualServersMax - 1);
 const why = z.string().max(160);
 
+/** Longest list of clients in a message (wire/clients): what the rest of it leaves of `messageBytesMax`. */
+export const clientsCharsMax = 280;
+
 export const messageSchema = z.discriminatedUnion("type", [
   /** "Give me this virtual server" (planned takeover, giveback, or nobody has it). */
   z.strictObject({ type: z.literal("request"), server, why }),
@@ -19,8 +22,12 @@ export const messageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("offer"), server, urgent: z.boolean(), why }),
   z.strictObject({ type: z.literal("ready"), server }),
   z.strictObject({ type: z.literal("refuse"), server, why }),
-  /** "It is yours": gates closed, service stopped, nothing mounted, disks released. */
-  z.strictObject({ type: z.literal("go"), server }),
+  /** "It is yours": gates closed, service stopped, nothing mounted, disks released. `clients`: those that the volume does not know. */
+  z.strictObject({
+    type: z.literal("go"),
+    server,
+    clients: z.string().max(clientsCharsMax).optional(),
+  }),
   z.strictObject({ type: z.literal("started"), server }),
   /** "I could not start it, and I hold nothing of it": the source takes it back. */
   z.strictObject({ type: z.literal("failed"), server, why }),

@@ -5,9 +5,9 @@
  * live in the network namespace in which `createAddresses` was called.
  */
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { formatAddress, type IpAddress, parseAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Addresses, Connection } from "../port/addresses.ts";
 import { type Announcing, beginAnnouncing, tickleOnce } from "./announcing.ts";
-import { formatAddress, type IpAddress, parseAddress } from "./ip-address.ts";
 import { NetlinkSocket, netlinkProtocol } from "./netlink.ts";
 import {
   addAddress,

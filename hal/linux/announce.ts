@@ -2,8 +2,9 @@
  * Frames that tell a network segment where an address is now: gratuitous ARP (RFC 5227 section 3, and RFC 5944
  * 4.6 for the reply form) and unsolicited neighbour advertisements (RFC 4861 7.2.6).
  */
+
+import type { IpAddress } from "../../firmware-ts/wire/ip-address.ts";
 import { internetChecksum } from "./checksum.ts";
-import type { IpAddress } from "./ip-address.ts";
 
 const macBytes = 6;
 const broadcast = Buffer.alloc(macBytes, 0xff);

@@ -7,9 +7,9 @@
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { formatAddress, type IpAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Connection } from "../port/addresses.ts";
 import { announcement } from "./announce.ts";
-import { formatAddress, type IpAddress } from "./ip-address.ts";
 import { PacketSocket } from "./packet-socket.ts";
 import { closeDescriptor, errorName, openSocket, SOCK_RAW, sendTo } from "./syscalls.ts";
 import { type TicklePacket, ticklePacket } from "./tickle.ts";

@@ -13,8 +13,8 @@
  */
 
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { type IpAddress, parseAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Gate } from "../port/gate.ts";
-import { type IpAddress, parseAddress } from "./ip-address.ts";
 import { attributeList, attributesOf, NetlinkSocket, netlinkProtocol } from "./netlink.ts";
 import * as nft from "./nftables.ts";
 import { errno, errorName, interfaceIndex } from "./syscalls.ts";

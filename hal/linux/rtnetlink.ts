@@ -1,6 +1,6 @@
 /** The part of rtnetlink(7) that floating addresses need: links by name, and addresses of a link. */
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { formatAddress, type IpAddress } from "./ip-address.ts";
+import { formatAddress, type IpAddress } from "../../firmware-ts/wire/ip-address.ts";
 import {
   attribute,
   attributesOf,

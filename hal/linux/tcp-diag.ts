@@ -3,8 +3,8 @@
  * takes 0.2 ms for each family; /proc/net/tcp walks the same table as text in 8.
  */
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { formatAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Connection } from "../port/addresses.ts";
-import { formatAddress } from "./ip-address.ts";
 import { message, messageFlag, type NetlinkSocket } from "./netlink.ts";
 import { errno, errorName } from "./syscalls.ts";
 

@@ -4,9 +4,9 @@
  * client accepts. The client then reconnects at once instead of waiting for its retransmission timer.
  */
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { parseAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Connection } from "../port/addresses.ts";
 import { internetChecksum } from "./checksum.ts";
-import { parseAddress } from "./ip-address.ts";
 
 export interface TicklePacket {
   readonly family: 4 | 6;

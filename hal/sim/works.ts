@@ -57,6 +57,8 @@ export class Works {
   /** Kills asked for, for each virtual server. */
   readonly #kills = new Map<string, number>();
   readonly trouble = new Map<WorkName, Trouble>();
+  /** What a kill says of clients that the volume does not know. */
+  unsavedClients: string | undefined;
   /** Works that hang, to be let go by `release`. */
   #hanging: (() => void)[] = [];
 
@@ -185,7 +187,7 @@ export class Works {
         for (const disk of volumes) files?.refuse(disk);
         kernel.services.delete(server.name);
         files?.stopped(addresses);
-        return done;
+        return { ok: true, value: this.unsavedClients };
       case "stopService":
         kernel.services.delete(server.name);
         files?.stopped(addresses);

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
-import type { Effect } from "../../firmware-ts/core/effects.ts";
+import type { Effect, Work } from "../../firmware-ts/core/effects.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 
@@ -253,5 +253,44 @@ describe("messages", () => {
     const fenced = { kind: "diskFenced", nowMs, serial: "d1", reason: "test" } as const;
     const out = feed(said, [fenced]).state;
     expect(out).toMatchObject({ mode: "out", outbox: [], messageId: said.messageId + 1 });
+  });
+});
+
+describe("clients that the volume does not know", () => {
+  /** Works that a controller is asked for from now on. */
+  const watch = (pair: Pair, id: "a" | "b") => {
+    const { works } = pair.controllers[id] ?? {};
+    if (!works) throw new Error(`${id} was not started`);
+    const asked: Work[] = [];
+    const perform = works.perform.bind(works);
+    works.perform = (server, work, settle) => {
+      asked.push(work);
+      perform(server, work, settle);
+    };
+    return { works, announced: () => asked.filter((work) => work.op === "announce") };
+  };
+
+  test("are told to the partner by whoever can write there no more, and to nobody again", () => {
+    const pair = whole();
+    const [a, b] = [watch(pair, "a"), watch(pair, "b")];
+    a.works.unsavedClients = "AAAA";
+    pair.path("a", "d1", false);
+    expect(pair.runUntil(() => b.announced().length === 1, 3000)).toBe(true);
+    expect(b.announced()).toEqual([{ op: "announce", clients: "AAAA" }]);
+    pair.run(100);
+    expect(stateOf(pair).servers[0]?.clients).toBeUndefined();
+    expect(pair.controllers.b?.state.servers[0]?.clients).toBeUndefined();
+  });
+
+  test("are remembered for the case that the partner cannot take it", () => {
+    const pair = whole();
+    const [a, b] = [watch(pair, "a"), watch(pair, "b")];
+    a.works.unsavedClients = "AAAA";
+    b.works.trouble.set("mount", { kind: "fail", left: 1 });
+    pair.path("a", "d1", false);
+    expect(pair.runUntil(() => stateOf(pair).servers[0]?.phase.kind === "off", 3000)).toBe(true);
+    pair.path("a", "d1", true);
+    expect(pair.runUntil(() => a.announced().length === 1, 5000)).toBe(true);
+    expect(a.announced()).toEqual([{ op: "announce", clients: "AAAA" }]);
   });
 });

@@ -1,0 +1,113 @@
+/**
+ * Who is connected to a virtual server that is served here. Its volume knows, so that the next owner can tickle them: a client whose
+ * request the old kernel has acknowledged waits for the answer without a word, for as long as its own timers are (a minute is usual).
+ *
+ * What is on the volume is the last owner's until it has been read, ours from then on. When the volume cannot be written any more (its
+ * path is lost), what it does not know goes to the partner with the word that hands the virtual server over.
+ */
+import type { Connection } from "../../hal/port/addresses.ts";
+import type { Machine } from "../../hal/port/machine.ts";
+import type { VirtualServerConfig } from "../schema/config.ts";
+import { clientsCharsMax } from "../schema/messages.ts";
+import { packClients, unpackClients } from "../wire/clients.ts";
+
+/** Connections kept for tickling; beyond that clients must wait for their own timers. */
+const connectionsMax = 4096;
+
+export class ClientList {
+  readonly #machine: Machine;
+  readonly #addresses: readonly string[];
+  readonly #path: string | undefined;
+  readonly #log: (message: string) => void;
+  #serving = false;
+  /** What the volume knows; undefined as long as that is the last owner's. */
+  #saved: ReadonlySet<string> | undefined;
+  #saving: Promise<void> | undefined;
+
+  constructor(machine: Machine, server: VirtualServerConfig, log: (message: string) => void) {
+    this.#machine = machine;
+    this.#addresses = server.addresses.map((text) => text.split("/")[0] ?? text);
+    const disk = server.volumes[0]?.disk;
+    this.#path = disk === undefined ? undefined : machine.mountPath(server, disk);
+    this.#log = (message) => log(`${server.name}: ${message}`);
+  }
+
+  /** A volume that has just been mounted tells of the last owner's clients. */
+  mounted(): void {
+    this.#saved = undefined;
+  }
+
+  /** Clients come and go while the service runs. */
+  serve(on: boolean): void {
+    this.#serving = on;
+  }
+
+  /** The last owner's clients, from the volume and from its last word; none when they have been read since the mount. */
+  async inherit(lastWord: string | undefined): Promise<readonly Connection[]> {
+    const localPort = this.#machine.servicePort;
+    const told = unpackClients(lastWord ?? "", this.#addresses).map((each) => ({
+      ...each,
+      localPort,
+    }));
+    if (this.#path === undefined || this.#saved !== undefined) return told;
+    const { state, note } = await this.#machine.states.load(this.#path);
+    if (note !== undefined) this.#log(`service state: ${note}`);
+    this.#saved = new Set();
+    return [...told, ...state.connections];
+  }
+
+  /** Brings the volume up to date; does nothing while that is being done. Never rejects. */
+  save(): Promise<void> {
+    if (!this.#serving || this.#saved === undefined) return Promise.resolve();
+    this.#saving ??= this.#saveNow().finally(() => {
+      this.#saving = undefined;
+    });
+    return this.#saving;
+  }
+
+  /** The volume is given up while the service still answers: it learns everything, and nothing is written afterwards. */
+  async finish(): Promise<void> {
+    await this.#saving;
+    await this.save();
+    this.#serving = false;
+  }
+
+  /** Settles when nothing is being written, or after `limitMs`: an open file would keep the volume. */
+  async idle(limitMs: number): Promise<void> {
+    this.#serving = false;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, limitMs);
+    });
+    await Promise.race([this.#saving, late]);
+    clearTimeout(timer);
+  }
+
+  /** Clients that the volume does not know, for the partner; to be asked before their connections are ended. */
+  async unsaved(): Promise<string | undefined> {
+    if (!this.#serving) return undefined;
+    const { addresses, servicePort } = this.#machine;
+    const found = await addresses.connections(this.#addresses, servicePort);
+    if (!found.ok) return undefined;
+    const fresh = found.value.filter((each) => !this.#saved?.has(keyOf(each)));
+    const { text, left } = packClients(fresh, this.#addresses, clientsCharsMax);
+    if (left > 0) this.#log(`${left} clients came too late to be told to the partner`);
+    return text === "" ? undefined : text;
+  }
+
+  async #saveNow(): Promise<void> {
+    const { addresses, servicePort, states } = this.#machine;
+    const found = await addresses.connections(this.#addresses, servicePort);
+    if (!found.ok || this.#path === undefined || this.#saved === undefined) return;
+    const connections = found.value.slice(0, connectionsMax);
+    const keys = new Set(connections.map(keyOf));
+    const known = this.#saved;
+    if (keys.size === known.size && [...keys].every((key) => known.has(key))) return;
+    const saved = await states.save(this.#path, { connections });
+    if (saved.ok) this.#saved = keys;
+  }
+}
+
+function keyOf({ localAddress, remoteAddress, remotePort }: Connection): string {
+  return `${localAddress} ${remoteAddress} ${remotePort}`;
+}

@@ -1,0 +1,137 @@
+/** Who is connected to a virtual server: what its volume learns, and what only the partner is told. */
+import { describe, expect, test } from "vitest";
+import { ClientList } from "../../firmware-ts/daemon/clients.ts";
+import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { unpackClients } from "../../firmware-ts/wire/clients.ts";
+import type { Connection } from "../../hal/port/addresses.ts";
+import type { Machine } from "../../hal/port/machine.ts";
+
+const server = {
+  name: "alpha",
+  addresses: ["10.0.0.100/24"],
+  volumes: [{ disk: "d1" }],
+} as unknown as VirtualServerConfig;
+
+const from = (remotePort: number): Connection => ({
+  localAddress: "10.0.0.100",
+  localPort: 2049,
+  remoteAddress: "10.0.0.11",
+  remotePort,
+});
+
+/** A machine of which only connections and service state are there. */
+function machine() {
+  const now = {
+    connected: [] as Connection[],
+    onVolume: [] as readonly Connection[],
+    writes: 0,
+    save: (): Promise<Outcome> => Promise.resolve(done),
+  };
+  const parts: Partial<Machine> = {
+    servicePort: 2049,
+    mountPath: () => "/volume",
+    addresses: {
+      connections: () => Promise.resolve(good(now.connected)),
+    } as unknown as Machine["addresses"],
+    states: {
+      load: () => Promise.resolve({ state: { connections: now.onVolume } }),
+      async save(_path, { connections }) {
+        now.writes += 1;
+        const saved = await now.save();
+        if (saved.ok) now.onVolume = connections;
+        return saved;
+      },
+    },
+  };
+  return { now, list: new ClientList(parts as Machine, server, () => undefined) };
+}
+
+const ports = (text: string | undefined) =>
+  unpackClients(text ?? "", ["10.0.0.100"]).map(({ remotePort }) => remotePort);
+
+describe("the list of clients", () => {
+  test("on the volume is the last owner's until it has been read, once for each mount", async () => {
+    const { now, list } = machine();
+    now.onVolume = [from(1)];
+    now.connected = [from(2)];
+    list.mounted();
+    list.serve(true);
+    await list.save();
+    expect(now.writes).toBe(0);
+    expect(await list.inherit(undefined)).toEqual([from(1)]);
+    expect(await list.inherit(undefined)).toEqual([]);
+    await list.save();
+    expect(now.onVolume).toEqual([from(2)]);
+    list.mounted();
+    expect(await list.inherit(undefined)).toEqual([from(2)]);
+  });
+
+  test("is written when it changes, by one writer at a time, and only while the service runs", async () => {
+    const { now, list } = machine();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.connected = [from(1), from(2)];
+    await Promise.all([list.save(), list.save()]);
+    now.connected = [from(2), from(1)];
+    await list.save();
+    expect(now.writes).toBe(1);
+    now.connected = [];
+    await list.save();
+    expect(now.writes).toBe(2);
+    list.serve(false);
+    now.connected = [from(3)];
+    await list.save();
+    expect(now.writes).toBe(2);
+  });
+
+  test("is complete on the volume when the service is given up in good order", async () => {
+    const { now, list } = machine();
+    await list.inherit(undefined);
+    list.serve(true);
+    let letGo: (outcome: Outcome) => void = () => undefined;
+    now.save = () => new Promise((resolve) => (letGo = resolve));
+    now.connected = [from(1)];
+    void list.save();
+    await expect.poll(() => now.writes).toBe(1);
+    // Connected while the write was under way.
+    now.connected = [from(1), from(2)];
+    const finished = list.finish();
+    now.save = () => Promise.resolve(done);
+    letGo(done);
+    await finished;
+    expect(now.onVolume).toEqual([from(1), from(2)]);
+  });
+
+  test("goes to the partner as far as the volume did not learn it", async () => {
+    const { now, list } = machine();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.connected = [from(1)];
+    await list.save();
+    expect(await list.unsaved()).toBeUndefined();
+    now.save = () => Promise.resolve(failed("ioError", "save", "no path"));
+    now.connected = [from(1), from(2), from(3)];
+    await list.save();
+    const told = await list.unsaved();
+    expect(ports(told)).toEqual([2, 3]);
+
+    const partner = machine();
+    partner.now.onVolume = [from(1)];
+    expect(await partner.list.inherit(told)).toEqual([from(2), from(3), from(1)]);
+  });
+
+  test("that cannot be written holds up nothing for longer than it may", async () => {
+    const { now, list } = machine();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.save = () => new Promise(() => undefined);
+    now.connected = [from(1)];
+    void list.save();
+    await expect.poll(() => now.writes).toBe(1);
+    expect(ports(await list.unsaved())).toEqual([1]);
+    const start = performance.now();
+    await list.idle(30);
+    expect(performance.now() - start).toBeGreaterThanOrEqual(29);
+  });
+});
