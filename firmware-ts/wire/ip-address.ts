@@ -1,5 +1,4 @@
 /** IP addresses as text and as the bytes that packets and the kernel use. */
-import { isIPv4, isIPv6 } from "node:net";
 
 export interface IpAddress {
   readonly family: 4 | 6;
@@ -7,24 +6,41 @@ export interface IpAddress {
   readonly bytes: Uint8Array;
 }
 
+const ipv4 = /^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$/;
+const ipv6Group = /^[0-9a-f]{1,4}$/i;
+
 /** Undefined when the text is no IPv4 or IPv6 address (RFC 4291 2.2); zone indices are not accepted. */
 export function parseAddress(text: string): IpAddress | undefined {
-  if (isIPv4(text)) return { family: 4, bytes: Uint8Array.from(text.split("."), Number) };
-  if (!isIPv6(text) || text.includes("%")) return undefined;
-  const [head = "", tail] = text.split("::");
-  const front = groupBytes(head);
-  const back = tail === undefined ? [] : groupBytes(tail);
-  const gap = new Array<number>(16 - front.length - back.length).fill(0);
+  const four = parse4(text);
+  if (four) return { family: 4, bytes: Uint8Array.from(four) };
+  const [head = "", tail, ...more] = text.split("::");
+  if (more.length > 0) return undefined;
+  const front = groupBytes(head, tail === undefined);
+  const back = tail === undefined ? [] : groupBytes(tail, true);
+  if (!front || !back) return undefined;
+  const missing = 16 - front.length - back.length;
+  // Two colons stand for at least one group of zeros.
+  if (tail === undefined ? missing !== 0 : missing < 2) return undefined;
+  const gap = new Array<number>(missing).fill(0);
   return { family: 6, bytes: Uint8Array.from([...front, ...gap, ...back]) };
 }
 
-function groupBytes(text: string): number[] {
+function parse4(text: string): number[] | undefined {
+  return ipv4.test(text) ? text.split(".").map(Number) : undefined;
+}
+
+/** Groups between colons; the last of an address may be an IPv4 address. */
+function groupBytes(text: string, isEnd: boolean): number[] | undefined {
   if (text === "") return [];
-  return text.split(":").flatMap((group) => {
-    if (group.includes(".")) return group.split(".").map(Number);
+  const groups = text.split(":");
+  const bytes: number[] = [];
+  for (const [i, group] of groups.entries()) {
+    const four = isEnd && i === groups.length - 1 ? parse4(group) : undefined;
+    if (!four && !ipv6Group.test(group)) return undefined;
     const value = Number.parseInt(group, 16);
-    return [value >> 8, value & 0xff];
-  });
+    bytes.push(...(four ?? [value >> 8, value & 0xff]));
+  }
+  return bytes;
 }
 
 /** The canonical text of 4 or 16 bytes (RFC 5952). */
