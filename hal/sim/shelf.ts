@@ -138,6 +138,8 @@ export class Shelf {
     if (answer.status !== "good") return answer;
     disk.reservations = reservations;
     this.changes += 1;
+    // Whoever lets go of a disk has waited for its I/O there, or had it aborted.
+    if (command.op === "release" || command.op === "unregister") disk.aborts[who] += 1;
     this.onChange({ serial, by: who, command, before, after: this.holder(serial) });
     for (const victim of preempted) {
       if (victim === who) continue;
