@@ -12,6 +12,7 @@ import { failed } from "../../firmware-ts/schema/outcome.ts";
 import { BeatProcess, sendReservation, wayTo } from "./beat-process.ts";
 import type { Clock } from "./clock.ts";
 import { Files } from "./files.ts";
+import { forcedIsAudited } from "./invariants.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Lan } from "./lan.ts";
 import { Process } from "./process.ts";
@@ -196,6 +197,7 @@ export class Controller {
     const [after, effects] = controllerStep(before, event);
     this.state = after;
     if (after.mode !== before.mode) this.modeChanges += 1;
+    if (event.kind === "command") forcedIsAudited(event, effects);
     const idle = event.kind === "tick" && after === before && effects.length === 0;
     if (!idle && this.#setup.journalled) this.journal.push({ event, effects });
     if (!idle) this.#setup.stepped?.({ who: this.me, before, after, event, effects });

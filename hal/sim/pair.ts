@@ -10,7 +10,13 @@ import { Client } from "./client.ts";
 import { Clock } from "./clock.ts";
 import { Controller, type Journalled, type Stepped } from "./controller.ts";
 import type { Operation } from "./history.ts";
-import { checkChange, checkNow, Violation, type Watched } from "./invariants.ts";
+import {
+  checkChange,
+  checkNow,
+  epochsOnlyRiseInRecords,
+  Violation,
+  type Watched,
+} from "./invariants.ts";
 import { Kernel } from "./kernel.ts";
 import { Lan } from "./lan.ts";
 import { RecordDisk } from "./record-disk.ts";
@@ -281,8 +287,7 @@ export class Pair {
   }
 
   #persist(who: ControllerId, record: PersistentRecord): void {
-    if (record.epoch < this.#records[who].read().epoch)
-      throw new Violation(`epochsOnlyRise: ${who} remembers ${record.epoch} after a higher one`);
+    epochsOnlyRiseInRecords(who, this.#records[who].read().epoch, record.epoch);
     this.#records[who].write(record);
   }
 

@@ -124,7 +124,8 @@ export function drawPlan(seed: number, profile: Profile): Plan {
 }
 
 function drawSetup(random: Random, seed: number): PairSetup {
-  const timing = timings[pick(random, ["default", "slow", "slow", "slower", "slower", "slower"] as const)];
+  const timing =
+    timings[pick(random, ["default", "slow", "slow", "slower", "slower", "slower"] as const)];
   const clock = () => ({
     ppm: (random() - 0.5) * 500,
     originMs: pick(random, [0, 0, 5000 * random(), 1e9 * random()]),
