@@ -1,11 +1,15 @@
 /** What must come of each fault: the one table that a campaign is judged by. Pure. */
 
+import { restartsMax } from "../../firmware-ts/core/controller.ts";
+
 export interface Expectation {
   /**
    * Who serves once things have settled: `partner`: the other controller serves everything; `stays`: nothing moves; `one`: either
    * controller serves everything and the other nothing.
    */
   readonly serves: "partner" | "stays" | "one";
+  /** A virtual server that has failed so often lately is not started again where it is: then the partner serves. */
+  readonly failuresMax?: number;
   /** Longest silence of an address in any run, ms. */
   readonly outageMsMax: number;
   /** Median over the runs, ms. */
@@ -31,6 +35,12 @@ const undisturbed = {
   settleMsMax: 30_000,
 } as const;
 
+/** What is expected of a fault that befalls a controller where a virtual server has failed so often lately. */
+export function expectedAfter(expected: Expectation, failures: number): Expectation {
+  const moves = expected.failuresMax !== undefined && failures >= expected.failuresMax;
+  return moves ? { ...expected, serves: "partner" } : expected;
+}
+
 export const expectations: { readonly [fault: string]: Expectation } = {
   kill9: { serves: "partner", ...unplanned },
   freeze: { serves: "partner", ...unplanned },
@@ -38,7 +48,7 @@ export const expectations: { readonly [fault: string]: Expectation } = {
   link: { serves: "partner", ...unplanned },
   serial: { serves: "stays", ...undisturbed },
   split: { serves: "one", ...unplanned },
-  fileserver: { serves: "stays", ...unplanned },
+  fileserver: { serves: "stays", failuresMax: restartsMax, ...unplanned },
   path: { serves: "partner", ...unplanned },
   broker: { serves: "stays", ...undisturbed },
   term: { serves: "partner", ...unplanned, outageMedianMsMax: 50 },

@@ -12,7 +12,7 @@ import { type PlannedServer, virtualServers } from "../world/plan.ts";
 import { missing, type World } from "../world/world.ts";
 import type { AddressWatch, Seen } from "./address-watch.ts";
 import { allLively, type Client, type ClientReport } from "./clients.ts";
-import type { Expectation } from "./expectations.ts";
+import { type Expectation, expectedAfter } from "./expectations.ts";
 import { tenth } from "./figures.ts";
 
 /** How long nothing must happen after a fault that nobody should notice. */
@@ -165,7 +165,7 @@ async function readBack(stage: Stage, problems: string[]): Promise<ClientReport[
 export async function oneRun(
   stage: Stage,
   fault: Fault,
-  expected: Expectation,
+  usually: Expectation,
   label: string,
 ): Promise<RunRecord> {
   const { world, watch, clients } = stage;
@@ -175,6 +175,9 @@ export async function oneRun(
   const problems: string[] = [];
   for (const client of clients) client.mark(label);
   await allLively(clients, wholeDeadlineMs, world.signal);
+
+  const { virtualServers: before } = await world.apis[victim].status();
+  const expected = expectedAfter(usually, Math.max(...before.map((each) => each.failures ?? 0)));
 
   const injectedAtMs = monotonicMs();
   await fault.inject(world, victim);

@@ -136,6 +136,10 @@ export function virtualServerText(server: VirtualServer, colours: Colours): stri
     ["addresses", plain(server.addresses.join(", "))],
     ["exports", plain(server.exports.join(", "))],
     ["last start", server.lastStartMs === undefined ? undefined : duration(server.lastStartMs)],
+    [
+      "failures",
+      server.failures === undefined ? undefined : `${server.failures} since it served for a minute`,
+    ],
   ];
   return labelled
     .flatMap(([label, text]) =>

@@ -466,7 +466,7 @@ function diskFenced(state: ControllerState, serial: string, reason: string, nowM
 }
 
 /** More deaths of a service than this without a long stretch of service in between, and it moves. */
-const restartsMax = 3;
+export const restartsMax = 3;
 
 /** The service was proved and nobody looks at it again: from its export on, also while its address waits to be opened. */
 function reliesOnService({ phase }: VirtualServerState): boolean {

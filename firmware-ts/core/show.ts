@@ -203,6 +203,7 @@ function serverStatus(
     addresses: [...config.addresses],
     exports: config.volumes.map((volume) => volume.export),
     ...(server.lastStartMs === undefined ? {} : { lastStartMs: Math.round(server.lastStartMs) }),
+    ...(server.failures > 0 ? { failures: server.failures } : {}),
     ...(fault === undefined || shown === "serving" ? {} : { fault }),
   };
 }

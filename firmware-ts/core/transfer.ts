@@ -214,7 +214,8 @@ function onGo(
     return [sendMessage(dropped, { type: "failed", server: server.index, why }), []];
   }
   const deadlineMs = nowMs + state.timing.transferStartMs;
-  const told = replaceServer(state, { ...server, clients });
+  // What it failed at here before is over: somebody sends it back, or its failures were the partner's.
+  const told = replaceServer(state, { ...server, clients, failures: 0 });
   const next = setTransfer(told, server.index, { ...transfer, at: "starting", deadlineMs });
   return takeServer(next, server.index, nowMs, nowMs);
 }

@@ -55,6 +55,8 @@ export const virtualServerStatusSchema = z.object({
   exports: z.array(z.string()),
   /** Duration of the last start on this controller, from decision to open address, ms. */
   lastStartMs: z.number().optional(),
+  /** Failures here since it last served for a minute; absent: none. After more than three it moves to the partner. */
+  failures: z.number().int().optional(),
   fault: z.string().optional(),
 });
 
