@@ -3,7 +3,7 @@ import type { Mode } from "../schema/beat.ts";
 import type { Config } from "../schema/config.ts";
 import type { ControllerId } from "../schema/ids.ts";
 import type { Message } from "../schema/messages.ts";
-import { encodeMessage } from "../schema/messages.ts";
+import { encodeMessage, shortWhy } from "../schema/messages.ts";
 import type { ReservationKey } from "../schema/reservation.ts";
 import type { Race } from "./arbitration.ts";
 import type { LossReason, Mandate, PartnerView } from "./beat-types.ts";
@@ -178,7 +178,8 @@ export function setTransfer(
 /** Queues a message for the partner; the beats carry it until it is acknowledged. */
 export function sendMessage(state: ControllerState, message: Message): ControllerState {
   if (!state.partner) return state;
-  return { ...state, outbox: [...state.outbox, message] };
+  const fitting = "why" in message ? { ...message, why: shortWhy(message.why) } : message;
+  return { ...state, outbox: [...state.outbox, fitting] };
 }
 
 /** Forgets what was still to be said. The number of a message that may have been heard is not used again. */

@@ -2,8 +2,8 @@
  * Ownership of one data disk: an Exclusive Access – Registrants Only reservation under our key (SPC-4 5.9.10). Only the
  * owner is registered, so the disk itself refuses the partner's reads and writes alike.
  *
- *     registering ─▶ reading ─┬─ held by us ─────────────────────▶ owned
- *     (key of this epoch)     ├─ held by nobody ─▶ reserving ──────▶ owned
+ *     registering ─▶ reading ─┬─ held by us ─────────────────────────────▶ owned
+ *     (key of this epoch)     ├─ held by nobody ─▶ reserving ─▶ confirming ─▶ owned
  *                             └─ foreign keys ──▶ preempting ─▶ (reading again)
  *     our own key gone, or a foreign key of a *newer* epoch ──▶ refused
  *
@@ -35,6 +35,7 @@ export type Claim =
     }
   | { readonly at: "preempting"; readonly pass: number }
   | { readonly at: "reserving"; readonly pass: number }
+  | { readonly at: "confirming"; readonly pass: number }
   | { readonly at: "owned" }
   | { readonly at: "refused"; readonly reason: string; readonly newerEpoch?: number }
   | { readonly at: "failed"; readonly reason: string };
@@ -73,8 +74,9 @@ export function claimAnswer(
     case "preempting":
       return nextPass(claim.pass);
     case "reserving":
-      // GOOD: nobody held it, and now we do (SPC-4 5.9.9). No foreign key was registered, or we would have preempted it.
-      return [{ at: "owned" }, undefined];
+      return [{ at: "confirming", pass: claim.pass }, { op: "readKeys" }];
+    case "confirming":
+      return confirmed(claim.pass, key, answer);
     default:
       throw new Error(`claimAnswer: no answer is expected in ${claim.at}`);
   }
@@ -84,6 +86,16 @@ function nextPass(pass: number): ClaimStep {
   if (pass >= passesMax)
     return [{ at: "failed", reason: `still contested after ${pass} passes` }, undefined];
   return [{ at: "readingKeys", pass: pass + 1 }, { op: "readKeys" }];
+}
+
+/**
+ * GOOD to a RESERVE: nobody held it, and now we do (SPC-4 5.9.9). Whoever registered since we looked could still read and write:
+ * registrants are let through.
+ */
+function confirmed(pass: number, key: ReservationKey, answer: ReservationAnswer): ClaimStep {
+  const isAlone = answer.status === "keys" && answer.keys.every((each) => each === key);
+  if (isAlone && answer.keys.length > 0) return [{ at: "owned" }, undefined];
+  return afterKeys(pass, key, answer);
 }
 
 function afterKeys(pass: number, key: ReservationKey, answer: ReservationAnswer): ClaimStep {

@@ -54,7 +54,7 @@ export function offerServer(
     urgent,
     why,
   });
-  const message: Message = { type: "offer", server: index, urgent, why: why.slice(0, 160) };
+  const message: Message = { type: "offer", server: index, urgent, why };
   return [
     sendMessage(next, message),
     [tell("info", "transfer.offered", `${nameOf(state, index)} is offered to the partner: ${why}`)],
@@ -70,7 +70,7 @@ export function requestServer(
 ): Step {
   const deadlineMs = nowMs + 2 * state.timing.transferAnswerMs;
   const next = setTransfer(state, index, { role: "target", at: "requested", deadlineMs, why });
-  return [sendMessage(next, { type: "request", server: index, why: why.slice(0, 160) }), []];
+  return [sendMessage(next, { type: "request", server: index, why }), []];
 }
 
 function nameOf(state: ControllerState, index: number): string {
@@ -223,7 +223,9 @@ function onGo(
 function onStarted(state: ControllerState, server: VirtualServerState): Step {
   const transfer = state.transfers[server.index];
   if (transfer?.role !== "source") return [state, []];
-  const told = replaceServer(state, { ...server, clients: undefined });
+  // Served there: what failed here before is no claim any more.
+  const phase = server.phase.kind === "failed" ? ({ kind: "off" } as const) : server.phase;
+  const told = replaceServer(state, { ...server, phase, clients: undefined });
   return [
     setTransfer(told, server.index, undefined),
     [tell("info", "transfer.done", `${server.config.name} is served by the partner`)],
@@ -241,6 +243,7 @@ function onFailed(
   // The last of it is still being tidied away here; the tick takes it back.
   if (ownsServer(server))
     return [setTransfer(state, server.index, { ...transfer, failure: why }), []];
+  if (state.mode !== "paired") return notTakenBack(state, server, why);
   const next = {
     ...setTransfer(state, server.index, undefined),
     evacuateAfterMs: nowMs + evacuateAgainMs,
@@ -251,6 +254,12 @@ function onFailed(
     `the partner could not start ${server.config.name} (${why}); it is taken back`,
   );
   return andThen([next, [said]], (after) => takeServer(after, server.index, nowMs, nowMs));
+}
+
+/** A controller that leaves takes nothing back: its goodbye, which may be out already, says that everything is released. */
+function notTakenBack(state: ControllerState, server: VirtualServerState, why: string): Step {
+  const said = `the partner could not start ${server.config.name} (${why}); it stays off, for this controller is ${state.mode}`;
+  return [setTransfer(state, server.index, undefined), [tell("error", "transfer.failed", said)]];
 }
 
 /** Moves that wait for a virtual server's own steps, and deadlines. */
@@ -287,7 +296,7 @@ function sourceTick(
   if (transfer.at === "released" && ownsServer(server)) return [state, []];
   const next = setTransfer(state, index, undefined);
   const said = tell("warning", "transfer.timeout", `the transfer of ${config.name} timed out`);
-  if (transfer.at === "released" && !partnerOwns(state, index))
+  if (transfer.at === "released" && !partnerOwns(state, index) && state.mode === "paired")
     return andThen([next, [said]], (after) => takeServer(after, index, nowMs, nowMs));
   return [{ ...next, evacuateAfterMs: nowMs + evacuateAgainMs }, [said]];
 }
@@ -307,7 +316,7 @@ function targetTick(
       ];
     if (phase.kind === "failed" || phase.kind === "off") {
       const off = replaceServer(state, { ...server, phase: { kind: "off" } });
-      const why = (phase.kind === "failed" ? phase.fault : "it was stopped").slice(0, 160);
+      const why = phase.kind === "failed" ? phase.fault : "it was stopped";
       return [
         sendMessage(setTransfer(off, index, undefined), { type: "failed", server: index, why }),
         [],

@@ -47,7 +47,11 @@ export function stopServer(
   if (phase.kind === "off") return [state, []];
   if (phase.kind === "failed") return [{ ...state, phase: { kind: "off" } }, []];
   if (phase.kind === "stopping") {
-    if (!forced || phase.forced) return [state, []];
+    if (!forced || phase.forced) {
+      // It stops because it failed, and is asked for meanwhile: whoever takes it must not find it claimed here.
+      if (phase.reason !== "failed" || reason === "failed") return [state, []];
+      return [{ ...state, phase: { ...phase, reason } }, []];
+    }
     return enterStop(state, "close", context, { reason, forced, fault: phase.fault });
   }
   // Behind an open gate only as long as the service answers: a dead one would refuse clients that could have waited.
@@ -164,12 +168,37 @@ function stepFailed(state: State, phase: Stopping, why: string, context: Context
         return [next, [said, ...effects]];
       }
       return selfFence(state, `${name} could not be taken down: ${why}`);
-    case "close":
     case "detach":
+      if (!phase.forced) return detachLater(state, phase, why, context);
+      return selfFence(state, `${name} could not be taken down: ${why}`);
+    case "close":
       return selfFence(state, `${name} could not be taken down: ${why}`);
     default:
       return advance(state, phase, context);
   }
+}
+
+/**
+ * The disk is released, and somebody looks at its idle device (udev and blkid do). That is no reason to end what else is served here;
+ * but nothing starts on a device of an earlier time, so the server stays stopping until it is gone.
+ */
+function detachLater(state: State, phase: Stopping, why: string, context: Context): Step {
+  const waiting: Stopping = {
+    ...phase,
+    pending: [],
+    deadlineMs: context.nowMs + retryMs,
+    isHeld: true,
+  };
+  const { name } = state.config;
+  const said = report(
+    "warning",
+    "vserver.deviceHeld",
+    `${name}: ${why}; tried again every second`,
+    {
+      virtualServer: name,
+    },
+  );
+  return [{ ...state, phase: waiting }, phase.isHeld ? [] : [said]];
 }
 
 /** Nothing is mounted from its disks any more and they are released: what is left is tidying, and the partner may have it. */
@@ -228,5 +257,10 @@ function stopped(state: State, phase: Stopping, context: Context): State {
 export function stoppingTick(state: State, context: Context): Step {
   const { phase } = state;
   if (phase.kind !== "stopping" || context.nowMs < phase.deadlineMs) return [state, []];
+  if (phase.step === "detach" && phase.isHeld && phase.pending.length === 0) {
+    const [next, effects] = enterStop(state, "detach", context, phase);
+    if (next.phase.kind !== "stopping") throw new Error("stoppingTick: lost the phase");
+    return [{ ...next, phase: { ...next.phase, isHeld: true } }, effects];
+  }
   return stepFailed(state, phase, `${phase.step} took longer than its limit`, context);
 }

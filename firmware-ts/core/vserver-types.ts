@@ -63,6 +63,8 @@ export type Phase =
       readonly reason: StopReason;
       /** The volume is not ours, or not reachable: nothing is flushed, what is mounted is abandoned. */
       readonly forced: boolean;
+      /** The device of a released disk could not be removed at once; that has been told. */
+      readonly isHeld?: boolean | undefined;
       readonly fault?: string | undefined;
     })
   | { readonly kind: "failed"; readonly fault: string; readonly retryAtMs: number };

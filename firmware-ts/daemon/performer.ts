@@ -65,7 +65,8 @@ export function createPerformer(
       // A kill must not wait behind a work that hangs because of what is being killed.
       const running = work.op === "killService" ? Promise.resolve() : bench.turn;
       const mine = running.then(() => run(machine, config, bench, work, limitMs));
-      bench.turn = mine.catch(() => undefined);
+      // Nor may what comes after a kill overtake what hangs before it.
+      bench.turn = Promise.allSettled([bench.turn, mine]);
       return within(mine, `${work.op} ${name}`, limitMs);
     },
     close: () => clearInterval(watch),
@@ -191,10 +192,13 @@ async function announce(
   { server, clients }: Bench,
   lastWord: string | undefined,
 ): Promise<Outcome> {
+  let announced: Outcome = done;
   for (const text of server.addresses) {
     const outcome = await machine.addresses.announce(nic, bare(text), announcements);
-    if (!outcome.ok) return outcome;
+    if (!outcome.ok) announced = outcome;
   }
+  // Read in any case: from now on the list on the volume is ours to write.
   const inherited = await clients.inherit(lastWord);
-  return inherited.length === 0 ? done : await machine.addresses.tickle(nic, inherited);
+  const tickled = inherited.length === 0 ? done : await machine.addresses.tickle(nic, inherited);
+  return announced.ok ? tickled : announced;
 }

@@ -10,7 +10,8 @@ const server = z
   .int()
   .min(0)
   .max(virtualServersMax - 1);
-const why = z.string().max(160);
+const whyBytesMax = 160;
+const why = z.string().max(whyBytesMax);
 
 /** Longest list of clients in a message (wire/clients): what the rest of it leaves of `messageBytesMax`. */
 export const clientsCharsMax = 280;
@@ -33,6 +34,14 @@ export const messageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("failed"), server, why }),
 ]);
 export type Message = z.infer<typeof messageSchema>;
+
+/** A reason cut to what a message has room for, counted as it travels: some characters take six bytes there. */
+export function shortWhy(text: string): string {
+  const encoder = new TextEncoder();
+  let short = text.slice(0, whyBytesMax);
+  while (encoder.encode(JSON.stringify(short)).length - 2 > whyBytesMax) short = short.slice(0, -1);
+  return short;
+}
 
 /** UTF-8 JSON; always within the room that a beat has. */
 export function encodeMessage(message: Message): Uint8Array {

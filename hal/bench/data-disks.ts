@@ -102,12 +102,6 @@ export async function openDataDisks(
     return service.allow(disk.serial, { key: disk.key, type }, verifyMs);
   }
 
-  function refuse(disk: Disk): void {
-    disk.attached = false;
-    // The answer says when nothing is under way any more; nobody waits for that here.
-    void service.forbid(disk.serial);
-  }
-
   function find(serial: string): Disk {
     const disk = disks.get(serial);
     if (!disk) throw new Error(`data disk ${serial} is not in the configuration`);
@@ -120,8 +114,8 @@ export async function openDataDisks(
     reserve(serial, command, deadlineMs) {
       const disk = find(serial);
       if (command.op === "register") disk.key = command.key;
-      // Not one more I/O of ours: the service takes its messages in order.
-      if (command.op === "release") refuse(disk);
+      // The service lets no more I/O through before it sends a release.
+      if (command.op === "release") disk.attached = false;
       return service.reserve(serial, command, deadlineMs);
     },
     async attach(serial) {
@@ -134,7 +128,11 @@ export async function openDataDisks(
       const attached = await disk.attachment.attach();
       return attached.ok ? good({ path: attached.value, ...allowed.value }) : attached;
     },
-    refuse: (serial) => refuse(find(serial)),
+    refuse(serial) {
+      find(serial).attached = false;
+      // The answer says when nothing is under way any more; nobody waits for that here.
+      void service.forbid(serial);
+    },
     async detach(serial) {
       const disk = find(serial);
       const detached = disk.attachment ? await disk.attachment.detach() : done;

@@ -68,7 +68,7 @@ describe("a claim", () => {
   test("takes a free disk", () => {
     const { claim: end, disk, asked } = claim(NO_RESERVATIONS, mine);
     expect(end).toEqual({ at: "owned" });
-    expect(asked).toEqual(["register", "readKeys", "readReservation", "reserve"]);
+    expect(asked).toEqual(["register", "readKeys", "readReservation", "reserve", "readKeys"]);
     expect(holder(disk)).toMatchObject({ holder: { key: mine, type } });
   });
 

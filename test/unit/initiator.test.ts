@@ -173,7 +173,7 @@ describe("failures of commands", () => {
     ["BUSY", Status.busy, undefined],
     ["TASK SET FULL", Status.taskSetFull, undefined],
     ["ABORTED COMMAND", Status.checkCondition, { key: SenseKey.abortedCommand, code: 0 }],
-    ["a unit attention of no concern", Status.checkCondition, unit(0x2a01)],
+    ["a unit attention of no concern", Status.checkCondition, unit(0x3f0e)],
   ])("%s is tried again", async (_, status, sense) => {
     const commands = inbox();
     await open();
@@ -335,6 +335,7 @@ describe("permission", () => {
     ["power on", Asc.powerOnOrReset],
     ["logical unit reset", Asc.logicalUnitReset],
     ["reservations released", Asc.reservationsReleased],
+    ["mode parameters changed", Asc.modeParametersChanged],
   ])("%s within a session holds the I/O until it was verified anew", async (_, code) => {
     const commands = inbox();
     await open({ grant: false });

@@ -81,11 +81,12 @@ describe("what the initiator makes of it", () => {
   const hold = { key, type: "exclusiveAccessRegistrantsOnly" } as const;
   let target: ScriptedTarget;
   let disk: IscsiDisk;
-  let writes: boolean[];
+  let seen: string[];
   let flags: number;
+  let wornOut = false;
 
   beforeEach(async () => {
-    writes = [];
+    seen = [];
     target = await ScriptedTarget.start();
     target.onCommand = answer;
     disk = new IscsiDisk({
@@ -101,7 +102,9 @@ describe("what the initiator makes of it", () => {
 
   function answer({ pdu, command, connection }: Received): void {
     if (command.name === "modeSense") return connection.dataIn(pdu.taskTag, caching(flags));
-    if (command.name === "write") writes.push(command.fua);
+    if (command.name === "write" || command.name === "synchronizeCache") seen.push(command.name);
+    if (command.name === "synchronizeCache" && wornOut)
+      return connection.status(pdu.taskTag, Status.busy);
     if (command.name !== "persistentReserveIn") return connection.status(pdu.taskTag, Status.good);
     const held = { scope: 0, type: ReservationType[hold.type] };
     const entry = { key: BigInt(`0x${key}`), allTargetPorts: false, held, targetPort: 1 };
@@ -113,7 +116,7 @@ describe("what the initiator makes of it", () => {
     expect(await disk.write(0, Buffer.alloc(512), { fua: false })).toMatchObject({ ok: true });
   };
 
-  test("a cache that appears after durable writes were promised is passed by", async () => {
+  test("a cache that appears after durable writes were promised is flushed before I/O flows again and after each write", async () => {
     flags = 0;
     expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
     expect(disk.writeCache).toBe(false);
@@ -121,8 +124,9 @@ describe("what the initiator makes of it", () => {
     flags = 0x04;
     expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
     expect(disk.writeCache).toBe(true);
+    expect(seen).toEqual(["write", "synchronizeCache"]);
     await write();
-    expect(writes).toEqual([false, true]);
+    expect(seen).toEqual(["write", "synchronizeCache", "write", "synchronizeCache"]);
   });
 
   test("a cache that was there from the start is left to those who flush", async () => {
@@ -131,6 +135,27 @@ describe("what the initiator makes of it", () => {
     expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
     expect(disk.writeCache).toBe(true);
     await write();
-    expect(writes).toEqual([false]);
+    expect(seen).toEqual(["write"]);
+  });
+
+  test("a cache that cannot be flushed lets nothing flow", async () => {
+    flags = 0;
+    expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
+    expect(disk.writeCache).toBe(false);
+    flags = 0x04;
+    wornOut = true;
+    expect(await disk.verify(hold, 300)).toMatchObject({ ok: false });
+    expect(await disk.verify(hold, 300)).toMatchObject({ ok: false });
+    wornOut = false;
+    expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
+    expect(seen).toContain("synchronizeCache");
+  });
+
+  test("a disk given up while it was being verified stays closed", async () => {
+    flags = 0;
+    const verifying = disk.verify(hold, 1000);
+    disk.revoke();
+    expect(await verifying).toMatchObject({ ok: false, fault: { code: "refused" } });
+    expect(disk.status().permission).toBe("closed");
   });
 });

@@ -65,6 +65,11 @@ export interface IscsiDiskStatus {
   readonly conflicts: number;
 }
 
+const synchronizeCache = {
+  ...({ name: "synchronizeCache", cdbBytes: 10, immediate: false } as const),
+  ...{ lba: 0, blocks: 0 },
+};
+
 /** Pause before a command that met BUSY or TASK SET FULL is repeated. */
 const busyPauseMs = 5;
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
@@ -81,6 +86,8 @@ export class IscsiDisk implements BlockDevice {
   #writeCache = true;
   /** Somebody was told that acknowledged writes are durable, and flushes no more. */
   #promisedDurable = false;
+  /** Counts `revoke`: a verification that was under way meanwhile grants nothing. */
+  #revocations = 0;
   #isUp = false;
   #closed = false;
   #retries = 0;
@@ -126,7 +133,8 @@ export class IscsiDisk implements BlockDevice {
 
   /**
    * Whether acknowledged writes may be lost before a flush. Known from `verify` on: a disk that another controller holds does not
-   * answer MODE SENSE. Whoever reads false may leave flushes out: should the disk get a cache later, writes carry FUA from then on.
+   * answer MODE SENSE. Whoever reads false may leave flushes out: should the disk get a cache later, it is flushed before I/O flows
+   * again and after each write.
    */
   get writeCache(): boolean {
     if (!this.#writeCache) this.#promisedDurable = true;
@@ -174,19 +182,36 @@ export class IscsiDisk implements BlockDevice {
   /** Asks the disk whether this nexus is registered with the key and the reservation is ours; if so, lets I/O flow. */
   async verify(hold: Hold, deadlineMs: number): Promise<Outcome> {
     const session = this.#sessionNumber;
+    const revocations = this.#revocations;
     const { initiatorName, isid } = this.#options;
     const port = { name: initiatorName, isid };
     const [verdict, writeCache] = await Promise.all([
       verifyHold(this.#run, port, hold, deadlineMs),
       hasWriteCache(this.#run, deadlineMs),
     ]);
+    const isNew = writeCache && !this.#writeCache;
     this.#writeCache = writeCache;
     if (!verdict.ok) return verdict;
+    if (isNew && this.#promisedDurable) {
+      const flushed = await this.#run(synchronizeCache, {}, deadlineMs);
+      if (flushed.kind !== "good") {
+        // Asked again with the next verification: what was acknowledged may be in the cache.
+        this.#writeCache = false;
+        return failed(
+          "diskError",
+          "flush a new write cache",
+          `${this.#options.serial}: no success`,
+        );
+      }
+    }
+    if (revocations !== this.#revocations)
+      return failed("refused", "verify", `${this.#options.serial} was given up meanwhile`);
     return this.grant(session);
   }
 
   /** I/O is refused from now on, what waits included; what the disk is working on ends as it ends. */
   revoke(): void {
+    this.#revocations += 1;
     this.#gate.revoke();
   }
 
@@ -218,8 +243,7 @@ export class IscsiDisk implements BlockDevice {
   }
 
   flush(): Promise<Outcome> {
-    const command = { name: "synchronizeCache", cdbBytes: 10, immediate: false } as const;
-    return this.#act("flush", { ...command, lba: 0, blocks: 0 });
+    return this.#act("flush", synchronizeCache);
   }
 
   async trim(offset: number, length: number): Promise<Outcome> {
@@ -258,7 +282,7 @@ export class IscsiDisk implements BlockDevice {
       return this.write(offset, Buffer.alloc(length), { fua });
     if (!zeroed.ok) return zeroed;
     // WRITE SAME has no FUA bit (SBC-3 5.43).
-    return fua || (this.#promisedDurable && this.#writeCache) ? this.flush() : done;
+    return fua ? this.flush() : this.#asPromised();
   }
 
   async close(): Promise<void> {
@@ -280,12 +304,21 @@ export class IscsiDisk implements BlockDevice {
     return answer;
   }
 
-  async #writePart(offset: number, out: Buffer, isForced: boolean): Promise<Outcome> {
+  async #writePart(offset: number, out: Buffer, fua: boolean): Promise<Outcome> {
     const refused = this.#refuse("write", offset, out.length);
     if (refused) return refused;
-    const fua = isForced || (this.#promisedDurable && this.#writeCache);
     const command = { name: "write", cdbBytes: 16, protect: 0, dpo: false, fua } as const;
-    return this.#act("write", { ...command, ...this.#range(offset, out.length) }, out);
+    const written = await this.#act(
+      "write",
+      { ...command, ...this.#range(offset, out.length) },
+      out,
+    );
+    return written.ok && !fua ? this.#asPromised() : written;
+  }
+
+  /** What was promised of a disk without a cache holds for a disk that has got one. FUA would do, where the disk knows it. */
+  #asPromised(): Promise<Outcome> {
+    return this.#promisedDurable && this.#writeCache ? this.flush() : Promise.resolve(done);
   }
 
   #range(offset: number, length: number) {

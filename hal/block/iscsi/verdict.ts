@@ -19,14 +19,14 @@ export type Verdict =
     };
 
 /**
- * `preempted`: another initiator took away our registration or reservation. `unsettled`: registrations or
- * reservations may not be what they were (a reset or power loss, a release). `other`: none of our business.
+ * `preempted`: another initiator took away our registration or reservation. `unsettled`: what was verified may not be what it
+ * was (a reset or power loss, a release, another cache mode). `other`: none of our business.
  */
 export type AttentionMeaning = "preempted" | "unsettled" | "other";
 
 function meaningOf(code: number): AttentionMeaning {
   if (code === Asc.registrationsPreempted || code === Asc.reservationsPreempted) return "preempted";
-  if (code === Asc.reservationsReleased) return "unsettled";
+  if (code === Asc.reservationsReleased || code === Asc.modeParametersChanged) return "unsettled";
   // All of 29h: power on, resets, loss of nexus. Without APTPL a power cycle ends every reservation (SPC-4 5.9.5).
   return code >> 8 === Asc.powerOnOrReset >> 8 ? "unsettled" : "other";
 }

@@ -50,11 +50,7 @@ export class BlockServiceCore {
         return this.#say({ kind: "disk", id, disk: opened.value });
       }
       case "reserve": {
-        const entry = this.#disks.get(request.serial);
-        const answer: ReservationAnswer = entry
-          ? await entry.disk.reserve(request.command, request.deadlineMs)
-          : { status: "failed", reason: `${request.serial} is not open` };
-        return this.#say({ kind: "answer", id, answer });
+        return this.#say({ kind: "answer", id, answer: await this.#reserve(request) });
       }
       case "allow": {
         const allowed = await this.#allow(request);
@@ -148,6 +144,20 @@ export class BlockServiceCore {
     return good(disk.writeCache);
   }
 
+  /**
+   * SAFETY releaseOnlyWhenGone: a disk is given back when no I/O of ours is under way any more. A write still on its way would land
+   * under the next owner, who finds nobody to preempt; rather not released at all, then it preempts us and aborts that write.
+   */
+  async #reserve(request: ServiceRequest & { op: "reserve" }): Promise<ReservationAnswer> {
+    const { serial, command, deadlineMs } = request;
+    const entry = this.#disks.get(serial);
+    if (entry === undefined) return { status: "failed", reason: `${serial} is not open` };
+    const givesBack = command.op === "release" || command.op === "unregister";
+    if (givesBack && !(await inTime(this.#forbid(serial), deadlineMs)))
+      return { status: "failed", reason: `I/O of ${serial} is still under way` };
+    return await entry.disk.reserve(command, deadlineMs);
+  }
+
   async #forbid(serial: string): Promise<Outcome> {
     const entry = this.#disks.get(serial);
     if (entry === undefined) return done;
@@ -186,6 +196,17 @@ export class BlockServiceCore {
       ...(exported?.counters ?? idle),
     };
   }
+}
+
+/** Whether a promise settles within the time. */
+async function inTime(promise: Promise<unknown>, limitMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), limitMs);
+  });
+  const isInTime = await Promise.race([promise.then(() => true), late]);
+  clearTimeout(timer);
+  return isInTime;
 }
 
 /** Two sessions of one nexus would reinstate each other for ever (RFC 7143 6.3.5). */

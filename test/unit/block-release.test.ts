@@ -1,0 +1,106 @@
+/** A disk is given back when no I/O of ours is under way: a late write would land under the next owner. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { Status } from "../../firmware-ts/wire/scsi/codes.ts";
+import {
+  encodeFullStatus,
+  ReservationType,
+  ReserveOut,
+} from "../../firmware-ts/wire/scsi/reservation.ts";
+import type { ServiceMessage } from "../../hal/block/service/protocol.ts";
+import { BlockServiceCore } from "../../hal/block/service/service.ts";
+import { ScriptedTarget, serial } from "./initiator-target.ts";
+import { RawNbdClient } from "./nbd-raw-client.ts";
+
+const key = "00000000000a0001";
+const type = "exclusiveAccessRegistrantsOnly";
+const port = { name: "iqn.2026-11.test:i", isid: "4000d1ad0001" };
+
+let folder: string;
+let target: ScriptedTarget;
+let core: BlockServiceCore;
+let client: RawNbdClient;
+let said: ServiceMessage[];
+/** What reached the disk, and the write that it holds back. */
+let order: string[];
+let finishWrite: (() => void) | undefined;
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), "dyad-release-"));
+  said = [];
+  order = [];
+  finishWrite = undefined;
+  target = await ScriptedTarget.start();
+  target.onCommand = ({ pdu, command, connection }) => {
+    if (command.name === "write") {
+      finishWrite = () => {
+        order.push("written");
+        connection.status(pdu.taskTag);
+      };
+    } else if (command.name === "persistentReserveIn") {
+      const held = { scope: 0, type: ReservationType[type] };
+      const entry = { key: BigInt(`0x${key}`), allTargetPorts: false, held, targetPort: 1 };
+      const entries = [{ ...entry, initiator: port }];
+      connection.dataIn(pdu.taskTag, encodeFullStatus({ generation: 1, entries }));
+    } else {
+      if (command.name === "persistentReserveOut")
+        order.push(command.action === ReserveOut.release ? "release" : "unregister");
+      connection.status(pdu.taskTag, Status.good);
+    }
+  };
+  core = new BlockServiceCore((message) => said.push(message));
+  const path = join(folder, "nbd.sock");
+  await core.handle({ op: "listen", id: 1, path });
+  await core.handle({
+    ...({ op: "open", id: 2, waitMs: 3000 } as const),
+    disk: {
+      ...{ serial, host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
+      ...{ initiatorName: port.name, isid: port.isid, exported: true },
+    },
+  });
+  await core.handle({ op: "allow", id: 3, serial, hold: { key, type }, deadlineMs: 1000 });
+  client = new RawNbdClient({ path });
+  await client.go(serial);
+  client.request(1, 1, 0, 512, Buffer.alloc(512));
+  await vi.waitFor(() => expect(finishWrite).toBeDefined(), { interval: 1 });
+  // What the kernel does when the FUSE server dies: nobody waits for that write any more.
+  client.socket.destroy();
+});
+
+afterEach(async () => {
+  finishWrite?.();
+  await core.close();
+  await target.close();
+  rmSync(folder, { recursive: true });
+});
+
+const giveBack = (deadlineMs: number) =>
+  Promise.all([
+    core.handle({
+      op: "reserve",
+      id: 5,
+      serial,
+      command: { op: "release", key, type },
+      deadlineMs,
+    }),
+    core.handle({ op: "reserve", id: 6, serial, command: { op: "unregister" }, deadlineMs }),
+  ]);
+const answers = () => said.flatMap((each) => (each.kind === "answer" ? [each.answer.status] : []));
+
+test("a write that is under way is awaited", async () => {
+  const given = giveBack(3000);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(order).toEqual([]);
+  finishWrite?.();
+  await given;
+  expect(order).toEqual(["written", "release", "unregister"]);
+  expect(answers()).toEqual(["good", "good"]);
+});
+
+test("a write that does not end keeps the disk from being given back", async () => {
+  await giveBack(100);
+  expect(order).toEqual([]);
+  expect(answers()).toEqual(["failed", "failed"]);
+});
