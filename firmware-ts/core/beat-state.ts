@@ -26,6 +26,8 @@ export interface BeatState {
   /** The partner's believed session and its newest beat. */
   readonly heard: { readonly session: number; readonly sequence: number } | undefined;
   readonly heardAtMs: number | undefined;
+  /** The newest of our beats that the believed session has acknowledged: whoever answers only older ones is of an earlier time. */
+  readonly heardAck: number;
   /** Highest epoch in any authentic beat: also one that a dead partner left on a coordinator. */
   readonly epochHeard: number;
   /** A session that still has to prove itself. */
@@ -94,6 +96,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
     sent: [],
     heard: undefined,
     heardAtMs: undefined,
+    heardAck: 0,
     epochHeard: 0,
     candidate: undefined,
     retired: [],

@@ -263,6 +263,8 @@ function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Ste
   const ackedAtMs =
     beat.ack.session === state.session ? sentAt(state.sent, beat.ack.sequence) : undefined;
   if (!known && ackedAtMs === undefined) return meet(state, beat, nowMs);
+  // A frame of an earlier life that was long under way: it must not end the session that has answered what we said later.
+  if (!known && beat.ack.sequence < state.heardAck) return refuse(state, "stale");
   return accept(state, link, beat, ackedAtMs, nowMs);
 }
 
@@ -327,6 +329,7 @@ function newSession(state: BeatState, beat: Beat): Step {
         ...next,
         links,
         heard: { session: beat.session, sequence: 0 },
+        heardAck: 0,
         candidate: undefined,
         messageSeen: 0,
         messageAcked: 0,
@@ -358,7 +361,9 @@ function believe(state: BeatState, beat: Beat, ackedAtMs: number | undefined, no
       ? Math.max(state.ackLeaseMs, ackedAtMs + state.timing.gateTimeoutMs)
       : state.ackLeaseMs;
   const heard = { session: beat.session, sequence: beat.sequence };
-  const next: BeatState = { ...state, heard, heardAtMs: nowMs, ackLeaseMs: leaseMs };
+  const heardAck =
+    ackedAtMs === undefined ? state.heardAck : Math.max(state.heardAck, beat.ack.sequence);
+  const next: BeatState = { ...state, heard, heardAtMs: nowMs, heardAck, ackLeaseMs: leaseMs };
   const ending = endOf(beat, state);
   if (ending) return next.partner ? lose(next, ending) : [next, []];
   // A contact begins with an answer to what we said lately: so both ways are open, and the beat is no old one.

@@ -160,6 +160,21 @@ describe("whom it believes", () => {
     expect(seen()).toEqual([{ kind: "frameRefused", reason: "session" }]);
   });
 
+  test("a late frame of an earlier life does not end the session that has answered what was said later", () => {
+    say({}, 0);
+    const answered = state.sequence;
+    say({}, 10);
+    hear({}, 11);
+    hear({ session: 333, ack: { session: me, sequence: answered } }, 12);
+    expect(seen()).toEqual([{ kind: "frameRefused", reason: "stale" }]);
+    hear({}, 13);
+    expect(state.heard?.session).toBe(partner);
+    // A true restart answers something newer sooner or later.
+    say({}, 20);
+    hear({ session: 333, sequence: 1 }, 21);
+    expect(state.heard?.session).toBe(333);
+  });
+
   test("the disk keeps the last beat for ever: reading it again is no attack, and no sign of life", () => {
     say({}, 0);
     hear({}, 1, "disk");
