@@ -29,6 +29,8 @@ const connectionsMax = 65_536;
  */
 const carrierEventsMs = 10;
 const carrierLookMs = 20;
+/** Looks that must fail in a row before a NIC counts as gone. */
+const carrierFailuresMin = 3;
 
 class LinuxAddresses implements Addresses {
   readonly #socket: NetlinkSocket;
@@ -128,7 +130,11 @@ class LinuxAddresses implements Addresses {
     let watching = true;
     let looking = false;
     let lookAtMs = 0;
+    let failures = 0;
     const tell = (link: Outcome<LinkState>) => {
+      failures = link.ok ? 0 : failures + 1;
+      // One look that fails, for want of memory say, must not move everything to the partner.
+      if (last === true && failures > 0 && failures < carrierFailuresMin) return;
       const up = link.ok && link.value.carrier;
       if (up === last || !watching) return;
       last = up;

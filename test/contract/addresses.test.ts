@@ -290,6 +290,24 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     await onA.remove(nic, address, 24);
   });
 
+  test("a NIC that vanishes has no carrier", async () => {
+    client.ip(
+      ...["link", "add", "brief", "type", "veth", "peer", "name", "brief0", "netns", a.name],
+    );
+    a.ip("link", "set", "brief0", "up");
+    client.ip("link", "set", "brief", "up");
+    let up: boolean | undefined;
+    const stop = within(a, () =>
+      onA.watchCarrier("brief0", (now) => {
+        up = now;
+      }),
+    );
+    await until("up", () => up === true);
+    client.ip("link", "del", "brief");
+    await until("gone", () => up === false, 2000);
+    stop();
+  });
+
   test("a NIC that is not there has no carrier, and cannot be prepared", () => {
     const seen: boolean[] = [];
     within(a, () => onA.watchCarrier("nosuchnic", (up) => seen.push(up)))();
