@@ -117,6 +117,8 @@ export type Observation =
       readonly lastGrantedMs: number | undefined;
       /** Until then the partner's gates may live on the ground of its own coordinator writes. */
       readonly soloBoundMs: number;
+      /** When we sent the newest beat for which the partner gave us a lease: it had not lost us before; undefined: it never did. */
+      readonly leasedAtMs: number | undefined;
     }
   | { readonly kind: "message"; readonly id: number; readonly body: Uint8Array }
   | { readonly kind: "messageAcked"; readonly id: number }

@@ -141,6 +141,8 @@ function lose(state: BeatState, reason: LossReason): Step {
         reason,
         lastGrantedMs: state.lastGrantedMs,
         soloBoundMs,
+        leasedAtMs:
+          state.ackLeaseMs > 0 ? state.ackLeaseMs - state.timing.gateTimeoutMs : undefined,
       }),
     ],
   ];

@@ -66,12 +66,13 @@ export interface ControllerState {
   readonly granted: number | undefined;
   /** A majority of coordinators has let a beat through lately: nobody has preempted us there. */
   readonly soloFresh: boolean;
-  /** How the partner was lost last; what bounds its gates. Kept until it is heard again. */
+  /** How the partner of the pair was lost; what bounds its gates. Undefined when it was no pair: then nothing is known of them. */
   readonly loss:
     | {
         readonly reason: LossReason;
         readonly lastGrantedMs: number | undefined;
         readonly soloBoundMs: number;
+        readonly leasedAtMs: number | undefined;
       }
     | undefined;
   readonly colours: Colours;

@@ -227,8 +227,8 @@ function seen(state: ControllerState, observation: Observation, nowMs: number): 
     case "partner":
       return partnerSeen(state, observation.view, nowMs);
     case "partnerLost": {
-      const { reason, lastGrantedMs, soloBoundMs } = observation;
-      return partnerLost(state, { reason, lastGrantedMs, soloBoundMs }, nowMs);
+      const { kind: _kind, ...loss } = observation;
+      return partnerLost(state, loss, nowMs);
     }
     case "message":
       return message(state, observation.id, observation.body, nowMs);

@@ -53,10 +53,13 @@ export function partnerLost(
   loss: NonNullable<ControllerState["loss"]>,
   nowMs: number,
 ): Step {
+  // Only a pair's loss bounds the partner's gates. A partner that a guest had heard, racing or saying goodbye, may win and serve
+  // alone before the guest races; and one that is heard again during a race is lost with that race, for which no new bound is known.
+  const ofPair = state.mode === "paired" || (state.mode === "racing" && state.loss !== undefined);
   let next: ControllerState = {
     ...dropOutbox(state),
     partner: undefined,
-    loss,
+    loss: ofPair ? loss : undefined,
     quietSinceMs: nowMs,
   };
   // A promise of the lost partner is void; whatever is half-way here goes on or is taken over below.
@@ -88,9 +91,16 @@ export function beginRace(state: ControllerState, nowMs: number, why: string): S
   return [step[0], [...step[1], ...asks]];
 }
 
+/**
+ * A registration counts when no race of the partner can have counted the disk without it. In a race for a lost partner that means: the
+ * partner gave us a lease on a beat that we sent afterwards, so it had not lost us then. Age does not show it, because a registration
+ * also becomes old in a controller that is frozen between its registration and its loss (models/arbitration.pml, BUG_UNPROVED).
+ */
 function tooYoung(state: ControllerState, serial: string, startedMs: number): boolean {
   const registration = state.registrations[serial];
   if (registration?.at !== "registered") return true;
+  const { loss } = state;
+  if (loss && registration.sinceMs > (loss.leasedAtMs ?? Number.NEGATIVE_INFINITY)) return true;
   return startedMs - registration.sinceMs < 2 * state.timing.raceTimeoutMs;
 }
 

@@ -242,6 +242,16 @@ describe("losses", () => {
     expect(state.lastGrantedMs).toBe(1);
   });
 
+  test("say when the beat left to which the partner granted its last lease", () => {
+    hear({ granting: true }, 5);
+    say({}, 6);
+    hear({ granting: false }, 7);
+    hear({ goodbye: true }, 8);
+    expect(seen()).toContainEqual(
+      expect.objectContaining({ kind: "partnerLost", leasedAtMs: 3 }),
+    );
+  });
+
   test.each([
     [{ goodbye: true }, "goodbye"],
     [{ dyingGasp: true }, "dyingGasp"],

@@ -66,7 +66,12 @@ describe("a race", () => {
     const pair = new Pair();
     pair.start("a");
     expect(pair.runUntil(() => stateOf(pair).mode === "joining", 1000)).toBe(true);
-    const goodbye = { reason: "goodbye", lastGrantedMs: undefined, soloBoundMs: 0 } as const;
+    const goodbye = {
+      reason: "goodbye",
+      lastGrantedMs: undefined,
+      soloBoundMs: 0,
+      leasedAtMs: undefined,
+    } as const;
     const { timing } = stateOf(pair);
     const nowMs = pair.timeline.nowMs + timing.startupWaitMs + 100;
     const guest = { ...stateOf(pair), loss: goodbye, diskReadable: true };
@@ -74,6 +79,45 @@ describe("a race", () => {
     expect(state.mode).toBe("racing");
     const won = feed(state, winning(state, nowMs + 10)).state;
     expect(won.openNotBeforeMs).toBe(nowMs + 10 + timing.soloSilentMs);
+  });
+
+  // Found by models/arbitration.pml: the partner had won c1 while we were not registered there; then we registered, and slept for long
+  // before we noticed the loss. With c1 and a disk that the partner could not reach, both had a majority.
+  test.each([
+    [-1, "out"],
+    [1, "alone"],
+  ] as const)("counts a registration %i ms before the partner's last lease: %s", (before, mode) => {
+    const state = stateOf(whole());
+    const nowMs = 10_000;
+    const sinceMs = 2000;
+    const late = { ...state.registrations, c1: { at: "registered", sinceMs } as const };
+    const observation = {
+      kind: "partnerLost",
+      reason: "silent",
+      lastGrantedMs: 9000,
+      soloBoundMs: 0,
+      leasedAtMs: sinceMs + before,
+    } as const;
+    const paired = { ...state, registrations: late };
+    const racing = feed(paired, [{ kind: "seen", nowMs, observation }]).state;
+    const answers = winning(racing, nowMs + 1).map((each) =>
+      each.kind === "reserved" && each.token.endsWith("c2")
+        ? { ...each, answer: { status: "failed", reason: "no path" } as const }
+        : each,
+    );
+    expect(feed(racing, answers).state.mode).toBe(mode);
+  });
+
+  test("of a guest learns nothing of the partner's gates from a loss during the race", () => {
+    const pair = new Pair();
+    pair.start("a");
+    expect(pair.runUntil(() => stateOf(pair).mode === "racing", 5000)).toBe(true);
+    const nowMs = pair.timeline.nowMs;
+    const lost = { kind: "partnerLost", reason: "stalled", soloBoundMs: nowMs } as const;
+    const observation = { ...lost, lastGrantedMs: undefined, leasedAtMs: undefined };
+    const state = feed(stateOf(pair), [{ kind: "seen", nowMs, observation }]).state;
+    const won = feed(state, winning(state, nowMs + 10)).state;
+    expect(won.openNotBeforeMs).toBe(nowMs + 10 + state.timing.soloSilentMs);
   });
 
   test("ignores answers to another race", () => {
