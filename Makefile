@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast check format sim bench lab perf image clean
+.PHONY: help setup run test test-fast check models format sim bench lab perf image clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n",$$1,$$2}' Makefile
@@ -24,6 +24,10 @@ check: setup ## formatting, lint, types, import rules, dead code
 	@tsc
 	@node scripts/check-imports.ts
 	@knip --no-progress
+	@node scripts/check-models.ts
+
+models: setup ## every model at its largest bounds, exhaustively (needs spin)
+	@npm run -s models -- --all
 
 format: setup ## rewrite the files in the project's format
 	@biome check --write .

@@ -2,7 +2,7 @@
  * Arbitration on three coordinator disks (core/arbitration, core/takeover, core/join), safety: every order of commands, answers,
  * losses, freezes and restarts. There is no clock: waits may end at any moment, a race may be overtaken by its deadline at any moment,
  * and whatever a controller does not do yet, it does not do because it is frozen. Which line is which function, what is abstracted
- * and why that is sound: models/README.md. The waits of a race, and that somebody wins: models/race.pml.
+ * and why that is sound: models/README.md.
  *
  * -DBUG_... plants a mistake that the checker must find.
  */
@@ -144,7 +144,7 @@ inline judge(i) {
     printf("MSC: %d wins\n", i);
     /* majoritySurvives: of two that have lost each other, one wins at most. */
     assert(!(lostHim[i] && won[OTHER(i)]));
-    /* The coordinators refuse the beats of one that was alone until now: gate.pml builds on it. */
+    /* The coordinators refuse the beats of one that was alone until now: its solo leases end. */
     assert(mode[OTHER(i)] != ALONE || LET_THROUGH(OTHER(i)) < 2);
     raceOver(i);
     mode[i] = ALONE; won[i] = 1

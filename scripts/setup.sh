@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 packages=(nftables iproute2 iputils-arping socat util-linux e2fsprogs
   nfs-ganesha nfs-ganesha-vfs rpcbind libnfs13 libnftables1
   qemu-utils qemu-block-extra qemu-system-common fuse3 libnbd-bin libiscsi-bin sg3-utils fio
-  mosquitto mosquitto-clients stress-ng keepalived procps gcc libc6-dev binutils openssl)
+  mosquitto mosquitto-clients stress-ng keepalived procps gcc libc6-dev binutils openssl spin)
 
 if [ ! -x node_modules/.bin/vitest ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   echo "setup: installing npm packages (Node 24 among them)"

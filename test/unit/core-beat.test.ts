@@ -247,9 +247,7 @@ describe("losses", () => {
     say({}, 6);
     hear({ granting: false }, 7);
     hear({ goodbye: true }, 8);
-    expect(seen()).toContainEqual(
-      expect.objectContaining({ kind: "partnerLost", leasedAtMs: 3 }),
-    );
+    expect(seen()).toContainEqual(expect.objectContaining({ kind: "partnerLost", leasedAtMs: 3 }));
   });
 
   test.each([
