@@ -119,7 +119,9 @@ export function tell(
 }
 
 export function serverContext(state: ControllerState, nowMs: number): VirtualServerContext {
-  return { nowMs, timing: state.timing, pathsDown: state.pathsDown };
+  const partnerMode = state.partner?.mode;
+  const partnerInStep = partnerMode === "paired" || partnerMode === "leaving";
+  return { nowMs, timing: state.timing, pathsDown: state.pathsDown, partnerInStep };
 }
 
 /** The one place where a mode changes: checked against the table, told to the operator. */

@@ -104,13 +104,19 @@ function begin(
   }
 }
 
-/** Both commands go out at once: a disk performs the commands of one nexus in order. */
+/**
+ * Both commands go out at once: a disk performs the commands of one nexus in order.
+ *
+ * SAFETY: a disk without a reservation takes writes from everybody. A partner that froze with writes on their way was preempted, and the
+ * first of them is answered by a unit attention (SPC-4 5.9.11.4); but it is the only one. So a disk stays reserved
+ * as long as the partner is not known to have begun a new life: whoever starts next preempts the key.
+ */
 function beginRelease(
   state: State,
   context: Context,
 ): readonly [readonly string[], readonly Effect[]] {
   const { key } = state;
-  if (key === undefined) return [[], []];
+  if (key === undefined || !context.partnerInStep) return [[], []];
   const pending: string[] = [];
   const effects: Effect[] = [];
   for (const serial of disksOf(state.config)) {

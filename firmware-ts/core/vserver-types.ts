@@ -92,6 +92,8 @@ export interface VirtualServerContext {
   readonly timing: Timing;
   /** Disks to which this controller has no path now. */
   readonly pathsDown: readonly string[];
+  /** The partner is heard, and in step with us: nothing of an earlier life of it can still be on its way to a disk. */
+  readonly partnerInStep: boolean;
 }
 
 export type VirtualServerStep = readonly [VirtualServerState, readonly Effect[]];
