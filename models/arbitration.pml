@@ -48,10 +48,15 @@ mtype:mode = { STARTING, JOINING, PAIRED, RACING, ALONE, OUT };
 #define MAJORITY 2
 #endif
 
+/* Age counts in the race of a guest only; as it once did everywhere: BUG_UNPROVED. */
 #ifdef BUG_YOUNG
-#define TOO_YOUNG(i, d) false
+#define TOO_YOUNG(i, d, loss) false
 #else
-#define TOO_YOUNG(i, d) (young[D(i,d)])
+#ifdef BUG_UNPROVED
+#define TOO_YOUNG(i, d, loss) (young[D(i,d)])
+#else
+#define TOO_YOUNG(i, d, loss) (!loss && young[D(i,d)])
+#endif
 #endif
 #ifdef BUG_UNPROVED
 #define UNPROVED(i, d, loss) false
@@ -157,7 +162,7 @@ inline judge(i) {
 inline begin(i, loss) {
   for (k : 0 .. 2) {
     stage[D(i,k)] = READING;
-    uncounted[D(i,k)] = (regState[D(i,k)] != R_REGISTERED || TOO_YOUNG(i, k) || UNPROVED(i, k, loss));
+    uncounted[D(i,k)] = (regState[D(i,k)] != R_REGISTERED || TOO_YOUNG(i, k, loss) || UNPROVED(i, k, loss));
     if :: slot[D(i,k)] == IDLE -> slot[D(i,k)] = C_READ :: else fi
   }
   k = 0; said[i] = 0; stranger[i] = 0; lostHim[i] = loss;

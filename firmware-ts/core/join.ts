@@ -3,8 +3,8 @@
  *
  * A registration is renewed only while starting, or while paired with a partner that hears us. Never while racing or alone:
  * the partner may have preempted us on this disk as one of the two it needs, and a registration made after that would
- * let us count the same disk as ours. For the same reason a registration younger than two races does not count in
- * one: by then every race that began before it has ended.
+ * let us count the same disk as ours. For the same reason a registration counts in a race only if every race that the partner began
+ * before it is known to be over (core/takeover, tooYoung). A race begun later finds our key, and must remove it.
  */
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import {

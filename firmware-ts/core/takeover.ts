@@ -93,14 +93,16 @@ export function beginRace(state: ControllerState, nowMs: number, why: string): S
 
 /**
  * A registration counts when no race of the partner can have counted the disk without it. In a race for a lost partner that means: the
- * partner gave us a lease on a beat that we sent afterwards, so it had not lost us then. Age does not show it, because a registration
- * also becomes old in a controller that is frozen between its registration and its loss (models/arbitration.pml, BUG_UNPROVED).
+ * partner gave us a lease on a beat that we sent afterwards, so it had not lost us then, and whatever it begins later finds our key. Age
+ * does not show it, because a registration also becomes old in a controller that is frozen between its registration and its loss
+ * (models/arbitration.pml, BUG_UNPROVED); nor is it needed. A guest that hears nobody has no such lease, and counts on time: a race of
+ * the partner that began before two races ago has ended, and a partner that won one would be heard.
  */
 function tooYoung(state: ControllerState, serial: string, startedMs: number): boolean {
   const registration = state.registrations[serial];
   if (registration?.at !== "registered") return true;
   const { loss } = state;
-  if (loss && registration.sinceMs > (loss.leasedAtMs ?? Number.NEGATIVE_INFINITY)) return true;
+  if (loss) return registration.sinceMs > (loss.leasedAtMs ?? Number.NEGATIVE_INFINITY);
   return startedMs - registration.sinceMs < 2 * state.timing.raceTimeoutMs;
 }
 

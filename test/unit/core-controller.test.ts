@@ -62,6 +62,25 @@ describe("a race", () => {
     expect(effects.some(({ kind }) => kind === "persist")).toBe(false);
   });
 
+  test.each([
+    ["no beat", undefined, "out"],
+    ["a beat of before them", -1, "out"],
+    ["a beat of after them", 1, "alone"],
+  ] as const)(
+    "with young registrations, when the partner has last given a lease on %s",
+    (_, after, mode) => {
+      const { state, nowMs } = racing();
+      const sinceMs = nowMs - 50;
+      const registrations = Object.fromEntries(
+        Object.keys(state.registrations).map((serial) => [serial, { at: "registered", sinceMs }]),
+      ) as ControllerState["registrations"];
+      if (!state.loss) throw new Error("no loss");
+      const loss = { ...state.loss, leasedAtMs: after === undefined ? undefined : sinceMs + after };
+      const young = { ...state, registrations, loss };
+      expect(feed(young, winning(young, nowMs + 10)).state.mode).toBe(mode);
+    },
+  );
+
   test("of a guest that hears nobody waits as for a partner that was alone, however it lost it once", () => {
     const pair = new Pair();
     pair.start("a");

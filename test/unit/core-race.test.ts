@@ -37,6 +37,8 @@ interface Errand {
   readonly serial: string;
   readonly command?: ReservationCommand;
   readonly answer?: ReservationAnswer;
+  /** Of a registration, not of a race. */
+  readonly apart?: boolean;
 }
 
 interface World {
@@ -221,6 +223,107 @@ describe("two racers, three disks, every order", () => {
         })
         .filter(() => verdict(world.races.a) === "pending");
     explore(begin(["a"]), {}, (world) => expect(verdict(world.races.a)).toBe("won"), again);
+  });
+});
+
+/**
+ * a has no registration on c1 yet, b no path to c3, and a asks for its registration whenever it likes and races after it. b races whenever it
+ * likes; until then it may say that it does not (a beat that grants). `counts` judges c1 for a by what a has heard.
+ */
+interface Fight extends World {
+  readonly registration: "none" | "asked" | "answered";
+  /** b has said so after a's registration was answered. */
+  readonly peace: boolean;
+}
+
+function fight(counts: (world: Fight) => boolean): { both: number; onlyA: number } {
+  const disks = { c1: registered("b"), c2: registered("a", "b"), c3: registered("a", "b") };
+  const start: Fight = {
+    races: {},
+    disks,
+    errands: [],
+    nowMs: 0,
+    registration: "none",
+    peace: false,
+  };
+  const seen = new Set<string>();
+  const waiting = [start];
+  const found = { both: 0, onlyA: 0 };
+  for (let world = waiting.pop(); world; world = waiting.pop()) {
+    const { races, errands, registration, peace } = world;
+    const name = JSON.stringify([
+      world.nowMs,
+      races,
+      errands.map((e) => JSON.stringify(e)).toSorted(),
+      registration,
+      peace,
+      registeredOn(world),
+    ]);
+    if (seen.has(name)) continue;
+    seen.add(name);
+    const won = { a: verdict(races.a) === "won", b: verdict(races.b) === "won" };
+    if (won.a && won.b) found.both += 1;
+    if (won.a && !races.b) found.onlyA += 1;
+    waiting.push(...movesOf(world, counts));
+  }
+  return found;
+}
+
+function movesOf(world: Fight, counts: (world: Fight) => boolean): Fight[] {
+  const { races, registration } = world;
+  const moves = world.errands.map((errand) => fightOn(world, errand, counts));
+  for (const who of ["a", "b"] as const)
+    if (!races[who] && (who === "b" || registration === "answered")) {
+      const began = begin([who]);
+      const errands = [...world.errands, ...began.errands];
+      moves.push({ ...world, races: { ...races, ...began.races }, errands });
+    }
+  const register: Errand = {
+    who: "a",
+    serial: "c1",
+    command: { op: "register", key: keys.a },
+    apart: true,
+  };
+  if (registration === "none")
+    moves.push({ ...world, registration: "asked", errands: [...world.errands, register] });
+  if (registration === "answered" && !races.a && !races.b && !world.peace)
+    moves.push({ ...world, peace: true });
+  return moves.length > 0 ? moves : later(world).map((each) => ({ ...world, ...each }));
+}
+
+function fightOn(world: Fight, errand: Errand, counts: (world: Fight) => boolean): Fight {
+  const rest = world.errands.filter((each) => each !== errand);
+  if (errand.apart && errand.answer) return { ...world, registration: "answered", errands: rest };
+  if (errand.apart) {
+    const { serial, who } = errand;
+    const command = { op: "register", key: keys.a } as const;
+    const { reservations, answer } = performOn(
+      world.disks[serial] ?? NO_RESERVATIONS,
+      who,
+      command,
+    );
+    const disks = { ...world.disks, [serial]: reservations };
+    return { ...world, disks, errands: [...rest, { who, serial, answer, apart: true }] };
+  }
+  if (errand.who === "b" && errand.serial === "c3")
+    return { ...world, ...advance(world, errand, { c3: "dead" }) };
+  const young = errand.who === "a" && errand.serial === "c1" && errand.answer && !counts(world);
+  if (!young) return { ...world, ...advance(world, errand, {}) };
+  const answer = { status: "failed", reason: "registered too lately" } as const;
+  const failing = { ...errand, answer };
+  const errands = [...rest, failing];
+  return { ...world, ...advance({ ...world, errands }, failing, {}) };
+}
+
+describe("a registration made while the partner may race, every order", () => {
+  test("both win if it counts as soon as it is answered", () => {
+    expect(fight(({ registration }) => registration === "answered").both).toBeGreaterThan(0);
+  });
+
+  test("at most one wins if it counts once the partner has granted something after it", () => {
+    const { both, onlyA } = fight(({ peace }) => peace);
+    expect(both).toBe(0);
+    expect(onlyA).toBeGreaterThan(0);
   });
 });
 
