@@ -194,7 +194,7 @@ class Driver implements Ganesha {
     if (!mapped.ok) return mapped;
     const made = await makeRecoveryDir(service.recoveryDir, log);
     if (!made.ok) return made;
-    writeBlkidCache(
+    await writeBlkidCache(
       this.#blkidFile,
       service.exports.map((each) => each.path),
     );

@@ -1,0 +1,58 @@
+/** The UUID that libblkid is told: from the superblock, and never at the price of a loop that waits for a dead disk. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { readUuid } from "../../hal/linux/ganesha/blkid-cache.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "dyad-blkid-"));
+afterAll(() => rmSync(directory, { recursive: true }));
+
+function device(name: string, change: (superblock: Buffer) => void): string {
+  const block = Buffer.alloc(2048);
+  block.writeUInt16LE(0xef53, 1024 + 0x38);
+  Buffer.from("00112233445566778899aabbccddeeff", "hex").copy(block, 1024 + 0x68);
+  change(block);
+  const path = join(directory, name);
+  writeFileSync(path, block);
+  return path;
+}
+
+test("an ext4 superblock tells its UUID", async () => {
+  const path = device("ext4", () => undefined);
+  expect(await readUuid(path)).toBe("00112233-4455-6677-8899-aabbccddeeff");
+});
+
+test.each([
+  ["another file system", (block: Buffer) => block.writeUInt16LE(0, 1024 + 0x38)],
+  ["a device of zeros", (block: Buffer) => block.fill(0)],
+])("%s has none", async (name, change) => {
+  expect(await readUuid(device(name, change))).toBeUndefined();
+});
+
+test("a device that is missing or too short has none", async () => {
+  expect(await readUuid(join(directory, "missing"))).toBeUndefined();
+  const short = join(directory, "short");
+  writeFileSync(short, Buffer.alloc(1500));
+  expect(await readUuid(short)).toBeUndefined();
+});
+
+test("a disk that hangs is not waited for, and its next reading takes no second thread", async () => {
+  // Opening a pipe that nobody writes to hangs as a dead disk does. The pool has four threads.
+  const pipe = join(directory, "pipe");
+  execFileSync("mkfifo", [pipe]);
+  const begun = performance.now();
+  const asked = Promise.all(Array.from({ length: 8 }, () => readUuid(pipe)));
+  let turns = 0;
+  const timer = setInterval(() => {
+    turns += 1;
+  }, 5);
+  expect(await asked).toEqual(Array.from({ length: 8 }, () => undefined));
+  clearInterval(timer);
+  expect(performance.now() - begun).toBeLessThan(2000);
+  expect(turns).toBeGreaterThan(5);
+  expect(await readUuid(device("other", () => undefined))).toBeDefined();
+  await (await open(pipe, "w")).close();
+});
