@@ -2,8 +2,8 @@
  * A disk reached by iSCSI: block device and persistent reservations over one session, hence one I_T nexus.
  *
  * Obligations: see `permission.ts` for when I/O flows. An I/O is repeated only when its predecessor can have no effect any
- * more (see `session.ts`), so a repeated write is the same write. RESERVATION CONFLICT and "preempted" end all I/O at
- * once and are reported before the first of them has failed upwards.
+ * more (see `session.ts`), so a repeated write is the same write. RESERVATION CONFLICT and "preempted" end all I/O: nothing is sent any
+ * more, they are reported at once, and what is under way fails upwards only when the disk is given up, or later.
  */
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type {
@@ -27,12 +27,16 @@ export interface IscsiDiskTiming extends SessionTiming {
   readonly commandTimeoutMs: number;
   /** One I/O with all its repetitions and waits; then it fails. */
   readonly ioTimeoutMs: number;
+  /** How long the I/O of a disk that another controller has taken is not answered, unless the disk is given up before. */
+  readonly fencedSilenceMs: number;
 }
 
 export const defaultDiskTiming: IscsiDiskTiming = {
   ...defaultSessionTiming,
   commandTimeoutMs: 3000,
   ioTimeoutMs: 30_000,
+  // Longer than any gate of a controller that has lost lives with the default times, and short for whoever waits for a dead volume.
+  fencedSilenceMs: 2000,
 };
 
 export interface IscsiDiskHandlers {
@@ -78,7 +82,7 @@ export class IscsiDisk implements BlockDevice {
   readonly #options: IscsiDiskOptions;
   readonly #timing: IscsiDiskTiming;
   readonly #session: IscsiSession;
-  readonly #gate = new PermissionGate();
+  readonly #gate: PermissionGate;
   #facts: DiskFacts | undefined;
   /** Counts verified-from-scratch states; 0 before the first. */
   #sessionNumber = 0;
@@ -97,6 +101,7 @@ export class IscsiDisk implements BlockDevice {
   constructor(options: IscsiDiskOptions) {
     this.#options = options;
     this.#timing = { ...defaultDiskTiming, ...options.timing };
+    this.#gate = new PermissionGate(this.#timing.fencedSilenceMs);
     this.#session = new IscsiSession(options, this.#timing, {
       up: () => void this.#identify(),
       down: (reason) => this.#down(reason),
@@ -366,6 +371,7 @@ export class IscsiDisk implements BlockDevice {
       const leftMs = this.#timing.ioTimeoutMs - (performance.now() - start);
       const permission =
         this.#gate.state === "granted" ? "granted" : await this.#gate.settled(leftMs);
+      if (permission === "fenced") await this.#gate.fenceMayBeTold(leftMs);
       const refused = this.#refusal(operation, permission, leftMs);
       if (refused) return refused;
       const lun = this.#facts?.lun ?? 0;
