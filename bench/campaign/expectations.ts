@@ -41,6 +41,12 @@ export function expectedAfter(expected: Expectation, failures: number): Expectat
   return moves ? { ...expected, serves: "partner" } : expected;
 }
 
+/**
+ * What the firmware of one controller (its three processes) may hold at most, in every case: also alone on its machine, after a
+ * long life, under load.
+ */
+export const daemonMemoryMbMax = 150;
+
 export const expectations: { readonly [fault: string]: Expectation } = {
   kill9: { serves: "partner", ...unplanned },
   freeze: { serves: "partner", ...unplanned },

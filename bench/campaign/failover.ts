@@ -1,13 +1,20 @@
 /** A series of runs of one fault in a world that is up: what `bench failover` and `bench campaign` do. */
 import type { Fault } from "../faults/fault.ts";
 import { BenchError, explainError } from "../world/error.ts";
-import { type MemoryReading, readMemory } from "../world/memory.ts";
+import { type MemoryReadings, MemoryWatch } from "../world/memory.ts";
 import { World, type WorldOptions } from "../world/world.ts";
 import { AddressWatch } from "./address-watch.ts";
 import { startClients } from "./clients.ts";
 import { expectations } from "./expectations.ts";
 import { bringHome, describePair, oneRun, type RunRecord, type Stage } from "./one-run.ts";
-import { type ClientCounts, countsOf, countsSince, type FaultResult, resultOf } from "./result.ts";
+import {
+  type ClientCounts,
+  countsOf,
+  countsSince,
+  type FaultResult,
+  memoryProblems,
+  resultOf,
+} from "./result.ts";
 
 export interface StageOptions extends WorldOptions {
   readonly engines: string;
@@ -16,7 +23,8 @@ export interface StageOptions extends WorldOptions {
 
 /** A series as it is printed. */
 export type Series = FaultResult & {
-  readonly daemonMemoryMb: { readonly a: MemoryReading; readonly b: MemoryReading };
+  /** The highest that was seen, read after each run. */
+  readonly daemonMemoryMb: MemoryReadings;
 };
 
 /** Builds a world with clients at work and addresses watched. */
@@ -46,10 +54,12 @@ export async function series(
   const before = counts(stage);
   const records: RunRecord[] = [];
   const broken: string[] = [];
+  const memory = new MemoryWatch(stage.world.machines);
   for (let i = 1; i <= runs; i++) {
     try {
       const record = await oneRun(stage, fault, expected, `${fault.name}-${i}`);
       records.push(record);
+      memory.look();
       progress(
         `${fault.name} ${i}/${runs}: address ${record.addressOutageMs} ms, read gap ${record.nfsReadGapMs}, ` +
           `write gap ${record.nfsWriteGapMs}, ${record.winner} serves, mended in ${record.mendMs} ms` +
@@ -63,9 +73,9 @@ export async function series(
     }
   }
   const result = resultOf(fault.name, records, countsSince(before, counts(stage)), broken);
-  const { machines } = stage.world;
-  const daemonMemoryMb = { a: readMemory(machines.a.cgroup), b: readMemory(machines.b.cgroup) };
-  return { ...result, daemonMemoryMb };
+  const daemonMemoryMb = memory.highest;
+  const problems = [...result.problems, ...memoryProblems(daemonMemoryMb)];
+  return { ...result, daemonMemoryMb, problems };
 }
 
 function counts(stage: Stage): ClientCounts {

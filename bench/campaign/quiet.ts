@@ -3,11 +3,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { BenchError } from "../world/error.ts";
 import { monotonicMs } from "../world/exec.ts";
 import { controllerIds } from "../world/layout.ts";
-import { type MemoryReading, readMemory } from "../world/memory.ts";
+import { type MemoryReadings, MemoryWatch } from "../world/memory.ts";
 import type { World } from "../world/world.ts";
 import { tenth } from "./figures.ts";
 import type { Stage } from "./one-run.ts";
-import { type ClientCounts, countsOf } from "./result.ts";
+import { type ClientCounts, countsOf, memoryProblems } from "./result.ts";
 
 export interface QuietResult extends ClientCounts {
   readonly test: "quiet";
@@ -22,7 +22,8 @@ export interface QuietResult extends ClientCounts {
   readonly longestWriteGapMs: number;
   readonly writesPerS: number;
   readonly doubleAnswers: number;
-  readonly daemonMemoryMb: { readonly a: MemoryReading; readonly b: MemoryReading };
+  /** The highest that was seen, read every second. */
+  readonly daemonMemoryMb: MemoryReadings;
   readonly problems: readonly string[];
 }
 
@@ -49,19 +50,17 @@ export async function quiet(
       })
     : undefined;
   const reds = new RedLinks();
+  const memory = new MemoryWatch(world.machines);
   while (monotonicMs() < endAtMs) {
     await delay(lookIntervalMs, undefined, { signal: world.signal });
     if (load && !load.alive())
       throw new BenchError("worldBroken", "stress-ng", `see ${world.processes.logPath("stress")}`);
     await reds.look(world);
+    memory.look();
     const left = Math.round((endAtMs - monotonicMs()) / 1000);
     if (left > 0 && left % 30 === 0) progress(`${left} s left, ${JSON.stringify(reds.counts)}`);
   }
   const endedAtMs = monotonicMs();
-  const daemonMemoryMb = {
-    a: readMemory(world.machines.a.cgroup),
-    b: readMemory(world.machines.b.cgroup),
-  };
   load?.child.kill("SIGTERM");
   await load?.ended;
   const after = await world.statuses();
@@ -87,7 +86,7 @@ export async function quiet(
     longestWriteGapMs: tenth(longest("write")),
     writesPerS: Math.round((writes.reduce((a, b) => a + b, 0) * 1000) / (endedAtMs - beganAtMs)),
     doubleAnswers: seen.doubleAnswers,
-    daemonMemoryMb,
+    daemonMemoryMb: memory.highest,
     ...counts,
     problems: [
       ...complaint("false takeovers", falseTakeovers),
@@ -95,6 +94,7 @@ export async function quiet(
       ...complaint("acknowledged writes lost", counts.lostAckedWrites),
       ...complaint("stale, phantom or corrupt reads", badReads(counts)),
       ...complaint("clients that could not read back", reports.filter((r) => !r.verified).length),
+      ...memoryProblems(memory.highest),
     ],
   };
 }

@@ -1,6 +1,9 @@
 /** What a series of runs of one fault comes to: the line that is printed, and whether it is as it must be. Pure. */
+
+import { controllerIds } from "../world/layout.ts";
+import type { MemoryReadings } from "../world/memory.ts";
 import type { ClientState } from "./clients.ts";
-import { expectations } from "./expectations.ts";
+import { daemonMemoryMbMax, expectations } from "./expectations.ts";
 import { type Spread, spread } from "./figures.ts";
 import type { RunRecord } from "./one-run.ts";
 
@@ -131,4 +134,14 @@ function judged(result: Omit<FaultResult, "problems">): string[] {
     ...none("times an epoch fell", fell),
     ...slow,
   ];
+}
+
+/** What controllers held too much, in words. */
+export function memoryProblems(highest: MemoryReadings): string[] {
+  return controllerIds.flatMap((id) => {
+    const { daemonPssMb, daemonAloneMb } = highest[id];
+    const held = Math.max(daemonPssMb, daemonAloneMb);
+    if (held <= daemonMemoryMbMax) return [];
+    return [`controller ${id} held ${held} MiB, expected ${daemonMemoryMbMax} at most`];
+  });
 }

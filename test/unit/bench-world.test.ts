@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { expectations } from "../../bench/campaign/expectations.ts";
+import { daemonMemoryMbMax, expectations } from "../../bench/campaign/expectations.ts";
 import { spread } from "../../bench/campaign/figures.ts";
 import type { RunRecord } from "../../bench/campaign/one-run.ts";
-import { type ClientCounts, resultOf } from "../../bench/campaign/result.ts";
+import { type ClientCounts, memoryProblems, resultOf } from "../../bench/campaign/result.ts";
 import { faults } from "../../bench/faults/index.ts";
 import { chooseCgroup } from "../../bench/world/cgroup.ts";
 import { controllerIds, layoutOf, ownsNamespace } from "../../bench/world/layout.ts";
@@ -145,5 +145,19 @@ describe("judgement of a series", () => {
   it("complains about an epoch that fell", () => {
     const fell = resultOf("kill9", [run, { ...run, epoch: 1 }], counts, []);
     expect(fell.problems.join()).toContain("epoch");
+  });
+
+  it("complains about a controller that holds too much, be it only if it were alone", () => {
+    const within = {
+      daemonPssMb: daemonMemoryMbMax,
+      daemonRssMb: 500,
+      daemonAloneMb: daemonMemoryMbMax,
+      driversPssMb: 500,
+    };
+    expect(memoryProblems({ a: within, b: within })).toEqual([]);
+    for (const beyond of [{ daemonPssMb: 150.1 }, { daemonAloneMb: 150.1 }]) {
+      const problems = memoryProblems({ a: within, b: { ...within, ...beyond } });
+      expect(problems).toEqual([expect.stringContaining("controller b held 150.1 MiB")]);
+    }
   });
 });
