@@ -2,17 +2,27 @@
  * The one-machine world: two controllers, a shelf, a broker, a serial cable, a switch and room for clients, under one prefix.
  * `World.start` builds it, `stop` removes it; whatever happens between, the next run's start removes it by name.
  *
- * Order of a start, where each line runs at once: lock, clean · network | disks, keys, configurations | programs of the probe ·
+ * Order of a start, where each line runs at once: lock, clean · network | disks, keys, configurations | programs ·
  * shelf | serial cable | broker | mount namespaces · controllers.
  */
 import { randomBytes } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import type { Server } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { formatConfig } from "../../firmware-ts/schema/config-text.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { Status } from "../../firmware-ts/schema/status.ts";
+import { bundledFirmware } from "../../scripts/bundle.ts";
+import { inSources } from "../../scripts/positions.ts";
 import { buildProbePrograms, type ProbePrograms } from "../probe/programs.ts";
 import { ControllerApi } from "./api.ts";
 import { prepareBroker, startBroker } from "./broker.ts";
@@ -20,6 +30,7 @@ import { Cgroup, findCgroup } from "./cgroup.ts";
 import { type Cleaned, cleanWorld } from "./clean.ts";
 import { BenchError } from "./error.ts";
 import { waitFor } from "./exec.ts";
+import { firmwareWords } from "./firmware.ts";
 import { controllerIds, type Layout, layoutOf, repoDir } from "./layout.ts";
 import { Ledger, lockPrefix } from "./ledger.ts";
 import { Machine } from "./machine.ts";
@@ -28,9 +39,6 @@ import { configOf, type PlanOptions, planPaths, virtualServers } from "./plan.ts
 import { Processes, type Started } from "./processes.ts";
 import { SerialCable } from "./relay.ts";
 import { prepareShelf, type Shelf, startShelf } from "./shelf.ts";
-
-/** Small heaps, as the firmware's service unit asks for: its processes inherit them. */
-const firmwareFlags = ["--max-old-space-size=64", "--max-semi-space-size=1"];
 
 /** As `RestartSec=` of systemd.service(5) is by default. */
 const restartDelayMs = 100;
@@ -73,6 +81,8 @@ interface Daemon {
 /** What a build adds to the parts. */
 interface Pieces {
   readonly programs: ProbePrograms;
+  /** Path of the bundled daemon. */
+  readonly firmware: string;
   readonly machines: { readonly [id in ControllerId]: Machine };
   readonly shelf: Shelf;
   readonly serial: SerialCable;
@@ -119,6 +129,7 @@ export class World {
   readonly signal: AbortSignal | undefined;
   readonly times: StartTimes;
   readonly #parts: Parts;
+  readonly #firmware: string;
   readonly #brokerConfig: string;
   #broker: Started;
   readonly #daemons: { readonly [id in ControllerId]: Daemon } = {
@@ -138,6 +149,7 @@ export class World {
     this.shelf = pieces.shelf;
     this.serial = pieces.serial;
     this.times = pieces.times;
+    this.#firmware = pieces.firmware;
     this.#brokerConfig = pieces.brokerConfig;
     this.apis = {
       a: new ControllerApi(pieces.machines.a.paths.socket),
@@ -193,18 +205,8 @@ export class World {
   startDaemon(id: ControllerId): void {
     const daemon = this.#daemons[id];
     daemon.supervised = true;
-    const started = this.machines[id].start("daemon", [
-      // A mount on a dead device holds a thread of the pool for as long as it lasts.
-      "env",
-      "UV_THREADPOOL_SIZE=16",
-      // Sixteen threads would each keep freed memory of their own.
-      "MALLOC_ARENA_MAX=2",
-      process.execPath,
-      ...firmwareFlags,
-      join(repoDir, "firmware-ts/daemon/main.ts"),
-      "--config",
-      this.machines[id].paths.config,
-    ]);
+    const words = firmwareWords(this.#firmware, this.machines[id].paths.config);
+    const started = this.machines[id].start("daemon", words);
     daemon.process = started;
     void started.ended.then(async () => {
       await delay(restartDelayMs);
@@ -306,7 +308,8 @@ async function build(parts: Parts, make: (pieces: Pieces) => World): Promise<Wor
       formatConfig(configOf(layout, id, options)),
     );
   }
-  const [shelfConfig, brokerConfig, serial] = await Promise.all([
+  const [firmware, shelfConfig, brokerConfig, serial] = await Promise.all([
+    bundledFirmware(),
     prepareShelf(layout, options.diskMb ?? 256),
     prepareBroker(layout, password, options.tls ?? false),
     SerialCable.start(layout, processes, infra),
@@ -322,7 +325,7 @@ async function build(parts: Parts, make: (pieces: Pieces) => World): Promise<Wor
   ]);
   options.signal?.throwIfAborted();
   const times = { builtMs: performance.now() - began, servingMs: 0 };
-  const world = make({ programs, machines, shelf, serial, brokerConfig, times });
+  const world = make({ programs, firmware, machines, shelf, serial, brokerConfig, times });
   if (options.withoutControllers) return world;
   for (const id of controllerIds) {
     world.startEchoes(id);
@@ -342,10 +345,16 @@ function keepLogs(layout: Layout): string {
   const place = join(repoDir, "work", "bench-logs", layout.prefix);
   rmSync(place, { recursive: true, force: true });
   mkdirSync(place, { recursive: true });
-  if (existsSync(layout.logDir)) cpSync(layout.logDir, place, { recursive: true });
+  if (existsSync(layout.logDir)) copyLogs(layout.logDir, place);
   for (const id of controllerIds) {
     const journal = join(layout.baseDir, id, "state", "journal.jsonl");
     if (existsSync(journal)) cpSync(journal, join(place, `${id}-journal.jsonl`));
   }
   return place;
+}
+
+/** Stack traces of the bundled firmware are told in terms of its sources. */
+function copyLogs(from: string, to: string): void {
+  for (const name of readdirSync(from))
+    writeFileSync(join(to, name), inSources(readFileSync(join(from, name), "utf8")));
 }
