@@ -42,10 +42,10 @@ module.exports = {
       "^hal/port/",
     ]),
     only("telemetry", "^firmware-ts/telemetry/", ["^firmware-ts/(telemetry|schema|wire)/"]),
-    // `dyad config check` judges time limits as the daemon does: by the one derivation.
+    // `dyad config check` judges a file as the daemon does: by the same function.
     only("cli", "^firmware-ts/cli/", [
       "^firmware-ts/(cli|schema|wire)/",
-      "^firmware-ts/core/timing\\.ts$",
+      "^firmware-ts/core/config-check\\.ts$",
     ]),
     {
       name: "nothing-imports-daemon",

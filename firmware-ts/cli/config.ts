@@ -7,13 +7,10 @@ import { type CommonOptions, type Io, printJson } from "./io.ts";
 
 /** Says whether the daemon would accept the file, and if not, every reason with its line. */
 export async function checkConfig(io: Io, options: CommonOptions, path: string): Promise<ExitCode> {
-  const { outcome, bytes } = await read(path);
+  const { judgeConfig } = await import("../core/config-check.ts");
+  const outcome = await read(path, judgeConfig);
   if (!outcome.ok) return await printProblems(io, options, outcome.problems);
-  const { controller, pair, timing, virtualServers } = outcome.value;
-  const { deriveTiming, timingFaults } = await import("../core/timing.ts");
-  const faults = timingFaults(deriveTiming(timing));
-  if (faults.length > 0)
-    return await printProblems(io, options, await timingProblems(faults, path, bytes));
+  const { controller, pair, virtualServers } = outcome.value;
   if (options.output === "json") printJson(io, { file: path, ok: true });
   else
     io.out(
@@ -22,26 +19,11 @@ export async function checkConfig(io: Io, options: CommonOptions, path: string):
   return exitCodes.ok;
 }
 
-/** A broken inequality of the safety argument names its key first; the line is that key's, or the table's. */
-async function timingProblems(
-  faults: readonly string[],
-  file: string,
-  bytes: Uint8Array,
-): Promise<ConfigProblem[]> {
-  const { keyLines } = await import("../schema/toml-lines.ts");
-  const lines = keyLines(new TextDecoder().decode(bytes));
-  return faults.map((message) => {
-    const key = /^[a-z_]+_ms/.exec(message)?.[0] ?? "";
-    const line = lines.exact(["timing", key]) ?? lines.exact(["timing"]) ?? 1;
-    return { file, line, path: "timing", message };
-  });
-}
-
 /** Prints what is in force: the file's values and every default. */
 export async function showConfig(io: Io, options: CommonOptions, path: string): Promise<ExitCode> {
-  const { outcome } = await read(path);
+  const { formatConfig, parseConfigBytes } = await import("../schema/config-text.ts");
+  const outcome = await read(path, parseConfigBytes);
   if (!outcome.ok) return await printProblems(io, options, outcome.problems);
-  const { formatConfig } = await import("../schema/config-text.ts");
   if (options.output === "json") printJson(io, outcome.value);
   else io.out(formatConfig(outcome.value));
   return exitCodes.ok;
@@ -55,24 +37,23 @@ export async function printConfigSchema(io: Io, options: CommonOptions): Promise
   return exitCodes.ok;
 }
 
-async function read(path: string): Promise<{ outcome: ConfigOutcome; bytes: Uint8Array }> {
-  const { configBytesMax, configFailure, parseConfigBytes } = await import(
-    "../schema/config-text.ts"
-  );
+async function read(
+  path: string,
+  judge: (bytes: Uint8Array, file: string) => ConfigOutcome,
+): Promise<ConfigOutcome> {
+  const { configBytesMax, configFailure } = await import("../schema/config-text.ts");
   try {
     const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const buffer = new Uint8Array(configBytesMax + 1);
       const { bytesRead } = await file.read(buffer, 0, buffer.length, null);
-      const bytes = buffer.subarray(0, bytesRead);
-      return { outcome: parseConfigBytes(bytes, path), bytes };
+      return judge(buffer.subarray(0, bytesRead), path);
     } finally {
       await file.close();
     }
   } catch (error) {
     const message = `cannot be read: ${error instanceof Error ? error.message : String(error)}`;
-    const outcome = configFailure([{ file: path, line: 1, path: "", message }]);
-    return { outcome, bytes: new Uint8Array() };
+    return configFailure([{ file: path, line: 1, path: "", message }]);
   }
 }
 

@@ -1,12 +1,8 @@
-/** Reads `dyad.toml`. Everything about its contents is judged by schema/config-text; here is only the reading. */
+/** Reads `dyad.toml`. Everything about its contents is judged by core/config-check; here is only the reading. */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
-import {
-  type ConfigOutcome,
-  configBytesMax,
-  configFailure,
-  parseConfigBytes,
-} from "../schema/config-text.ts";
+import { judgeConfig } from "../core/config-check.ts";
+import { type ConfigOutcome, configBytesMax, configFailure } from "../schema/config-text.ts";
 
 /**
  * Loads and checks the configuration at `path`. Never rejects: a file that cannot be read is a problem like any
@@ -20,7 +16,7 @@ export async function loadConfig(path: string): Promise<ConfigOutcome> {
       if (!(await file.stat()).isFile()) throw new Error("not a regular file");
       const buffer = new Uint8Array(configBytesMax + 1);
       const { bytesRead } = await file.read(buffer, 0, buffer.length, 0);
-      return parseConfigBytes(buffer.subarray(0, bytesRead), path);
+      return judgeConfig(buffer.subarray(0, bytesRead), path);
     } finally {
       await file.close();
     }

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { judgeConfig } from "../../firmware-ts/core/config-check.ts";
 import { loadConfig } from "../../firmware-ts/daemon/config.ts";
 import {
   configBytesMax,
@@ -213,6 +214,26 @@ test("a path that is missing, a directory, a device or a pipe is a problem, not 
     const outcome = await loadConfig(path);
     expect(!outcome.ok && outcome.fault.message, path).toMatch(/^\/.*:1: cannot be read: /);
   }
+});
+
+test("times that break the safety argument are refused with their line, by the daemon's own reading", async () => {
+  const path = join(directory, "timing.toml");
+  const { text, line } = edited("gate_timeout_ms = 150 ", "gate_timeout_ms = 60 ");
+  writeFileSync(path, text);
+  const outcome = await loadConfig(path);
+  if (outcome.ok) throw new Error("expected problems, found a configuration");
+  const [first] = outcome.fault.message.split("\n");
+  expect(first).toMatch(new RegExp(`^${path}:${line}: timing: gate_timeout_ms must outlast`));
+});
+
+test("a time with its default is blamed on the table that made it wrong", async () => {
+  const { text } = edited("disk_silence_ms = 100 ", "disk_silence_ms = 9000 ");
+  const without = text.replace(/^gate_timeout_ms.*\n/m, "");
+  const outcome = judgeConfig(new TextEncoder().encode(without), "f");
+  const line = without.split("\n").indexOf("[timing]") + 1;
+  expect(outcome.ok ? [] : outcome.problems).toContainEqual(
+    expect.objectContaining({ line, path: "timing" }),
+  );
 });
 
 test("a file larger than the limit is not read whole", async () => {
