@@ -1,4 +1,4 @@
-/** ext4 on loop devices over image files; the hanging device is a FUSE export whose server is stopped. */
+/** ext4 on loop devices over image files; the hanging device is the block path of a controller whose disk does not answer. */
 import { type ChildProcess, spawn } from "node:child_process";
 import {
   closeSync,
@@ -14,12 +14,16 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Attachment } from "../../hal/block/attach.ts";
 import { createFileSystems } from "../../hal/linux/filesystems.ts";
 import { ioctlLater } from "../../hal/linux/syscalls.ts";
 import type { FileSystems } from "../../hal/port/storage.ts";
 import { makeLoopFolder, removeLoopFolder } from "./support/loop-folder.ts";
 import { endProcess, rootMissing, run } from "./support/namespaces.ts";
 import { until } from "./support/until.ts";
+
+const imageBytes = 32 << 20;
+const agentPath = new URL("./nbd-file-agent.ts", import.meta.url).pathname;
 
 describe.skipIf(rootMissing)("file systems", () => {
   let folder: string;
@@ -30,7 +34,7 @@ describe.skipIf(rootMissing)("file systems", () => {
   function image(name: string): string {
     const file = join(folder, name);
     writeFileSync(file, "");
-    truncateSync(file, 32 << 20);
+    truncateSync(file, imageBytes);
     run("mkfs.ext4", "-q", "-F", file);
     return file;
   }
@@ -189,37 +193,37 @@ describe.skipIf(rootMissing)("file systems", () => {
 
   describe("on a device that hangs", () => {
     let server: ChildProcess;
-    let exported: string;
+    let attachment: Attachment;
     let hanging: string;
 
     beforeEach(async () => {
       const file = image("slow");
-      exported = join(folder, "export");
-      writeFileSync(exported, "");
-      // It must not outlive a test run that is killed: a stopped server hangs whoever looks at its export.
+      const nbdSocketPath = join(folder, "nbd.sock");
+      // A process of its own: it can be stopped, and calls of this one on the device do not wait for themselves.
       server = spawn(
         "setpriv",
-        [
-          ...["--pdeathsig", "KILL", "qemu-storage-daemon"],
-          ...["--blockdev", `driver=file,node-name=disk,filename=${file}`],
-          ...["--export", `fuse,id=e,node-name=disk,mountpoint=${exported},writable=on`],
-        ],
-        { stdio: "inherit" },
+        ["--pdeathsig", "KILL", process.execPath, agentPath, file, nbdSocketPath],
+        { stdio: ["ignore", "pipe", "inherit"] },
       );
-      await until("export", () => readFileSync("/proc/self/mountinfo", "utf8").includes(exported));
-      hanging = attach(exported);
+      let ready = false;
+      server.stdout?.once("data", () => {
+        ready = true;
+      });
+      await until("ready", () => ready);
+      attachment = new Attachment({
+        ...{ name: `fs-${process.pid}`, nbdSocketPath, exportName: "disk", folder },
+        ...{ sizeBytes: imageBytes, blockSizeBytes: 512 },
+      });
+      const attached = await attachment.attach();
+      if (!attached.ok) throw new Error(attached.fault.message);
+      hanging = attached.value;
     });
 
     afterEach(async () => {
       server.kill("SIGCONT");
       await fileSystems.abandon(path);
-      run("losetup", "-d", hanging);
+      expect(await attachment.close()).toMatchObject({ ok: true });
       await endProcess(server);
-      await until("export gone", () => {
-        if (!readFileSync("/proc/self/mountinfo", "utf8").includes(exported)) return true;
-        run("umount", "-l", exported);
-        return false;
-      });
     });
 
     test("unmounting times out without holding up the process, and succeeds later", async () => {
