@@ -124,6 +124,17 @@ const program = new Command("bench").description(
   "The appliance on one machine: two controllers, a shelf, a broker and NFS clients.",
 );
 
+/** A command that nobody watches, on a stage of its own. */
+const unattended = (name: string, description: string) =>
+  program
+    .command(name)
+    .description(description)
+    .addOption(options.json())
+    .addOption(options.prefix())
+    .addOption(options.clients())
+    .addOption(options.engines())
+    .addOption(options.paceMs());
+
 program
   .command("run")
   .description("start everything and watch it live; single keys break and repair it")
@@ -145,44 +156,23 @@ program
     });
   });
 
-program
-  .command("failover")
-  .description("one fault, several times; prints what clients saw")
+unattended("failover", "one fault, several times; prints what clients saw")
   .addOption(
     new Option("--fault <name>", "what happens")
       .choices(faults.map((f) => f.name))
       .makeOptionMandatory(),
   )
   .addOption(options.runs())
-  .addOption(options.json())
-  .addOption(options.prefix())
-  .addOption(options.clients())
-  .addOption(options.engines())
-  .addOption(options.paceMs())
   .option("--keep-logs", "also when all went well: journals for scripts/timeline.ts")
   .action((given) => faultSeries([faultNamed(given.fault)], given));
 
-program
-  .command("campaign")
-  .description("every fault, several times each")
+unattended("campaign", "every fault, several times each")
   .addOption(options.runs())
-  .addOption(options.json())
-  .addOption(options.prefix())
-  .addOption(options.clients())
-  .addOption(options.engines())
-  .addOption(options.paceMs())
   .action((given) => faultSeries(faults, given));
 
-program
-  .command("quiet")
-  .description("nothing fails on a busy machine: nobody may be taken over")
+unattended("quiet", "nothing fails on a busy machine: nobody may be taken over")
   .addOption(new Option("--minutes <n>", "how long").default(5).argParser(positive))
   .option("--stress", "under stress-ng --cpu 4")
-  .addOption(options.json())
-  .addOption(options.prefix())
-  .addOption(options.clients())
-  .addOption(options.engines())
-  .addOption(options.paceMs())
   .action(async (given) => {
     await onStage(given, async (stage) => {
       const result = await quiet(stage, given.minutes, given.stress ?? false, note);
@@ -191,16 +181,9 @@ program
     });
   });
 
-program
-  .command("compare")
-  .description("outage of an address, ours and keepalived's (adverts every 0.1 s), in turn")
+unattended("compare", "outage of an address, ours and keepalived's (adverts every 0.1 s), in turn")
   .option("--fault <list>", "kill9, freeze, power, link, term", "kill9,freeze,power")
   .addOption(options.runs())
-  .addOption(options.json())
-  .addOption(options.prefix())
-  .addOption(options.clients())
-  .addOption(options.engines())
-  .addOption(options.paceMs())
   .action(async (given) => {
     await onStage(given, async (stage) => {
       let good = true;

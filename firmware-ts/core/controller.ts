@@ -406,7 +406,7 @@ function reserved(
   if (index === undefined) return [state, []];
   const step = onServer([state, []], index, nowMs, (server, context) =>
     server.phase.kind === "stopping"
-      ? stopReserved(server, token, answer, context)
+      ? stopReserved(server, token, context)
       : serverReserved(server, token, answer, context),
   );
   return rememberEpochs(step, index);

@@ -1,10 +1,25 @@
 /** Small parts shared by the starting and the stopping half of the virtual server machine. */
 import type { Effect, Report, Work } from "./effects.ts";
-import type { VirtualServerContext, VirtualServerState } from "./vserver-types.ts";
+import type { Phase, VirtualServerContext, VirtualServerState } from "./vserver-types.ts";
 
 /** A token names server, round and step, so that it can match only the step that is waiting for it. */
 export function makeToken(state: VirtualServerState, step: string, part: string): string {
   return `vs:${state.config.name}:${state.round}:${step}:${part}`;
+}
+
+interface Waiting {
+  readonly starting: Extract<Phase, { readonly kind: "starting" }>;
+  readonly stopping: Extract<Phase, { readonly kind: "stopping" }>;
+}
+
+/** The phase, if it is of this kind and waits for this token: what is left of earlier steps is nobody's business any more. */
+export function awaiting<K extends keyof Waiting>(
+  { phase }: VirtualServerState,
+  kind: K,
+  token: string,
+): Waiting[K] | undefined {
+  const waits = phase.kind === kind && "pending" in phase && phase.pending.includes(token);
+  return waits ? (phase as Waiting[K]) : undefined;
 }
 
 /** Effects for a list of works, with the tokens to wait for. */

@@ -7,10 +7,9 @@
  */
 import type { Outcome } from "../schema/outcome.ts";
 import { explain } from "../schema/outcome.ts";
-import type { ReservationAnswer } from "../schema/reservation.ts";
 import type { Effect, Work } from "./effects.ts";
 import { releaseCommands } from "./ownership.ts";
-import { makeToken, report, waitFor } from "./vserver-parts.ts";
+import { awaiting, makeToken, report, waitFor } from "./vserver-parts.ts";
 import {
   bareAddresses,
   type VirtualServerContext as Context,
@@ -133,14 +132,9 @@ function beginRelease(
 }
 
 /** Whatever the disk answers to a release, it is not ours afterwards: a conflict says that it was not before. */
-export function stopReserved(
-  state: State,
-  token: string,
-  _answer: ReservationAnswer,
-  context: Context,
-): Step {
-  const { phase } = state;
-  if (phase.kind !== "stopping" || !phase.pending.includes(token)) return [state, []];
+export function stopReserved(state: State, token: string, context: Context): Step {
+  const phase = awaiting(state, "stopping", token);
+  if (!phase) return [state, []];
   return settle(state, phase, token, context);
 }
 
@@ -150,8 +144,8 @@ export function stopDone(
   outcome: Outcome<string | undefined>,
   context: Context,
 ): Step {
-  const { phase } = state;
-  if (phase.kind !== "stopping" || !phase.pending.includes(token)) return [state, []];
+  const phase = awaiting(state, "stopping", token);
+  if (!phase) return [state, []];
   if (outcome.ok) {
     // Only a kill has something to say.
     const clients = phase.step === "unexport" ? (outcome.value ?? state.clients) : state.clients;

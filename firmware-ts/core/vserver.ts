@@ -19,7 +19,7 @@ import { explain } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationKey } from "../schema/reservation.ts";
 import type { Effect, Report, Work } from "./effects.ts";
 import { claimAnswer, claimEnded, startClaim, stillOwned } from "./ownership.ts";
-import { makeToken, report, waitFor } from "./vserver-parts.ts";
+import { awaiting, makeToken, report, waitFor } from "./vserver-parts.ts";
 import { enterStop } from "./vserver-stop.ts";
 import {
   bareAddresses,
@@ -198,8 +198,8 @@ export function serverReserved(
   answer: ReservationAnswer,
   context: Context,
 ): Step {
-  const { phase } = state;
-  if (phase.kind !== "starting" || !phase.pending.includes(token)) return [state, []];
+  const phase = awaiting(state, "starting", token);
+  if (!phase) return [state, []];
   const serial = token.split(":").at(-1) ?? "";
   if (phase.step === "verify") {
     if (answer.status === "failed")
@@ -229,8 +229,8 @@ export function serverDone(
   outcome: Outcome<string | undefined>,
   context: Context,
 ): Step {
-  const { phase } = state;
-  if (phase.kind !== "starting" || !phase.pending.includes(token)) return [state, []];
+  const phase = awaiting(state, "starting", token);
+  if (!phase) return [state, []];
   if (phase.step === "open") {
     if (!outcome.ok) {
       const againAtMs = context.nowMs + openAgainMs;

@@ -15,7 +15,3 @@ export function assertFrame(frame: Uint8Array): void {
   if (frame.length > 0 && frame.length <= linkFrameBytesMax) return;
   throw new RangeError(`frame of ${frame.length} bytes, expected 1 to ${linkFrameBytesMax}`);
 }
-
-/** Waiting times between attempts: short at first, since most losses are a cable put back. */
-export const retryMsMin = 20;
-export const retryMsMax = 1000;

@@ -5,14 +5,8 @@
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { isIPv6 } from "node:net";
 import type { Link, LinkCounters, LinkHandlers } from "../port/link.ts";
-import {
-  assertFrame,
-  linkFrameBytesMax,
-  type MutableCounters,
-  newCounters,
-  retryMsMax,
-  retryMsMin,
-} from "./link-frame.ts";
+import { assertFrame, linkFrameBytesMax, type MutableCounters, newCounters } from "./link-frame.ts";
+import { Reopening } from "./reopening.ts";
 
 export interface NetworkLinkOptions {
   readonly localAddress: string;
@@ -32,13 +26,12 @@ class NetworkLink implements Link {
   readonly #counters: MutableCounters = newCounters();
   #socket: Socket | undefined;
   #bound = false;
-  #retry: NodeJS.Timeout | undefined;
-  #retryMs = retryMsMin;
-  #up: boolean | undefined;
+  readonly #reopening: Reopening;
   #closed = false;
 
   constructor(options: NetworkLinkOptions) {
     this.#options = options;
+    this.#reopening = new Reopening(() => this.#open(), options.handlers.carrier);
     this.#open();
   }
 
@@ -63,7 +56,7 @@ class NetworkLink implements Link {
 
   async close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#retry);
+    this.#reopening.close();
     const socket = this.#socket;
     this.#socket = undefined;
     if (socket) await new Promise<void>((resolve) => socket.close(resolve));
@@ -81,8 +74,7 @@ class NetworkLink implements Link {
     socket.on("error", (error) => this.#failed(socket, error.message));
     socket.on("listening", () => {
       this.#bound = true;
-      this.#retryMs = retryMsMin;
-      this.#tell(true, `bound to ${localAddress} port ${port}`);
+      this.#reopening.opened(`bound to ${localAddress} port ${port}`);
     });
     socket.bind({ address: localAddress, port, exclusive: true });
   }
@@ -105,15 +97,7 @@ class NetworkLink implements Link {
     this.#socket = undefined;
     this.#bound = false;
     socket.close();
-    this.#tell(false, reason);
-    this.#retry = setTimeout(() => this.#open(), this.#retryMs);
-    this.#retryMs = Math.min(retryMsMax, this.#retryMs * 2);
-  }
-
-  #tell(up: boolean, reason: string): void {
-    if (up === this.#up) return;
-    this.#up = up;
-    this.#options.handlers.carrier(up, reason);
+    this.#reopening.lost(reason);
   }
 }
 

@@ -9,14 +9,8 @@
 import { SerialPort } from "serialport";
 import { CobsDecoder, encodeCobs } from "../../firmware-ts/wire/cobs.ts";
 import type { Link, LinkCounters, LinkHandlers } from "../port/link.ts";
-import {
-  assertFrame,
-  linkFrameBytesMax,
-  type MutableCounters,
-  newCounters,
-  retryMsMax,
-  retryMsMin,
-} from "./link-frame.ts";
+import { assertFrame, linkFrameBytesMax, type MutableCounters, newCounters } from "./link-frame.ts";
+import { Reopening } from "./reopening.ts";
 
 export interface SerialLinkOptions {
   readonly path: string;
@@ -36,9 +30,7 @@ class SerialLink implements Link {
   readonly #decoder = new CobsDecoder(linkFrameBytesMax);
   readonly #counters: MutableCounters = newCounters();
   #port: SerialPort | undefined;
-  #retry: NodeJS.Timeout | undefined;
-  #retryMs = retryMsMin;
-  #up: boolean | undefined;
+  readonly #reopening: Reopening;
   #closed = false;
   /** The kernel has not yet taken the last frame: hardware flow control, or a dead driver. */
   #writing = false;
@@ -46,6 +38,7 @@ class SerialLink implements Link {
 
   constructor(options: SerialLinkOptions) {
     this.#options = options;
+    this.#reopening = new Reopening(() => this.#open(), options.handlers.carrier);
     this.#open();
   }
 
@@ -75,7 +68,7 @@ class SerialLink implements Link {
 
   async close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#retry);
+    this.#reopening.close();
     const port = this.#port;
     this.#port = undefined;
     if (!port?.isOpen) return;
@@ -94,9 +87,8 @@ class SerialLink implements Link {
     port.open((error) => {
       if (error) return this.#lost(port, error.message);
       if (this.#closed) return port.close(() => undefined);
-      this.#retryMs = retryMsMin;
       this.#decoder.reset();
-      this.#tell(true, `${path} opened`);
+      this.#reopening.opened(`${path} opened`);
     });
   }
 
@@ -113,15 +105,7 @@ class SerialLink implements Link {
     this.#port = undefined;
     // After an error that is not the end of the port, the descriptor would stay open and locked.
     if (port.isOpen) port.close(() => undefined);
-    this.#tell(false, reason);
-    this.#retry = setTimeout(() => this.#open(), this.#retryMs);
-    this.#retryMs = Math.min(retryMsMax, this.#retryMs * 2);
-  }
-
-  #tell(up: boolean, reason: string): void {
-    if (up === this.#up) return;
-    this.#up = up;
-    this.#options.handlers.carrier(up, reason);
+    this.#reopening.lost(reason);
   }
 }
 

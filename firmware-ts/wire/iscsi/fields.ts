@@ -64,3 +64,27 @@ export const stageFlags = (
   stage: number,
   nextStage: number,
 ): number => (transit ? FINAL : 0) | (more ? MORE : 0) | ((stage & 3) << 2) | (nextStage & 3);
+
+/** The other way round: what the flags of a login say. */
+export const stageOf = (flags: number) => ({
+  transit: (flags & FINAL) !== 0,
+  more: (flags & MORE) !== 0,
+  stage: (flags >>> 2) & 3,
+  nextStage: flags & 3,
+});
+
+interface Tags {
+  readonly taskTag: number;
+  readonly transferTag: number;
+}
+
+/** Initiator task tag and target transfer tag: in one place wherever a header has both. */
+export const putTags = (header: Buffer, { taskTag, transferTag }: Tags): void => {
+  header.writeUInt32BE(taskTag, 16);
+  header.writeUInt32BE(transferTag, 20);
+};
+
+export const tagsOf = (header: Buffer): Tags => ({
+  taskTag: header.readUInt32BE(16),
+  transferTag: header.readUInt32BE(20),
+});

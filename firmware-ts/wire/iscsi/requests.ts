@@ -11,7 +11,10 @@ import {
   Op,
   putIsid,
   putLun,
+  putTags,
   stageFlags,
+  stageOf,
+  tagsOf,
 } from "./fields.ts";
 import type {
   DataOut,
@@ -109,8 +112,7 @@ const encodeLogoutRequest = (request: LogoutRequest): Buffer => {
 const encodeDataOut = (request: DataOut): Buffer => {
   const header = newHeader(Op.dataOut, request.final ? FINAL : 0);
   putLun(header, request.lun);
-  header.writeUInt32BE(request.taskTag, 16);
-  header.writeUInt32BE(request.transferTag, 20);
+  putTags(header, request);
   header.writeUInt32BE(request.expStatSn, 28);
   header.writeUInt32BE(request.dataSn, 36);
   header.writeUInt32BE(request.offset, 40);
@@ -120,8 +122,7 @@ const encodeDataOut = (request: DataOut): Buffer => {
 const encodeSnack = (request: Snack): Buffer => {
   const header = newHeader(Op.snack, FINAL | (request.type & 0x0f));
   putLun(header, request.lun);
-  header.writeUInt32BE(request.taskTag, 16);
-  header.writeUInt32BE(request.transferTag, 20);
+  putTags(header, request);
   header.writeUInt32BE(request.expStatSn, 28);
   header.writeUInt32BE(request.begin, 40);
   header.writeUInt32BE(request.run, 44);
@@ -167,8 +168,7 @@ const decodeDataOut = (header: Buffer, flags: number): DataOut => ({
   op: "dataOut",
   final: (flags & FINAL) !== 0,
   lun: lunOf(header),
-  taskTag: header.readUInt32BE(16),
-  transferTag: header.readUInt32BE(20),
+  ...tagsOf(header),
   expStatSn: header.readUInt32BE(28),
   dataSn: header.readUInt32BE(36),
   offset: header.readUInt32BE(40),
@@ -177,10 +177,7 @@ const decodeDataOut = (header: Buffer, flags: number): DataOut => ({
 const decodeLoginRequest = (header: Buffer, flags: number): LoginRequest => ({
   op: "loginRequest",
   ...numbersOf(header),
-  transit: (flags & FINAL) !== 0,
-  more: (flags & MORE) !== 0,
-  stage: (flags >>> 2) & 3,
-  nextStage: flags & 3,
+  ...stageOf(flags),
   versionMax: header.readUInt8(2),
   versionMin: header.readUInt8(3),
   isid: isidOf(header),
@@ -192,8 +189,7 @@ const decodeSnack = (header: Buffer, flags: number): Snack => ({
   op: "snack",
   type: flags & 0x0f,
   lun: lunOf(header),
-  taskTag: header.readUInt32BE(16),
-  transferTag: header.readUInt32BE(20),
+  ...tagsOf(header),
   expStatSn: header.readUInt32BE(28),
   begin: header.readUInt32BE(40),
   run: header.readUInt32BE(44),

@@ -11,7 +11,10 @@ import {
   OVERFLOW,
   putIsid,
   putLun,
+  putTags,
   stageFlags,
+  stageOf,
+  tagsOf,
   UNDERFLOW,
 } from "./fields.ts";
 import type {
@@ -59,8 +62,7 @@ const encodeNopIn = (response: NopIn): Buffer => {
   const header = newHeader(Op.nopIn, FINAL);
   putNumbers(header, response);
   putLun(header, response.lun);
-  header.writeUInt32BE(response.taskTag, 16);
-  header.writeUInt32BE(response.transferTag, 20);
+  putTags(header, response);
   return header;
 };
 
@@ -93,8 +95,7 @@ const encodeTextResponse = (response: TextResponse): Buffer => {
   const header = newHeader(Op.textResponse, flags);
   putNumbers(header, response);
   putLun(header, response.lun);
-  header.writeUInt32BE(response.taskTag, 16);
-  header.writeUInt32BE(response.transferTag, 20);
+  putTags(header, response);
   return header;
 };
 
@@ -105,8 +106,7 @@ const encodeDataIn = (response: DataIn): Buffer => {
   const header = newHeader(Op.dataIn, flags);
   putNumbers(header, response);
   putLun(header, response.lun);
-  header.writeUInt32BE(response.taskTag, 16);
-  header.writeUInt32BE(response.transferTag, 20);
+  putTags(header, response);
   header.writeUInt32BE(response.dataSn, 36);
   header.writeUInt32BE(response.offset, 40);
   if (response.status !== null) {
@@ -120,8 +120,7 @@ const encodeReadyToTransfer = (response: ReadyToTransfer): Buffer => {
   const header = newHeader(Op.readyToTransfer, FINAL);
   putNumbers(header, response);
   putLun(header, response.lun);
-  header.writeUInt32BE(response.taskTag, 16);
-  header.writeUInt32BE(response.transferTag, 20);
+  putTags(header, response);
   header.writeUInt32BE(response.r2tSn, 36);
   header.writeUInt32BE(response.offset, 40);
   header.writeUInt32BE(response.bytes, 44);
@@ -199,8 +198,7 @@ const decodeDataIn = (header: Buffer, flags: number): DataIn => {
     final: (flags & FINAL) !== 0,
     status: hasStatus ? header.readUInt8(3) : null,
     lun: lunOf(header),
-    taskTag: header.readUInt32BE(16),
-    transferTag: header.readUInt32BE(20),
+    ...tagsOf(header),
     dataSn: header.readUInt32BE(36),
     offset: header.readUInt32BE(40),
     residual: hasStatus ? residualOf(header, flags) : NO_RESIDUAL,
@@ -220,10 +218,7 @@ const decodeScsiResponse = (header: Buffer, flags: number): ScsiResponse => ({
 const decodeLoginResponse = (header: Buffer, flags: number): LoginResponse => ({
   op: "loginResponse",
   ...numbersOf(header),
-  transit: (flags & FINAL) !== 0,
-  more: (flags & MORE) !== 0,
-  stage: (flags >>> 2) & 3,
-  nextStage: flags & 3,
+  ...stageOf(flags),
   versionMax: header.readUInt8(2),
   versionActive: header.readUInt8(3),
   isid: isidOf(header),
@@ -238,16 +233,14 @@ const decodeTextResponse = (header: Buffer, flags: number): TextResponse => ({
   final: (flags & FINAL) !== 0,
   more: (flags & MORE) !== 0,
   lun: lunOf(header),
-  taskTag: header.readUInt32BE(16),
-  transferTag: header.readUInt32BE(20),
+  ...tagsOf(header),
 });
 
 const decodeReadyToTransfer = (header: Buffer): ReadyToTransfer => ({
   op: "readyToTransfer",
   ...numbersOf(header),
   lun: lunOf(header),
-  taskTag: header.readUInt32BE(16),
-  transferTag: header.readUInt32BE(20),
+  ...tagsOf(header),
   r2tSn: header.readUInt32BE(36),
   offset: header.readUInt32BE(40),
   bytes: header.readUInt32BE(44),
@@ -281,8 +274,7 @@ export const decodeResponse = (header: Buffer): Decoded<Response> => {
         op: "nopIn",
         ...numbersOf(header),
         lun: lunOf(header),
-        taskTag: header.readUInt32BE(16),
-        transferTag: header.readUInt32BE(20),
+        ...tagsOf(header),
       });
     case Op.scsiResponse:
       return decoded(decodeScsiResponse(header, flags));
