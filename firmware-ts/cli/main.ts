@@ -1,4 +1,5 @@
 /** `dyad`: the process around the command tree. */
+import packageJson from "../../package.json" with { type: "json" };
 import { runCli } from "./program.ts";
 
 // A reader that has seen enough (`dyad events | head`) is no failure.
@@ -26,5 +27,6 @@ process.exitCode = await runCli(process.argv.slice(2), {
     ask,
   },
   defaultSocket: "/run/dyad/dyad.sock",
+  version: packageJson.version,
   terminal: interactive ? process.stdin : undefined,
 });

@@ -16,6 +16,8 @@ import { type CommonOptions, type Io, plain, printJson } from "./io.ts";
 export interface Environment {
   readonly io: Io;
   readonly defaultSocket: string;
+  /** Of the firmware that this command came with. */
+  readonly version: string;
   /** The keyboard, for the live panel. */
   readonly terminal?: NodeJS.ReadStream | undefined;
 }
@@ -52,6 +54,7 @@ function buildProgram(environment: Environment, finish: (code: ExitCode) => void
   const { io } = environment;
   const program = new Command("dyad")
     .description("Look at and command one controller of a dual-controller appliance.")
+    .version(`dyad ${environment.version}`, "-V, --version", "say which release this is")
     .addOption(
       new Option("--socket <path>", "the daemon's socket")
         .env("DYAD_SOCKET")
@@ -77,6 +80,7 @@ function buildProgram(environment: Environment, finish: (code: ExitCode) => void
   addEvents(program, context);
   addPanel(program, context);
   addConfig(program, context);
+  addCompletion(program, context);
   return program;
 }
 
@@ -234,6 +238,20 @@ function addConfig(program: Parent, { environment, common, finish }: Context): v
     .action(async () => {
       const { printConfigSchema } = await import("./config.ts");
       finish(await printConfigSchema(environment.io, common()));
+    });
+}
+
+function addCompletion(program: Parent, { environment, common, finish }: Context): void {
+  program
+    .command("completion")
+    .description("a script that completes commands in a shell")
+    .addArgument(new Argument("<shell>").choices(["bash"]))
+    .action(async (shell) => {
+      const { bashCompletion } = await import("./completion.ts");
+      const script = bashCompletion(program);
+      if (common().output === "json") printJson(environment.io, { shell, script });
+      else environment.io.out(script);
+      finish(exitCodes.ok);
     });
 }
 

@@ -61,6 +61,7 @@ async function dyad(command: string, terminal: Terminal = {}) {
         },
       },
       defaultSocket: terminal.defaultSocket ?? socket,
+      version: "1.2.3",
     },
   );
   return ran;
