@@ -34,6 +34,7 @@ export interface AttachmentOptions {
 const prepareTimeoutMs = 10_000;
 const killTimeoutMs = 5_000;
 const pollMs = 3;
+const niceness = -10;
 const tagPrefix = "dyad:";
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
@@ -140,9 +141,13 @@ export class Attachment {
     const uri = `nbd+unix:///${encodeURIComponent(exportName)}?socket=${encodeURIComponent(nbdSocketPath)}`;
     // It dies with us (PR_SET_PDEATHSIG): an orphan would keep a mount alive that nobody governs.
     const child = spawn(
-      "setpriv",
-      // The process id file is written once the mount is there.
-      ["--pdeathsig", "KILL", "nbdfuse", "--pidfile", this.#pidFile, this.#file, uri],
+      // Every block of a volume passes through it: as far above batch work as the file service is.
+      "nice",
+      [
+        ...["-n", String(niceness), "setpriv", "--pdeathsig", "KILL"],
+        // The process id file is written once the mount is there.
+        ...["nbdfuse", "--pidfile", this.#pidFile, this.#file, uri],
+      ],
       { stdio: ["ignore", "ignore", "pipe"] },
     );
     this.#log = "";
