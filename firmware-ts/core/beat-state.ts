@@ -17,6 +17,8 @@ export interface BeatState {
   readonly timing: Timing;
   readonly links: Links;
   readonly mandate: Mandate;
+  /** The first beat that was said in the mandate's turn: whoever answers it, or a later one, knows our mode. */
+  readonly turnFirst: number;
   readonly progressAtMs: number;
   /** Sequence number of the last beat that we sent. */
   readonly sequence: number;
@@ -81,6 +83,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
     links: newLinks(setup.links),
     mandate: {
       mode: "starting",
+      turn: 0,
       epoch: 0,
       owned: 0,
       serving: 0,
@@ -90,6 +93,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
       messageAck: 0,
       messageSession: 0,
     },
+    turnFirst: 0,
     progressAtMs: setup.nowMs,
     sequence: 0,
     nextSendMs: { serial: setup.nowMs, network: setup.nowMs, disk: setup.nowMs },

@@ -9,6 +9,8 @@ export type Ground = "none" | "acknowledged" | "solo";
 /** What the main loop wants the beats to say. It changes rarely; the beats repeat it. */
 export interface Mandate {
   readonly mode: Mode;
+  /** Rises with every change of the mode, so that an answer to what was said in an earlier one is known. */
+  readonly turn: number;
   readonly epoch: number;
   readonly owned: number;
   readonly serving: number;
@@ -95,6 +97,8 @@ export interface PartnerView {
   /** Counts the stretches between losses: what was decided about one must not touch the next. */
   readonly contact: number;
   readonly session: number;
+  /** The newest of our turns (see the mandate) in which the partner has answered us: it knows what we were then. */
+  readonly answersTurn: number;
   readonly mode: Mode;
   readonly epoch: number;
   readonly configuration: number;

@@ -169,7 +169,7 @@ function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
   const sequence = state.sequence + 1;
   const { mandate, timing } = state;
   const ack = state.candidate ?? state.heard ?? { session: 0, sequence: 0 };
-  const granting = state.granting && state.candidate === undefined;
+  const granting = state.granting && state.candidate === undefined && mayGrant(state);
   const { message } = mandate;
   // The main loop may not know yet that the partner has restarted: numbers of its last session mean nothing to this one.
   const current = mandate.messageSession === ack.session;
@@ -208,6 +208,29 @@ function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
   return [next, sendEffects(due, beat, state, nowMs)];
 }
 
+/**
+ * A grant was decided by the main loop, which may have seen less of the partner than we have, and is in force for its whole contact. Alone
+ * we answer at the partner's addresses, so then only a guest has our word: one that says so after it has heard that we are alone. It
+ * answers nowhere before it has heard more.
+ */
+function mayGrant({ mandate, partner }: BeatState): boolean {
+  switch (mandate.mode) {
+    case "joining":
+    case "paired":
+    case "leaving":
+      return true;
+    case "alone":
+      return partner?.mode === "joining" && partner.answersTurn === mandate.turn;
+    // Nothing is promised before we are on the coordinators, while we race, or when we have lost.
+    case "starting":
+    case "racing":
+    case "out":
+      return false;
+    default:
+      throw new Error(`beat: unknown mode ${String(mandate.mode)}`);
+  }
+}
+
 /** Last words do not wait for the turn of their link. */
 function sayEverywhere(state: BeatState, nowMs: number): Step {
   return send(
@@ -236,7 +259,8 @@ function sendEffects(
 
 /** What the main loop says is heard by the partner now, not at the next tick: a transfer is made of such turns. */
 function mandate(state: BeatState, said: Mandate, nowMs: number): Step {
-  const next = { ...state, mandate: said };
+  const turnFirst = said.turn === state.mandate.turn ? state.turnFirst : state.sequence + 1;
+  const next = { ...state, mandate: said, turnFirst };
   const urgent = (["network", "serial"] as const).find((name) => state.links[name].present);
   let step: Step = urgent ? send(next, [urgent], nowMs) : [next, []];
   step = andThen(step, (after) => renewGates(after, nowMs));
@@ -370,7 +394,9 @@ function believe(state: BeatState, beat: Beat, ackedAtMs: number | undefined, no
   if (ending) return next.partner ? lose(next, ending) : [next, []];
   // A contact begins with an answer to what we said lately: so both ways are open, and the beat is no old one.
   if (!next.partner && ackedAtMs === undefined) return [next, []];
-  const view = viewOf(beat, state.contact);
+  const { mandate, partner, turnFirst } = next;
+  const answersTurn = heardAck >= turnFirst ? mandate.turn : (partner?.answersTurn ?? 0);
+  const view = viewOf(beat, state.contact, answersTurn);
   const pairedHeardAtMs = view.mode === "alone" ? undefined : (next.pairedHeardAtMs ?? nowMs);
   const changed = !next.partner || !sameView(next.partner, view);
   return [
@@ -393,9 +419,20 @@ function endOf(beat: Beat, state: BeatState): LossReason | undefined {
   return undefined;
 }
 
-function viewOf(beat: Beat, contact: number): PartnerView {
+function viewOf(beat: Beat, contact: number, answersTurn: number): PartnerView {
   const { session, mode, epoch, configuration, owned, serving, granting, dataLinkDown } = beat;
-  return { contact, session, mode, epoch, configuration, owned, serving, granting, dataLinkDown };
+  return {
+    contact,
+    session,
+    answersTurn,
+    mode,
+    epoch,
+    configuration,
+    owned,
+    serving,
+    granting,
+    dataLinkDown,
+  };
 }
 
 function sameView(one: PartnerView, other: PartnerView): boolean {

@@ -51,6 +51,8 @@ export interface ControllerState {
   readonly configuration: number;
   readonly mode: Mode;
   readonly modeSinceMs: number;
+  /** Counts the changes of the mode. */
+  readonly turn: number;
   /** Why the controller is out, for the operator. */
   readonly outReason: string;
   /** Epoch under which we act, and the highest that we know of. */
@@ -130,7 +132,7 @@ export function setMode(state: ControllerState, mode: Mode, nowMs: number, why: 
   const severity =
     mode === "out" ? "error" : mode === "racing" || mode === "alone" ? "warning" : "info";
   return [
-    { ...state, mode, modeSinceMs: nowMs },
+    { ...state, mode, modeSinceMs: nowMs, turn: state.turn + 1 },
     [
       tell(severity, `controller.${mode}`, `${state.mode} → ${mode}: ${why}`, {
         from: state.mode,
@@ -198,6 +200,7 @@ export function mandateOf(state: ControllerState): Mandate {
   const head = state.outbox[0];
   return {
     mode: state.mode,
+    turn: state.turn,
     epoch: state.epoch,
     owned: bits((server) => claimsServer(state, server)),
     serving: bits((server) => server.phase.kind === "serving"),
@@ -214,6 +217,7 @@ export function mandateOf(state: ControllerState): Mandate {
 export function sameMandate(one: Mandate, other: Mandate): boolean {
   return (
     one.mode === other.mode &&
+    one.turn === other.turn &&
     one.epoch === other.epoch &&
     one.owned === other.owned &&
     one.serving === other.serving &&

@@ -20,7 +20,6 @@ import {
   type Step,
   sameMandate,
   serverContext,
-  setMode,
   tell,
 } from "./controller-state.ts";
 import { type Effect, effectRank } from "./effects.ts";
@@ -34,6 +33,7 @@ import {
 } from "./join.ts";
 import { makeKey } from "./keys.ts";
 import { leavingTick, shutdown } from "./leave.ts";
+import { grant, pairUp } from "./pairing.ts";
 import { keepServers } from "./placement.ts";
 import {
   beginRace,
@@ -77,6 +77,7 @@ export function newController(setup: ControllerSetup): ControllerState {
     configuration,
     mode: "starting",
     modeSinceMs: 0,
+    turn: 1,
     outReason: "",
     epoch: 0,
     epochSeen: 0,
@@ -192,25 +193,11 @@ function onServer(step: Step, index: number, nowMs: number, run: ServerFunction)
 /** What follows from the state alone, whatever the event was: waits for conditions, never for notifications. */
 function settle(state: ControllerState, nowMs: number): Step {
   let step: Step = andThen(joinTick(state, nowMs), grant);
-  // A guest that was heard while we raced says nothing new when we have won. (A guest itself waits for news: what it heard
-  // before it became one was said to its last life.)
-  step = andThen(step, (next) => (next.mode === "alone" ? pairUp(next, nowMs) : [next, []]));
+  step = andThen(step, (next) => pairUp(next, nowMs));
   step = andThen(step, (next) => transferTick(next, nowMs));
   step = andThen(step, (next) => evacuate(next, nowMs));
   step = andThen(step, (next) => keepServers(next, nowMs));
   return andThen(step, (next) => leavingTick(next, nowMs));
-}
-
-/**
- * Only ever turned on here: the beat machine turns it off by itself, in the very step in which it declares the partner lost. A grant
- * names its contact, so that one still on its way then is void.
- */
-function grant(state: ControllerState): Step {
-  const { partner } = state;
-  if (!partner || state.granted === partner.contact || !mayGrant(state, partner))
-    return [state, []];
-  const { contact } = partner;
-  return [{ ...state, granted: contact }, [{ kind: "grant", on: true, contact }]];
 }
 
 /** The beats repeat what we say; they are told only when it changes. */
@@ -301,23 +288,6 @@ function solo(state: ControllerState, fresh: boolean): Step {
   return [next, [said]];
 }
 
-/** Modes of a partner with which a joining or alone controller makes a pair. */
-function pairsWith(state: ControllerState, view: PartnerView): boolean {
-  if (view.configuration !== state.configuration || !view.granting) return false;
-  if (state.mode === "joining") return view.mode === "joining" || view.mode === "paired";
-  return state.mode === "alone" && view.mode === "joining";
-}
-
-/**
- * Whether our acknowledgements may keep the partner's gates open. Alone we answer at its addresses ourselves: only a guest, which
- * answers at none, may have our word then. While racing or out nobody has it.
- */
-function mayGrant(state: ControllerState, view: PartnerView): boolean {
-  if (view.configuration !== state.configuration) return false;
-  if (state.mode === "alone") return view.mode === "joining";
-  return state.mode === "joining" || state.mode === "paired";
-}
-
 function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): Step {
   const next: ControllerState = {
     ...state,
@@ -332,21 +302,7 @@ function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): 
     return andThen([next, effects], (after) =>
       goOut(after, nowMs, "the partner has won the coordinator disks"),
     );
-  return andThen([next, effects], (after) => pairUp(after, nowMs));
-}
-
-/** Makes a pair if both are ready for it. */
-function pairUp(state: ControllerState, nowMs: number): Step {
-  const { partner } = state;
-  if (!partner || !pairsWith(state, partner)) return [state, []];
-  const joining = state.mode === "joining";
-  // Keys that either left on a disk in an earlier life are then of an older epoch.
-  const epoch = joining ? Math.max(state.epochSeen, partner.epoch) + 1 : state.epoch;
-  const next = { ...state, epoch, epochSeen: epoch, pairedSinceMs: nowMs, loss: undefined };
-  const persist: Effect[] = joining ? [{ kind: "persist", record: { version: 1, epoch } }] : [];
-  return andThen([next, persist], (after) =>
-    setMode(after, "paired", nowMs, "the partner is here"),
-  );
+  return [next, effects];
 }
 
 /** First words of a partner. */

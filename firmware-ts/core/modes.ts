@@ -17,7 +17,7 @@
 import type { Mode } from "../schema/beat.ts";
 
 const allowed: Readonly<Record<Mode, readonly Mode[]>> = {
-  starting: ["joining", "leaving", "out"],
+  starting: ["joining", "leaving"],
   joining: ["paired", "racing", "out", "leaving"],
   paired: ["racing", "out", "leaving"],
   racing: ["alone", "out", "leaving"],

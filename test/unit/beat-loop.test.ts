@@ -62,6 +62,7 @@ function start(closes: Outcome) {
 function serve({ loop }: ReturnType<typeof start>): void {
   const mandate = {
     mode: "alone",
+    turn: 1,
     epoch: 1,
     owned: 3,
     serving: 3,

@@ -4,6 +4,7 @@ import { controllerStep } from "../../firmware-ts/core/controller.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { Effect, Work } from "../../firmware-ts/core/effects.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
+import type { Mode } from "../../firmware-ts/schema/beat.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 
 /** A pair that has been whole for two seconds. */
@@ -256,6 +257,46 @@ describe("a step", () => {
     const view = { ...stateOf(pair).partner, mode: "starting", granting: true } as never;
     const event = { kind: "seen", nowMs: 1, observation: { kind: "partner", view } } as const;
     expect(feed(broken, [event]).state.mode).toBe("joining");
+  });
+});
+
+describe("a pair", () => {
+  /** A controller in a mode, with a partner that is as it should be but for what it has heard of us. */
+  const meeting = (mode: "joining" | "alone", partnerMode: Mode, turnsAgo: number) => {
+    const state = stateOf(whole());
+    if (!state.partner) throw new Error("a has no partner");
+    const answersTurn = state.turn - turnsAgo;
+    const partner = { ...state.partner, mode: partnerMode, granting: true, answersTurn };
+    return { ...state, mode, granted: undefined, partner };
+  };
+  const meet = (mode: "joining" | "alone", partnerMode: Mode, turnsAgo: number) =>
+    feed(meeting(mode, partnerMode, turnsAgo), [{ kind: "tick", nowMs: 3000 }]);
+  const granted = (effects: readonly Effect[]) => effects.some(({ kind }) => kind === "grant");
+
+  test.each([
+    ["joining", "paired"],
+    ["joining", "joining"],
+    ["alone", "joining"],
+  ] as const)(
+    "of one that is %s and one that is %s needs no news but that it is known",
+    (mode, partner) => {
+      expect(meet(mode, partner, 1).state.mode).toBe(mode);
+      expect(meet(mode, partner, 0).state.mode).toBe("paired");
+    },
+  );
+
+  test.each(["paired", "alone", "racing"] as const)(
+    "is not made by one that is alone with one that is %s",
+    (partner) => {
+      const { state, effects } = meet("alone", partner, 0);
+      expect(state.mode).toBe("alone");
+      expect(granted(effects)).toBe(false);
+    },
+  );
+
+  test("is not promised by one that is alone to a guest of before it won", () => {
+    expect(granted(meet("alone", "joining", 1).effects)).toBe(false);
+    expect(granted(meet("alone", "joining", 0).effects)).toBe(true);
   });
 });
 

@@ -13,7 +13,6 @@ describe("modes", () => {
   /** The arrows of the diagram in core/modes, written down a second time. */
   const arrows = [
     "starting joining",
-    "starting out",
     "joining paired",
     "joining racing",
     "joining out",
