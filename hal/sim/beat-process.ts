@@ -1,5 +1,4 @@
 /** The beat process of one controller: production `beatStep`, its links, its gates and its sessions to the coordinator disks. */
-import { beatStep } from "../../firmware-ts/core/beat.ts";
 import { type BeatState, newBeatState } from "../../firmware-ts/core/beat-state.ts";
 import type { BeatEffect, BeatEvent, Observation } from "../../firmware-ts/core/beat-types.ts";
 import type { Timing } from "../../firmware-ts/core/timing.ts";
@@ -12,6 +11,7 @@ import type {
 import type { Clock } from "./clock.ts";
 import { DiskBeats, noPathMs } from "./disk-beats.ts";
 import type { Kernel } from "./kernel.ts";
+import type { Machines } from "./machines.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { Channel, type Timeline } from "./timeline.ts";
@@ -24,6 +24,7 @@ const socketFramesMax = 64;
 
 export interface BeatSetup {
   readonly me: ControllerId;
+  readonly machines: Machines;
   readonly session: number;
   readonly configuration: number;
   readonly timing: Timing;
@@ -102,7 +103,7 @@ export class BeatProcess {
   }
 
   #step(event: BeatEvent): void {
-    const [state, effects] = beatStep(this.state, event);
+    const [state, effects] = this.#setup.machines.beat(this.state, event);
     this.state = state;
     if (effects.length > 0)
       this.process.giveAll(effects.map((effect) => () => this.#perform(effect)));

@@ -1,5 +1,5 @@
 /** One controller of a world: production decisions in a main process, a beat process, a block service, and hands that work. */
-import { controllerStep, newController } from "../../firmware-ts/core/controller.ts";
+import { newController } from "../../firmware-ts/core/controller.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { Command, ControllerEvent } from "../../firmware-ts/core/events.ts";
@@ -15,6 +15,7 @@ import { Files } from "./files.ts";
 import { forcedIsAudited } from "./invariants.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Lan } from "./lan.ts";
+import type { Machines } from "./machines.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { Channel, type Timeline } from "./timeline.ts";
@@ -30,6 +31,7 @@ export interface ControllerSetup {
   readonly config: Config;
   readonly timing: Timing;
   readonly configuration: number;
+  readonly machines: Machines;
   readonly session: number;
   readonly record: PersistentRecord;
   readonly timeline: Timeline;
@@ -194,7 +196,7 @@ export class Controller {
   #step(happening: Happening): void {
     const event = { ...happening, nowMs: this.#setup.clock.nowMs } as ControllerEvent;
     const before = this.state;
-    const [after, effects] = controllerStep(before, event);
+    const [after, effects] = this.#setup.machines.controller(before, event);
     this.state = after;
     if (after.mode !== before.mode) this.modeChanges += 1;
     if (event.kind === "command") forcedIsAudited(event, effects);

@@ -1,6 +1,6 @@
 /** The fewest mishaps of a plan that still break the same invariant (delta debugging, Zeller and Hildebrandt 2002). */
 import type { Fault, Plan } from "./plan.ts";
-import { runPlan } from "./run.ts";
+import { type RunOptions, runPlan } from "./run.ts";
 
 /** Runs that a minimisation may take; a plan has a few dozen mishaps. */
 const runsMax = 400;
@@ -12,12 +12,17 @@ export interface Minimised {
   readonly runs: number;
 }
 
-export function minimise(plan: Plan, invariant: string): Minimised {
+/** `prepare`: what a test broke in the world that it looks at. */
+export function minimise(
+  plan: Plan,
+  invariant: string,
+  prepare?: RunOptions["prepare"],
+): Minimised {
   let runs = 0;
   const breaks = (kept: readonly number[]): boolean => {
     if (runs >= runsMax) return false;
     runs += 1;
-    return runPlan(onlyFaults(plan, kept)).invariant === invariant;
+    return runPlan(onlyFaults(plan, kept), { prepare }).invariant === invariant;
   };
   let kept: readonly number[] = plan.faults.map((_, index) => index);
   let parts = 2;

@@ -18,6 +18,7 @@ export const mishapKinds = [
   "hang",
   "power",
   "kill",
+  "crash",
   "tear",
   "forget",
   "freeze",
@@ -104,6 +105,7 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
   },
   power: (random) => again({ do: "power", who: who(random) }),
   kill: (random) => again({ do: "kill", who: who(random) }),
+  crash: (random) => again({ do: "crash", who: who(random) }),
   tear: (random) => again({ do: "tear", who: who(random), length: Math.floor(60 * random()) }),
   forget: (random) => again({ do: "forget", who: who(random) }),
   freeze: (random) => {

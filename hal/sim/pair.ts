@@ -19,6 +19,7 @@ import {
 } from "./invariants.ts";
 import { Kernel } from "./kernel.ts";
 import { Lan } from "./lan.ts";
+import { type Machines, productionMachines } from "./machines.ts";
 import { RecordDisk } from "./record-disk.ts";
 import { Shelf } from "./shelf.ts";
 import { Channel, seeded, Timeline } from "./timeline.ts";
@@ -63,6 +64,8 @@ export interface Life {
 
 export class Pair {
   readonly timeline = new Timeline();
+  /** Whoever starts from now on decides with these: a test may put broken ones in. */
+  machines: Machines = productionMachines;
   readonly timing: Timing;
   readonly shelf: Shelf;
   readonly wires: Wires;
@@ -242,6 +245,7 @@ export class Pair {
     const controller = new Controller({
       config: this.config(who),
       timing: this.timing,
+      machines: this.machines,
       configuration: who === "b" ? this.#configurationOfB : 0,
       session: 1 + Math.floor(this.#random() * 0xffff_fffe),
       record: this.#records[who].read(),

@@ -99,7 +99,7 @@ const kindsOf: Readonly<Record<Profile, readonly MishapKind[]>> = {
     "transfer",
   ],
   disks: ["path", "disk", "slow", "fail", "hang", "command", "transfer"],
-  power: ["power", "kill", "tear", "forget", "transfer"],
+  power: ["power", "kill", "crash", "tear", "forget", "transfer"],
   pauses: ["freeze", "pause", "hang", "transfer", "command"],
   upgrade: ["upgrade", "command", "transfer", "shutdown"],
   everything: mishapKinds,

@@ -11,6 +11,8 @@ import type { PlainLoss, Plan } from "./plan.ts";
 export interface RunOptions {
   readonly traced?: boolean;
   readonly stepped?: (step: Stepped) => void;
+  /** Called with the new world before anybody starts in it: a test breaks something on purpose. */
+  readonly prepare?: ((pair: Pair) => void) | undefined;
   /** Called when a mishap strikes, with what is under way. */
   readonly struck?: (index: number, pair: Pair) => void;
 }
@@ -38,6 +40,7 @@ export function runPlan(plan: Plan, options: RunOptions = {}): RunResult {
       silent: !options.traced,
       ...(options.stepped ? { stepped: options.stepped } : {}),
     });
+    options.prepare?.(pair);
     play(pair, plan, options);
   } catch (error) {
     violation = error instanceof Violation ? error.message : `neverThrows: ${textOf(error)}`;
