@@ -122,7 +122,12 @@ export function tell(
 
 export function serverContext(state: ControllerState, nowMs: number): VirtualServerContext {
   const partnerMode = state.partner?.mode;
-  const partnerInStep = partnerMode === "paired" || partnerMode === "leaving";
+  // Alone, we may still hear a loser whose main loop has not noticed: its beats say "paired" and mean an earlier time.
+  const isOurs = state.mode === "paired" || state.mode === "leaving";
+  const partnerInStep =
+    isOurs &&
+    state.granted === state.partner?.contact &&
+    (partnerMode === "paired" || partnerMode === "leaving");
   return { nowMs, timing: state.timing, pathsDown: state.pathsDown, partnerInStep };
 }
 
