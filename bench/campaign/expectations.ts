@@ -49,6 +49,7 @@ export const daemonMemoryMbMax = 150;
 
 export const expectations: { readonly [fault: string]: Expectation } = {
   kill9: { serves: "partner", ...unplanned },
+  crash: { serves: "partner", ...unplanned },
   freeze: { serves: "partner", ...unplanned },
   power: { serves: "partner", ...unplanned },
   link: { serves: "partner", ...unplanned },

@@ -2,10 +2,11 @@
 import { BenchError } from "../world/error.ts";
 import { broker, link, path, power, serial, split } from "./cables.ts";
 import type { Fault } from "./fault.ts";
-import { fileserver, freeze, kill9, term } from "./processes.ts";
+import { crash, fileserver, freeze, kill9, term } from "./processes.ts";
 
 export const faults: readonly Fault[] = [
   kill9,
+  crash,
   freeze,
   power,
   link,

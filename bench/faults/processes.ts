@@ -25,6 +25,21 @@ export const kill9: Fault = {
   repair: startAgain,
 };
 
+export const crash: Fault = {
+  name: "crash",
+  description:
+    "the main process of the firmware is killed; its beat process closes the addresses, says so, and ends",
+  async inject(world, victim) {
+    const daemon = world.daemon(victim);
+    if (!daemon) throw new BenchError("worldBroken", "crash", `no firmware runs on ${victim}`);
+    world.forsakeDaemon(victim);
+    signal(daemon.pid, "SIGKILL");
+  },
+  async repair(world, victim) {
+    if (!world.daemon(victim)?.alive()) world.startDaemon(victim);
+  },
+};
+
 export const freeze: Fault = {
   name: "freeze",
   description:

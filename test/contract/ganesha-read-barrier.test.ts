@@ -1,6 +1,7 @@
 /** The read barrier under a real file server, on a disk that can be slow and can fail. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
@@ -218,6 +219,33 @@ describe.runIf(labIsPossible)("read barrier", () => {
     expect(await read("f")).toMatchObject(ioError);
     expect(await client.ask({ op: "commit", name: "f" })).toMatchObject(ioError);
     expect(await read("other")).toMatchObject({ text: "text" });
+  });
+});
+
+describe("the barrier's library", () => {
+  it("a sync that succeeds beside one that fails is not believed: the kernel has told the other", async () => {
+    const barrier = await readBarrier();
+    if (!barrier.ok) throw new Error(barrier.fault.message);
+    const folder = mkdtempSync(join(tmpdir(), "dyad-barrier-"));
+    try {
+      const made = (name: string, ...options: string[]) => {
+        const source = join(import.meta.dirname, `read-barrier-${name}.c`);
+        return must("cc", "-Wall", "-Werror", "-o", join(folder, name), ...options, source);
+      };
+      await made("told-once", "-shared", "-fPIC");
+      await made("reader", "-pthread");
+      writeFileSync(join(folder, "file"), "old");
+      const said = execFileSync(join(folder, "reader"), [join(folder, "file")], {
+        env: { ...process.env, LD_PRELOAD: `${barrier.value} ${join(folder, "told-once")}` },
+        encoding: "utf8",
+      });
+      expect(said.trim().split("\n").sort()).toEqual([
+        "read: Input/output error",
+        "sync: Input/output error",
+      ]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });
 

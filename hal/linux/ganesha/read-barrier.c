@@ -14,7 +14,8 @@
  *   copies first and marks the page dirty afterwards, so an fsync in between would find nothing to write.
  * - This process is the only one that alters the volume. What an earlier one left is settled with the first read of the device.
  * - An error is told by fsync(2) once for each descriptor and then forgotten. Here it is remembered until the process ends, for COMMIT
- *   too, which would otherwise promise what a read has just found to be lost.
+ *   too, which would otherwise promise what a read has just found to be lost. Of two syncs at once only one is told, so a sync that succeeded
+ *   means nothing before those that were under way beside it have said what they were told.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -51,8 +52,17 @@ struct change {
   int generation; /* of a lost inode: its number may be used again */
 };
 
+/* An fsync that has not said yet what it was told; it lives on the stack of its caller. */
+struct sync {
+  struct sync *next;
+  dev_t dev;
+  ino_t ino;
+  uint64_t began;
+};
+
 struct device {
   dev_t dev;
+  bool settling; /* a syncfs is under way */
   unsigned vague_in_flight;
   uint64_t vague_ended, settled; /* vague while more has ended than was settled */
   bool lost;
@@ -66,6 +76,7 @@ static struct change pool[changes_max];
 static unsigned pool_used;
 static struct change *unused;
 static struct change *table[buckets];
+static struct sync *syncs;
 static struct device devices[devices_max];
 static unsigned device_count;
 
@@ -223,15 +234,18 @@ static void wait_for_an_end(void) {
 /* Waits until the device is not vague; 0 or -1. The lock is open meanwhile. */
 static int settle_device(int fd, struct device *device) {
   while (!device->lost && is_vague(device)) {
-    if (device->vague_in_flight > 0) {
+    if (device->vague_in_flight > 0 || device->settling) {
       wait_for_an_end();
       continue;
     }
     uint64_t began = clock_now;
+    device->settling = true;
     pthread_mutex_unlock(&lock);
     int result = syncfs(fd);
     int error = errno;
     pthread_mutex_lock(&lock);
+    device->settling = false;
+    if (waiting > 0) pthread_cond_broadcast(&something_ended);
     if (result == 0) {
       if (device->settled < began) device->settled = began;
       forget_settled(device->dev, NULL, began);
@@ -255,6 +269,32 @@ static bool is_unsettled(const struct stat *file, off64_t from, off64_t to, uint
     }
     if (!wait) return found;
     wait_for_an_end();
+  }
+}
+
+static void begin_sync(struct sync *mine, const struct stat *file) {
+  *mine = (struct sync){.next = syncs, .dev = file->st_dev, .ino = file->st_ino, .began = ++clock_now};
+  syncs = mine;
+}
+
+static void end_sync(const struct sync *mine) {
+  struct sync **link = &syncs;
+  while (*link != mine) link = &(*link)->next;
+  *link = mine->next;
+  if (waiting > 0) pthread_cond_broadcast(&something_ended);
+}
+
+/* Waits for every sync of the file that is under way now, not for later ones. */
+static void wait_for_syncs(const struct stat *file) {
+  uint64_t horizon = clock_now;
+  struct sync *each = syncs;
+  while (each != NULL) {
+    if (each->dev == file->st_dev && each->ino == file->st_ino && each->began <= horizon) {
+      wait_for_an_end();
+      each = syncs;
+    } else {
+      each = each->next;
+    }
   }
 }
 
@@ -292,9 +332,11 @@ static void end(struct entry entry) {
 }
 
 static int settle_file(int fd, const struct stat *file) {
+  struct sync mine;
   pthread_mutex_lock(&lock);
   bool lost = is_lost(fd, file);
   uint64_t began = clock_now;
+  if (!lost) begin_sync(&mine, file);
   pthread_mutex_unlock(&lock);
   if (lost) {
     errno = EIO;
@@ -304,9 +346,18 @@ static int settle_file(int fd, const struct stat *file) {
   int error = errno;
   bool says_nothing = error == EBADF || error == EINVAL || error == EINTR;
   pthread_mutex_lock(&lock);
-  if (result == 0) forget_settled(file->st_dev, file, began);
-  else if (!says_nothing) lose(fd, file, error);
+  if (result != 0 && !says_nothing) lose(fd, file, error);
+  end_sync(&mine);
+  if (result == 0) {
+    wait_for_syncs(file);
+    lost = is_lost(fd, file);
+    if (!lost) forget_settled(file->st_dev, file, began);
+  }
   pthread_mutex_unlock(&lock);
+  if (lost) {
+    errno = EIO;
+    return -1;
+  }
   /* The kernel calls a page that it failed to write clean; a later process must not be served from it. */
   if (result != 0 && !says_nothing) posix_fadvise64(fd, 0, 0, POSIX_FADV_DONTNEED);
   errno = error;
