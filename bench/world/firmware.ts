@@ -1,7 +1,10 @@
 /** How the firmware of a controller is started: as its service unit on an appliance would (docs/design/0015-memory.md). */
 
+import { realTimeFlag } from "../../hal/linux/realtime.ts";
+
 /** The processes that it starts inherit them. */
 const nodeFlags = [
+  realTimeFlag,
   "--max-old-space-size=64",
   "--max-semi-space-size=1",
   // Heaps are collected rather than grown.

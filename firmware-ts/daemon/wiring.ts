@@ -1,6 +1,7 @@
 /** Picks the drivers of the main process, and starts the beat process. */
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { realTimeFlag } from "../../hal/linux/realtime.ts";
 import type { FromBeat, ToBeat } from "./beat-channel.ts";
 
 export { openBenchMachine as openMachine } from "../../hal/bench/machine.ts";
@@ -16,6 +17,7 @@ export async function startBeatProcess(
 ): Promise<(message: ToBeat) => void> {
   const entry = fileURLToPath(new URL("./beat-main.ts", import.meta.url));
   const child = fork(entry, [configPath], {
+    execArgv: [...new Set([...process.execArgv, realTimeFlag])],
     serialization: "advanced",
     stdio: ["ignore", "inherit", "inherit", "ipc"],
   });

@@ -2,8 +2,10 @@
  * Real-time priority for the process that keeps the heartbeats: under load its timers stay within a few ms, where an
  * ordinary process is late by up to 290.
  *
- * Obligations. All threads are raised, since the main one waits for the garbage collector's helpers and for the pool that writes
- * to the serial port. Children must not inherit it (SCHED_RESET_ON_FORK): a file server at this priority
+ * Obligations. Such a process must not wait for a thread that it keeps from the processor. All threads are raised, since the main one
+ * waits for the pool that writes to the serial port; and garbage is collected by the main thread alone, because V8's incremental sweeper
+ * repeats itself without a pause until a helper is done: with one such process on each processor no helper ever
+ * runs, and the machine stood still for minutes (docs/design/0001-processes-and-beats.md). Children must not inherit it (SCHED_RESET_ON_FORK): a file server at this priority
  * would starve what watches it. The same flag covers threads that are made later. Memory is not locked: V8 gives pages
  * back by madvise(2), which the kernel refuses for locked ones, and V8 ends the process over that (tried).
  */
@@ -15,15 +17,21 @@ import { errorName, setScheduler } from "./syscalls.ts";
 const SCHED_FIFO = 1;
 const SCHED_RESET_ON_FORK = 0x40000000;
 
+/** Of Node: no helper threads for garbage. */
+export const realTimeFlag = "--single-threaded-gc";
+
 const operation = "take real-time priority";
 
 /**
- * Gives every present thread of this process SCHED_FIFO at `priority` (1–99). Fault `refused` without CAP_SYS_NICE.
+ * Gives every present thread of this process SCHED_FIFO at `priority` (1–99). Fault `refused` without CAP_SYS_NICE, or when the process
+ * was not started with `realTimeFlag`.
  */
 export function takeRealTimePriority(priority: number): Outcome {
   if (!Number.isInteger(priority) || priority < 1 || priority > 99) {
     return failed("badInput", operation, `priority ${priority}, expected 1 to 99`);
   }
+  if (!process.execArgv.includes(realTimeFlag))
+    return failed("refused", operation, `node was started without ${realTimeFlag}`);
   // Node starts its pool at the first use; asking for anything makes it exist before the threads are listed.
   access("/", () => undefined);
   for (const thread of readdirSync("/proc/self/task")) {

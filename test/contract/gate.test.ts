@@ -8,6 +8,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { createAddresses } from "../../hal/linux/addresses.ts";
 import { createGate } from "../../hal/linux/gate.ts";
 import { PacketSocket } from "../../hal/linux/packet-socket.ts";
+import { realTimeFlag } from "../../hal/linux/realtime.ts";
 import type { Gate } from "../../hal/port/gate.ts";
 import * as frames from "./support/frames.ts";
 import { endProcess, joinedNamespaces, type Namespace, rootMissing } from "./support/namespaces.ts";
@@ -227,7 +228,14 @@ describe.skipIf(rootMissing)("address gate", () => {
   test("a frozen holder falls silent within the lease, and thawed it stays silent", async () => {
     const leaseMs = 120;
     const script = new URL("./support/gate-holder.ts", import.meta.url).pathname;
-    const holder = server.spawn(process.execPath, script, "wire0", String(leaseMs), ...all);
+    const holder = server.spawn(
+      process.execPath,
+      realTimeFlag,
+      script,
+      "wire0",
+      String(leaseMs),
+      ...all,
+    );
     let said = "";
     holder.stdout?.on("data", (text) => {
       said += text;
