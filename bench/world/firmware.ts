@@ -24,6 +24,11 @@ const environment = [
   "MALLOC_MMAP_THRESHOLD_=131072",
 ];
 
+/** A program of this repository under SCHED_FIFO: what the machine of an appliance has in hardware. */
+export function realTimeNode(priority: number, program: string, ...args: string[]): string[] {
+  return ["chrt", "-f", String(priority), process.execPath, realTimeFlag, program, ...args];
+}
+
 /** The command line, for the program of `bundledFirmware` and a configuration. */
 export function firmwareWords(program: string, config: string): string[] {
   return ["env", ...environment, process.execPath, ...nodeFlags, program, "--config", config];

@@ -5,6 +5,7 @@ import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type { Cgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
 import { waitFor } from "./exec.ts";
+import { realTimeNode } from "./firmware.ts";
 import { type Layout, repoDir } from "./layout.ts";
 import { planPaths } from "./plan.ts";
 import type { Processes, Started } from "./processes.ts";
@@ -31,13 +32,7 @@ export class SerialCable {
       role: "serial",
       cgroup,
       // A wire does not wait for a processor: it comes before every process of the controllers (beats have 20).
-      argv: [
-        "chrt",
-        "-f",
-        "30",
-        process.execPath,
-        join(repoDir, "hal/bench/serial-relay.ts"),
-      ].concat([serial.a, serial.b]),
+      argv: realTimeNode(30, join(repoDir, "hal/bench/serial-relay.ts"), serial.a, serial.b),
       input: true,
       onLine: (line) => this.#states.push(stateSchema.parse(JSON.parse(line))),
     });

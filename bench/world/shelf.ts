@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import type { Cgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
 import { run, waitFor } from "./exec.ts";
+import { realTimeNode } from "./firmware.ts";
 import { type Layout, repoDir, shelfAddress, shelfPort } from "./layout.ts";
 import { coordinatorBytes, coordinators, planPaths, shelfTarget, virtualServers } from "./plan.ts";
 import type { Processes, Started } from "./processes.ts";
@@ -94,7 +95,7 @@ export async function startShelf(
     cgroup,
     inside: layout.namespaces.shelf,
     // A shelf has processors of its own. Here it comes before whatever loads this machine, yet after the heartbeats (20).
-    argv: ["chrt", "-f", "15", process.execPath, join(repoDir, "hal/shelf/main.ts"), configPath],
+    argv: realTimeNode(15, join(repoDir, "hal/shelf/main.ts"), configPath),
   });
   const shelf = new Shelf(planPaths(layout).shelfControl, started);
   await waitFor(
