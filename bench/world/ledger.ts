@@ -10,7 +10,7 @@ import { createServer, type Server } from "node:net";
 import { z } from "zod";
 import { BenchError } from "./error.ts";
 
-const directory = "/run/dyad-bench";
+export const ledgerDirectory = "/run/dyad-bench";
 
 const entrySchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("run"), pid: z.number().int(), at: z.string() }),
@@ -21,6 +21,11 @@ const entrySchema = z.discriminatedUnion("kind", [
     role: z.string(),
   }),
   z.strictObject({ kind: z.literal("loop"), device: z.string(), backing: z.string() }),
+  z.strictObject({
+    kind: z.literal("setting"),
+    path: z.string(),
+    value: z.string().regex(/^[01]$/),
+  }),
 ]);
 export type LedgerEntry = z.infer<typeof entrySchema>;
 
@@ -31,11 +36,11 @@ export class Ledger {
   readonly path: string;
 
   constructor(prefix: string) {
-    this.path = `${directory}/${prefix}.jsonl`;
+    this.path = `${ledgerDirectory}/${prefix}.jsonl`;
   }
 
   begin(): void {
-    mkdirSync(directory, { recursive: true });
+    mkdirSync(ledgerDirectory, { recursive: true });
     this.#append({ kind: "run", pid: process.pid, at: new Date().toISOString() });
   }
 
@@ -48,6 +53,11 @@ export class Ledger {
 
   loop(device: string, backing: string): void {
     this.#append({ kind: "loop", device, backing });
+  }
+
+  /** What a file below /sys held before. */
+  setting(path: string, value: string): void {
+    this.#append({ kind: "setting", path, value });
   }
 
   exists(): boolean {

@@ -31,6 +31,7 @@ import { type Cleaned, cleanWorld } from "./clean.ts";
 import { BenchError } from "./error.ts";
 import { waitFor } from "./exec.ts";
 import { firmwareWords } from "./firmware.ts";
+import { rememberSetting } from "./kernel-setting.ts";
 import { controllerIds, type Layout, layoutOf, repoDir } from "./layout.ts";
 import { Ledger, lockPrefix } from "./ledger.ts";
 import { Machine } from "./machine.ts";
@@ -99,6 +100,7 @@ async function openParts(options: WorldOptions): Promise<Parts> {
   await cleanWorld(layout);
   const ledger = new Ledger(options.prefix);
   ledger.begin();
+  rememberSetting(ledger);
   mkdirSync(layout.baseDir, { recursive: true, mode: 0o711 });
   const cgroup = new Cgroup(findCgroup(), layout.cgroupName);
   const infra = cgroup.child("infra");

@@ -1,9 +1,10 @@
 /** One controller of the bench: real kernel, real file service, real file system, disks of the user-space shelf. */
 import { mkdirSync } from "node:fs";
 import type { Config } from "../../firmware-ts/schema/config.ts";
-import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { explain, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { createAddresses } from "../linux/addresses.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
+import { expediteGracePeriods } from "../linux/grace-periods.ts";
 import { prepareNic } from "../linux/nic.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { createServiceStates } from "../linux/service-state.ts";
@@ -48,6 +49,8 @@ export async function openBenchMachine(
       if (!gone.ok) return gone;
     }
   }
+  const expedited = expediteGracePeriods();
+  if (!expedited.ok) handlers.log(explain(expedited.fault));
   const disks = await openDataDisks(config, handlers);
   if (!disks.ok) return disks;
   for (const { name } of config.virtualServers) void services.prepare(name);
