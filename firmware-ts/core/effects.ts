@@ -18,7 +18,11 @@ export interface Report {
 /** Work on a virtual server's parts. Works of one virtual server are performed one after another, in order. */
 export type Work =
   | { readonly op: "attach" | "detach"; readonly disk: string }
-  | { readonly op: "mount" | "flush" | "unmount" | "abandon"; readonly disk: string }
+  | { readonly op: "mount" | "flush"; readonly disk: string }
+  /** Complete on the disk, and shut for writing until it is mounted anew. */
+  | { readonly op: "seal"; readonly disk: string }
+  /** Ends a mount without writing to it. */
+  | { readonly op: "abandon"; readonly disk: string }
   | { readonly op: "startService" }
   /**
    * `kill`: nothing is flushed and nobody is asked, because the volume is no longer ours, or out of reach. Value: clients that the volume

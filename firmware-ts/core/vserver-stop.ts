@@ -1,9 +1,10 @@
 /**
  * The stopping half of the virtual server machine (see the diagram in core/vserver.ts).
  *
- * SAFETY releaseOnlyWhenGone: the release step is reached only after the kernel said that nothing is mounted from the disk and
- * that nobody holds its device. When that cannot be shown, the controller fences itself: it stops. The idle device goes after the
- * release; the block service refuses its I/O before the release is sent, and the disk refuses it afterwards.
+ * SAFETY releaseOnlyWhenGone: the release step is reached only after the kernel said that the file system is sealed, or that nothing is
+ * mounted from the disk and nobody holds its device. When neither can be shown, the controller fences itself: it stops. What is tidied
+ * after the release cannot write: the block service refuses its I/O before the release is sent, and the disk refuses it
+ * afterwards (docs/design/0022-sealed-before-unmounted.md).
  */
 import type { Outcome } from "../schema/outcome.ts";
 import { explain } from "../schema/outcome.ts";
@@ -14,6 +15,7 @@ import {
   bareAddresses,
   type VirtualServerContext as Context,
   disksOf,
+  forcedStopSteps,
   type Phase,
   type VirtualServerState as State,
   type VirtualServerStep as Step,
@@ -31,6 +33,7 @@ const retryMsMax = 30_000;
 interface Carried {
   readonly reason: StopReason;
   readonly forced: boolean;
+  readonly hasLetGo: boolean;
   readonly fault?: string | undefined;
 }
 
@@ -51,11 +54,12 @@ export function stopServer(
       if (phase.reason !== "failed" || reason === "failed") return [state, []];
       return [{ ...state, phase: { ...phase, reason } }, []];
     }
-    return enterStop(state, "close", context, { reason, forced, fault: phase.fault });
+    return enterStop(state, "close", context, { ...phase, reason, forced });
   }
   // Behind an open gate only as long as the service answers: a dead one would refuse clients that could have waited.
   const answering = !forced && phase.kind === "serving" && reason !== "failed";
-  return enterStop(state, answering ? "flush" : "close", context, { reason, forced, fault });
+  const carried = { reason, forced, hasLetGo: false, fault };
+  return enterStop(state, answering ? "flush" : "close", context, carried);
 }
 
 export function enterStop(state: State, step: StopStep, context: Context, carried: Carried): Step {
@@ -68,6 +72,7 @@ export function enterStop(state: State, step: StopStep, context: Context, carrie
     deadlineMs: context.nowMs + context.timing.stepTimeoutMs.stop,
     reason: carried.reason,
     forced: carried.forced,
+    hasLetGo: carried.hasLetGo,
     fault: carried.fault,
   };
   return [{ ...next, phase }, effects];
@@ -76,11 +81,11 @@ export function enterStop(state: State, step: StopStep, context: Context, carrie
 function begin(
   state: State,
   step: StopStep,
-  { forced }: Carried,
+  { forced, hasLetGo }: Carried,
   context: Context,
 ): readonly [readonly string[], readonly Effect[]] {
   const disks = disksOf(state.config);
-  const each = (op: "flush" | "unmount" | "abandon" | "detach"): Work[] =>
+  const each = (op: "flush" | "seal" | "abandon" | "detach"): Work[] =>
     disks.map((disk) => ({ op, disk }));
   switch (step) {
     case "flush":
@@ -92,12 +97,15 @@ function begin(
     }
     case "unexport":
       return waitFor(state, step, [{ op: forced ? "killService" : "stopService" }], context);
+    case "seal":
+      return waitFor(state, step, each("seal"), context);
     case "unmount":
-      return waitFor(state, step, each(forced ? "abandon" : "unmount"), context);
+      // A sealed file system has nothing left to write; one that could not be sealed must not.
+      return waitFor(state, step, each("abandon"), context);
     case "detach":
       return waitFor(state, step, each("detach"), context);
     case "release":
-      return beginRelease(state, context);
+      return hasLetGo ? [[], []] : beginRelease(state, context);
     default:
       throw new Error(`vserver: unknown step ${String(step)}`);
   }
@@ -158,6 +166,7 @@ export function stopDone(
 function stepFailed(state: State, phase: Stopping, why: string, context: Context): Step {
   const { name } = state.config;
   switch (phase.step) {
+    case "seal":
     case "unexport":
     case "unmount":
       if (!phase.forced) {
@@ -201,9 +210,9 @@ function detachLater(state: State, phase: Stopping, why: string, context: Contex
   return [{ ...state, phase: waiting }, phase.isHeld ? [] : [said]];
 }
 
-/** Nothing is mounted from its disks any more and they are released: what is left is tidying, and the partner may have it. */
+/** Nothing here can write to its disks any more and they are released: what is left is tidying, and the partner may have it. */
 export function hasLetGo({ phase }: State): boolean {
-  if (phase.kind === "stopping") return phase.step === "detach";
+  if (phase.kind === "stopping") return phase.hasLetGo;
   return phase.kind === "off" || phase.kind === "failed";
 }
 
@@ -225,9 +234,11 @@ function settle(state: State, phase: Stopping, token: string, context: Context):
 }
 
 function advance(state: State, phase: Stopping, context: Context): Step {
-  const following = stopSteps[stopSteps.indexOf(phase.step) + 1];
+  const steps = phase.forced ? forcedStopSteps : stopSteps;
+  const following = steps[steps.indexOf(phase.step) + 1];
   if (!following) return finished(state, phase, context);
-  const [next, effects] = enterStop(state, following, context, phase);
+  const carried = { ...phase, hasLetGo: phase.hasLetGo || phase.step === "release" };
+  const [next, effects] = enterStop(state, following, context, carried);
   if (next.phase.kind !== "stopping" || next.phase.pending.length > 0) return [next, effects];
   // Nothing to release (never claimed): on at once.
   const [last, more] = advance(next, next.phase, context);

@@ -24,11 +24,29 @@ export type StartStep = (typeof startSteps)[number];
 
 /**
  * The routine backwards. Flush: what is written back before the address falls silent costs nobody anything. An address is silent
- * before anything behind it goes; a disk is released when nothing is mounted from it. What is left then, the idle block device and
- * the address behind its closed gate, harms nobody: a partner that waits for the disk need not wait for it.
+ * before anything behind it goes; a disk is released when its file system is sealed: complete on the disk, and shut for writing
+ * for good. What is left then (a service without a voice, a mount that writes nothing, an idle device) harms nobody: a partner that waits for
+ * the disk need not wait for it.
  */
-export const stopSteps = ["flush", "close", "unexport", "unmount", "release", "detach"] as const;
+export const stopSteps = [
+  "flush",
+  "close",
+  "seal",
+  "release",
+  "unexport",
+  "unmount",
+  "detach",
+] as const;
 export type StopStep = (typeof stopSteps)[number];
+
+/** By force: what cannot be sealed is torn off, and released when nothing is mounted from it any more. */
+export const forcedStopSteps: readonly StopStep[] = [
+  "close",
+  "unexport",
+  "unmount",
+  "release",
+  "detach",
+];
 
 /** Why a virtual server stops, which decides what happens when it has. */
 export type StopReason = "transfer" | "leave" | "fenced" | "failed";
@@ -63,6 +81,8 @@ export type Phase =
       readonly reason: StopReason;
       /** The volume is not ours, or not reachable: nothing is flushed, what is mounted is abandoned. */
       readonly forced: boolean;
+      /** The disks are given back: the partner may have them, whatever is left to tidy here. */
+      readonly hasLetGo: boolean;
       /** The device of a released disk could not be removed at once; that has been told. */
       readonly isHeld?: boolean | undefined;
       readonly fault?: string | undefined;

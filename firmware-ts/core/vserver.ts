@@ -7,7 +7,7 @@
  *     off ─▶ starting: claim → attach → mount → address → export → open → verify ─▶ serving
  *      ▲             │ a step fails                                 │ planned, or fenced    │
  *      │             ▼                                              ▼                       │
- *      └── stopping: flush → close → unexport → unmount → release → detach ◀────────────────┘
+ *      └── stopping: flush → close → seal → release → unexport → unmount → detach ◀─────────┘
  *                    └─▶ failed (waits, then starts again or moves)
  *
  * Fenced means: the disk says that it is no longer ours. Then the gate closes first, the service is killed, the file
@@ -321,6 +321,7 @@ function failStep(state: State, fault: string, fenced: boolean, context: Context
   const [next, effects] = enterStop(failing, "close", context, {
     reason: "failed",
     forced: fenced,
+    hasLetGo: false,
     fault: sentence,
   });
   return [next, [said, ...effects]];

@@ -1,6 +1,6 @@
 /**
  * Performs the works of virtual servers on the machine. Works of one virtual server run one after another, in the order in
- * which the decisions asked for them, so that an unmount never overtakes the mount before it; different servers run
+ * which the decisions asked for them, so that an end never overtakes the mount before it; different servers run
  * side by side. Every work is idempotent and ends within its limit, at least as far as the decisions are concerned.
  */
 
@@ -20,7 +20,7 @@ const announcements = 12;
 /** How often the list of connected clients on the volume is brought up to date; looking takes 0.4 ms. */
 const clientsEveryMs = 200;
 
-/** How long an unmount waits for a write of that list to end, which takes milliseconds unless the disk hangs. */
+/** How long a seal waits for a write of that list to end, which takes milliseconds unless the disk hangs. */
 const clientsIdleMs = 500;
 /** The same for a volume that is given up: its I/O has been refused before. */
 const clientsRefusedMs = 100;
@@ -122,9 +122,9 @@ async function run(
     case "flush":
       await clients.finish();
       return await machine.fileSystems.flush(path(work.disk));
-    case "unmount":
+    case "seal":
       await clients.idle(clientsIdleMs);
-      return await machine.fileSystems.unmount(path(work.disk));
+      return await machine.fileSystems.seal(path(work.disk));
     case "abandon":
       await clients.idle(clientsRefusedMs);
       return await machine.fileSystems.abandon(path(work.disk));

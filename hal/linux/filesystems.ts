@@ -38,6 +38,8 @@ const MNT_DETACH = 2;
 const UMOUNT_NOFOLLOW = 8;
 /** <linux/ext4.h> (fs/ext4/ext4.h before 6.11): _IOR('X', 125, __u32) and its strictest mode. */
 const EXT4_IOC_SHUTDOWN = 0x8004587d;
+/** Freezes (all written, journal empty, marked clean), shuts, thaws. Its freeze waits for three RCU grace periods (grace-periods.ts). */
+const EXT4_GOING_FLAGS_DEFAULT = 0;
 const EXT4_GOING_FLAGS_NOLOGFLUSH = 2;
 
 const limitMsDefault = 30_000;
@@ -65,14 +67,18 @@ class Ext4FileSystems implements FileSystems {
     return this.#turns.take(path, "flush", this.#limitMs, () => writeBack(path, "flush"));
   }
 
-  unmount(path: string): Promise<Outcome> {
-    return this.#turns.take(path, "unmount", this.#limitMs, () =>
-      this.#unmountAll(path, flushAndUnmount),
-    );
+  seal(path: string): Promise<Outcome> {
+    return this.#turns.take(path, "seal", this.#limitMs, async () => {
+      const entry = mountAt(path);
+      if (!entry.ok || !entry.value) return entry.ok ? done : entry;
+      const shut = await shutDown(path, EXT4_GOING_FLAGS_DEFAULT);
+      if (shut >= 0) return done;
+      return failed("diskError", "seal", `${path}: not everything is written: ${errorName(shut)}`);
+    });
   }
 
   abandon(path: string): Promise<Outcome> {
-    return this.#turns.take(path, "abandon", this.#limitMs, () => this.#unmountAll(path, shutDown));
+    return this.#turns.take(path, "abandon", this.#limitMs, () => this.#abandonAll(path));
   }
 
   mountedFrom(path: string): Outcome<string | undefined> {
@@ -99,7 +105,7 @@ class Ext4FileSystems implements FileSystems {
       return failed("mountFailed", "mount", `${device} on ${path}: ${errorName(result)}`);
     }
     // Nobody expects it any more: a volume that is mounted unknown to its owner is the one thing to avoid.
-    if (isLate()) return await this.#unmountAll(path, shutDown);
+    if (isLate()) return await this.#abandonAll(path);
     const after = mountAt(path);
     if (!after.ok) return after;
     if (after.value) return sameDevice(after.value, device);
@@ -107,19 +113,16 @@ class Ext4FileSystems implements FileSystems {
   }
 
   /** Takes away whatever lies on the path, and then shows that nothing holds the device. */
-  async #unmountAll(
-    path: string,
-    takeAway: (entry: MountEntry) => Promise<Outcome>,
-  ): Promise<Outcome> {
+  async #abandonAll(path: string): Promise<Outcome> {
     for (let layer = 0; layer < stackedMax; layer++) {
       const entry = mountAt(path);
       if (!entry.ok) return entry;
       if (!entry.value) return this.#released(path);
-      const taken = await takeAway(entry.value);
+      const taken = await tearOff(entry.value);
       if (!taken.ok) return taken;
       this.#unreleased.set(path, entry.value.source);
     }
-    return failed("stillMounted", "unmount", `${path}: something mounts it again and again`);
+    return failed("stillMounted", "abandon", `${path}: something mounts it again and again`);
   }
 
   async #released(path: string): Promise<Outcome> {
@@ -143,22 +146,16 @@ async function writeBack(path: string, operation: string): Promise<Outcome> {
   return failed("diskError", operation, `${path}: cannot write back: ${errorName(flushed)}`);
 }
 
-async function flushAndUnmount({ path }: MountEntry): Promise<Outcome> {
-  const flushed = await writeBack(path, "unmount");
-  if (!flushed.ok) return flushed;
-  const result = await unmountLater(path, UMOUNT_NOFOLLOW);
-  if (result >= 0) return done;
-  const code = result === -errno.EBUSY ? "stillMounted" : "ioError";
-  return failed(code, "unmount", `${path}: ${errorName(result)}`);
+/** Shuts an ext4 file system; one that is shut already stays as it is. */
+function shutDown(path: string, how: number): Promise<number> {
+  const mode = Buffer.alloc(4);
+  mode.writeUInt32LE(how);
+  return onRoot(path, (descriptor) => ioctlLater(descriptor, EXT4_IOC_SHUTDOWN, mode));
 }
 
 /** Files that are still open keep the dead file system in memory; each operation on them ends in EIO. */
-async function shutDown({ path, type }: MountEntry): Promise<Outcome> {
-  const mode = Buffer.alloc(4);
-  mode.writeUInt32LE(EXT4_GOING_FLAGS_NOLOGFLUSH);
-  const result = await onRoot(path, (descriptor) =>
-    ioctlLater(descriptor, EXT4_IOC_SHUTDOWN, mode),
-  );
+async function tearOff({ path, type }: MountEntry): Promise<Outcome> {
+  const result = await shutDown(path, EXT4_GOING_FLAGS_NOLOGFLUSH);
   if (result < 0 && result !== -errno.EIO) {
     return failed("ioError", "abandon", `${type} on ${path}: ${errorName(result)}`);
   }
@@ -201,7 +198,7 @@ async function isReleased(device: string): Promise<Outcome> {
     await pause(2);
   }
   const reason = "open files or another mount namespace still hold it";
-  return failed("stillMounted", "unmount", `${device} is not free: ${reason}`);
+  return failed("stillMounted", "abandon", `${device} is not free: ${reason}`);
 }
 
 function errnoOf(error: unknown): number {

@@ -42,9 +42,15 @@ export interface FileSystems {
   mount(device: LocalDevice, path: string): Promise<Outcome>;
   /** Writes back what is dirty, while the file system goes on being used: what an unmount has left to do is then little. */
   flush(path: string): Promise<Outcome>;
-  /** Flushes and unmounts; `stillMounted` when the kernel says so. Not mounted is a success. */
-  unmount(path: string): Promise<Outcome>;
-  /** Shuts the file system down without writing back (EXT4_IOC_SHUTDOWN, NOLOGFLUSH), then unmounts: for a fenced owner. */
+  /**
+   * Writes everything back, marks the file system clean and shuts it for good, in one call that the kernel makes atomic (EXT4_IOC_SHUTDOWN,
+   * DEFAULT). Whoever still has files open gets EIO from then on. Not mounted is a success. Fault `diskError`: not everything was written.
+   */
+  seal(path: string): Promise<Outcome>;
+  /**
+   * Shuts the file system down without writing back (EXT4_IOC_SHUTDOWN, NOLOGFLUSH), then unmounts: what is sealed, or what a fenced owner
+   * must not write. `stillMounted` when the kernel says so. Not mounted is a success.
+   */
   abandon(path: string): Promise<Outcome>;
   /** Source device of the mount, or undefined. Read from the kernel. */
   mountedFrom(path: string): Outcome<string | undefined>;

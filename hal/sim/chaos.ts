@@ -165,7 +165,7 @@ const works: readonly WorkName[] = [
   "detach",
   "flush",
   "mount",
-  "unmount",
+  "seal",
   "abandon",
   "startService",
   "stopService",

@@ -41,8 +41,11 @@ function phaseTransitions(): readonly string[] {
     `serving → ${stop("close")}`,
     ...startSteps.map((step) => `${start(step)} → ${stop("close")}`),
     ...along(stopSteps.map(stop)),
-    // A volume that is given up has nothing to release; a service that holds it is killed first.
-    `${stop("unmount")} → ${stop("detach")}`,
+    // By force: torn off before it is released, if there is anything to release.
+    `${stop("close")} → ${stop("unexport")}`,
+    `${stop("seal")} → ${stop("unexport")}`,
+    `${stop("unmount")} → ${stop("release")}`,
+    `${stop("release")} → ${stop("detach")}`,
     `${stop("unmount")} → ${stop("unexport")}`,
     `${last} → off`,
     `${last} → failed`,

@@ -61,9 +61,15 @@ export class Files {
     this.#setup.kernel.pages.get(disk)?.syncAll();
   }
 
-  /** The mount ends; an abandoned one loses what was not written before. */
-  gone(disk: string, how: "unmounted" | "abandoned"): void {
-    this.#setup.kernel.pages.get(disk)?.drop(how);
+  /** Everything is on the disk, and nothing is written any more; who still uses it gets errors. */
+  sealed(disk: string): void {
+    this.flushed(disk);
+    this.#setup.kernel.pages.get(disk)?.drop("sealed");
+  }
+
+  /** The mount ends; one that was not sealed loses what was not written before. */
+  gone(disk: string): void {
+    this.#setup.kernel.pages.get(disk)?.drop("abandoned");
     this.#setup.kernel.pages.delete(disk);
   }
 

@@ -69,10 +69,11 @@ export function checkChange(world: Watched, change: Change): void {
   epochsOnlyRiseOnDisks(change);
 }
 
-/** A data disk is let go only when nothing is mounted from it. */
+/** A data disk is let go only when nothing is mounted from it, or what is mounted is sealed. */
 function releaseOnlyWhenGone({ kernels }: Watched, { command, by, serial }: Change): void {
   const letsGo = command.op === "release" || command.op === "unregister";
-  if (letsGo && kernels[by].mounted.has(serial))
+  const { mounted, sealed } = kernels[by];
+  if (letsGo && mounted.has(serial) && !sealed.has(serial))
     throw new Violation(`releaseOnlyWhenGone: ${by} lets go of ${serial}, still mounted`);
 }
 

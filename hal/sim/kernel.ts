@@ -12,6 +12,8 @@ export interface GateWatcher {
 export class Kernel {
   readonly #gates = new Map<string, number>();
   readonly mounted = new Set<string>();
+  /** Of the mounted: complete on the disk, and shut for writing. */
+  readonly sealed = new Set<string>();
   readonly attached = new Set<string>();
   readonly addresses = new Set<string>();
   readonly services = new Set<string>();
@@ -85,7 +87,8 @@ export class Kernel {
 
   /** Nothing is mounted, attached or served any more; what page caches held is lost. */
   forgetUse(): void {
-    for (const set of [this.mounted, this.attached, this.addresses, this.services]) set.clear();
+    const { mounted, sealed, attached, addresses, services } = this;
+    for (const set of [mounted, sealed, attached, addresses, services]) set.clear();
     for (const pages of this.pages.values()) pages.drop("abandoned");
     this.pages.clear();
   }

@@ -49,16 +49,16 @@ export class Pages {
   readonly #pages = new Map<string, Page>();
   /** The mount is gone: nothing of it is written any more, and nobody waits for it. */
   #dead = false;
-  #unmounted = false;
+  #sealed = false;
 
   constructor(setup: PagesSetup) {
     this.#setup = setup;
   }
 
-  /** The mount ended: by an unmount that wrote everything, or by giving up what was not written. What is on its way to the disk then stays so. */
-  drop(how: "unmounted" | "abandoned"): void {
+  /** The end: by a seal that wrote everything, or by giving up what was not written. What is on its way to the disk then stays so. */
+  drop(how: "sealed" | "abandoned"): void {
     this.#dead = true;
-    this.#unmounted = how === "unmounted";
+    this.#sealed ||= how === "sealed";
     this.#pages.clear();
   }
 
@@ -106,8 +106,8 @@ export class Pages {
     page.busy = true;
     this.#command(
       () => {
-        // An unmount has waited for what was under way: it wrote all this itself.
-        if (this.#unmounted) return true;
+        // A seal has waited for what was under way: it wrote all this itself.
+        if (this.#sealed) return true;
         version = page.version;
         const result = shelf.writeCell(disk, me, name, page.value);
         return result === "good" ? true : result;
@@ -124,7 +124,7 @@ export class Pages {
     );
   }
 
-  /** What an unmount or a flush does before it ends; its caller has made sure that the disk takes it. */
+  /** What a seal or a flush does before it ends; its caller has made sure that the disk takes it. */
   syncAll(): void {
     const { shelf, disk, me, fenced } = this.#setup;
     if (fenced.has(disk)) return;

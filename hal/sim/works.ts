@@ -20,7 +20,7 @@ export const workMs: Readonly<Record<WorkName, number>> = {
   detach: 2,
   mount: 3,
   flush: 5,
-  unmount: 3,
+  seal: 5,
   abandon: 4,
   startService: 20,
   stopService: 5,
@@ -147,17 +147,16 @@ export class Works {
         });
       case "flush":
         return this.#withDisk(work.disk, "flush", () => files?.flushed(work.disk));
-      case "unmount":
-        if (!kernel.mounted.has(work.disk)) return done;
-        if (kernel.services.has(server.name)) return failed("stillMounted", "unmount", "in use");
-        return this.#withDisk(work.disk, "unmount", () => {
-          kernel.mounted.delete(work.disk);
-          files?.flushed(work.disk);
-          files?.gone(work.disk, "unmounted");
+      case "seal":
+        if (!kernel.mounted.has(work.disk) || kernel.sealed.has(work.disk)) return done;
+        return this.#withDisk(work.disk, "seal", () => {
+          kernel.sealed.add(work.disk);
+          files?.sealed(work.disk);
         });
       case "abandon":
         kernel.mounted.delete(work.disk);
-        files?.gone(work.disk, "abandoned");
+        kernel.sealed.delete(work.disk);
+        files?.gone(work.disk);
         return done;
       case "detach":
         if (kernel.mounted.has(work.disk)) return failed("stillMounted", "detach", "mounted");
@@ -206,7 +205,7 @@ export class Works {
     }
   }
 
-  /** What needs the disk's word: journal replay of a mount, the last flush of an unmount. */
+  /** What needs the disk's word: journal replay of a mount, the last writes of a seal. */
   #withDisk(disk: string, operation: string, act: () => void): Outcome<string | undefined> {
     const { shelf, me, files } = this.#setup;
     const code: FaultCode | undefined = !shelf.reachable(disk, me)

@@ -107,12 +107,12 @@ const inMain: Readonly<Record<string, Planted>> = {
     ),
   },
   releasesMounted: {
-    wrong: "a disk is released together with the order to unmount it",
+    wrong: "a disk is released together with the order to seal it",
     profile: "quiet",
     seeds: 10,
     breaks: ["releaseOnlyWhenGone"],
     plant: doing((effect, after) => {
-      if (effect.kind !== "work" || effect.work.op !== "unmount") return [effect];
+      if (effect.kind !== "work" || effect.work.op !== "seal") return [effect];
       const { disk } = effect.work;
       const { key } = after.servers.find(({ claims }) => claims[disk]) ?? {};
       if (key === undefined) return [effect];
@@ -266,13 +266,13 @@ const inWorld: Readonly<Record<string, Planted>> = {
       }
     },
   },
-  mountsStay: {
-    wrong: "an unmount is reported that has not happened",
+  sealsFail: {
+    wrong: "a seal is reported that has not happened",
     profile: "quiet",
     seeds: 20,
     breaks: ["releaseOnlyWhenGone"],
     plant: ({ kernels }) => {
-      for (const who of ids) kernels[who].mounted.delete = () => true;
+      for (const who of ids) kernels[who].sealed.add = () => kernels[who].sealed;
     },
   },
   disksLetThrough: {
