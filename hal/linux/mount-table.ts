@@ -31,9 +31,23 @@ function unescaped(text: string): string {
 
 /** The mount that is visible at the path, or undefined. Fault `ioError`. */
 export function mountAt(path: string): Outcome<MountEntry | undefined> {
+  const table = mountTable();
+  return table.ok ? good(table.value.findLast((entry) => entry.path === path)) : table;
+}
+
+/** The mounts that are visible at these paths or above one of them. Fault `ioError`. */
+export function mountsAbove(paths: readonly string[]): Outcome<MountEntry[]> {
+  const table = mountTable();
+  if (!table.ok) return table;
+  const visible = new Map(table.value.map((entry) => [entry.path, entry]));
+  const isAbove = (above: string) => (path: string) =>
+    `${path}/`.startsWith(above.endsWith("/") ? above : `${above}/`);
+  return good([...visible.values()].filter((entry) => paths.some(isAbove(entry.path))));
+}
+
+function mountTable(): Outcome<MountEntry[]> {
   try {
-    const entries = parseMountTable(readFileSync("/proc/self/mountinfo", "utf8"));
-    return good(entries.findLast((entry) => entry.path === path));
+    return good(parseMountTable(readFileSync("/proc/self/mountinfo", "utf8")));
   } catch (error) {
     return failed("ioError", "read mount table", "cannot read /proc/self/mountinfo", error);
   }

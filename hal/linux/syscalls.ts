@@ -32,7 +32,7 @@ const native = {
   ),
   umount2: libc.func("int umount2(const char *target, int flags)"),
   syncfs: libc.func("int syncfs(int fd)"),
-  ioctl: libc.func("int ioctl(int fd, unsigned long request, const uint8_t *argument)"),
+  ioctl: libc.func("int ioctl(int fd, unsigned long request, uint8_t *argument)"),
   if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
 };
 
@@ -151,7 +151,7 @@ export function syncFileSystemLater(descriptor: number): Promise<number> {
   return later(native.syncfs, descriptor);
 }
 
-/** ioctl(2) with a buffer, on a worker thread. */
+/** ioctl(2) with a buffer, which takes what the kernel answers, on a worker thread. */
 export function ioctlLater(
   descriptor: number,
   request: number,

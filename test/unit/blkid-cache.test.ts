@@ -1,11 +1,11 @@
-/** The UUID that libblkid is told: from the superblock, and never at the price of a loop that waits for a dead disk. */
+/** The UUID that libblkid is told: from the kernel or the superblock, and never at the price of a loop that waits for a dead disk. */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { readUuid } from "../../hal/linux/ganesha/blkid-cache.ts";
+import { readUuid, uuidMountedAt } from "../../hal/linux/ganesha/blkid-cache.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "dyad-blkid-"));
 afterAll(() => rmSync(directory, { recursive: true }));
@@ -37,6 +37,11 @@ test("a device that is missing or too short has none", async () => {
   const short = join(directory, "short");
   writeFileSync(short, Buffer.alloc(1500));
   expect(await readUuid(short)).toBeUndefined();
+});
+
+test("the kernel tells none of another file system, nor of what is not there", async () => {
+  expect(await uuidMountedAt("/proc")).toBeUndefined();
+  expect(await uuidMountedAt(join(directory, "missing"))).toBeUndefined();
 });
 
 test("a disk that hangs is not waited for, and its next reading takes no second thread", async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { mountAt, parseMountTable } from "../../hal/linux/mount-table.ts";
+import { mountAt, mountsAbove, parseMountTable } from "../../hal/linux/mount-table.ts";
 
 describe("/proc/self/mountinfo", () => {
   test("optional fields and escapes", () => {
@@ -22,5 +22,15 @@ describe("/proc/self/mountinfo", () => {
     const proc = mountAt("/proc");
     expect(proc.ok && proc.value?.type).toBe("proc");
     expect(mountAt("/no/such/mount")).toEqual({ ok: true, value: undefined });
+  });
+
+  test("above a path are the mounts that it lies in, itself included, each once", () => {
+    const pathsAbove = (...paths: string[]) => {
+      const found = mountsAbove(paths);
+      return found.ok ? found.value.map((entry) => entry.path) : [];
+    };
+    expect(pathsAbove("/proc", "/proc/self").sort()).toEqual(["/", "/proc"]);
+    expect(pathsAbove("/process")).toEqual(["/"]);
+    expect(pathsAbove()).toEqual([]);
   });
 });

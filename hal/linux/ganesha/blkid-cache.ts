@@ -5,13 +5,15 @@
  *
  * Obligations: never more than what the kernel and the superblock say at this very moment. libblkid believes an entry for two seconds
  * (BLKID_PROBE_MIN) and only if the device node is older; afterwards it looks for itself. An entry that cannot be made is left
- * out, and costs time only. The superblock is on a disk that may hang: it is read in libuv's pool, waited for briefly, and a device whose
- * last reading still hangs holds no second thread.
+ * out, and costs time only. The mounted file system knows its UUID, so no disk is asked; but that, too, may wait for a superblock that is being
+ * written to a disk that hangs, and a kernel that does not tell makes us read the disk. So it is done in worker threads, waited for briefly,
+ * and what still hangs from the last time holds no second thread.
  */
-import { statSync, writeFileSync } from "node:fs";
+import { constants, statSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { mountAt } from "../mount-table.ts";
+import { type MountEntry, mountsAbove } from "../mount-table.ts";
+import { ioctlLater } from "../syscalls.ts";
 import { Turns } from "../turns.ts";
 
 /** ext4: the superblock begins at 1024; s_magic at 0x38, s_uuid at 0x68 (Documentation/filesystems/ext4/super.rst). */
@@ -21,13 +23,23 @@ const magicAt = 0x38;
 const magic = 0xef53;
 const uuidAt = 0x68;
 
-/** The mount a moment ago has left the superblock in the kernel's cache of the device: a reading takes a tenth of a millisecond. */
+/** <linux/ext4.h> (fs/ext4/ext4.h before 6.11): _IOR('f', 44, struct fsuuid), which is the length, flags, and the bytes. */
+const EXT4_IOC_GETFSUUID = 0x8008662c;
+const fsuuidAt = 8;
+const uuidBytes = 16;
+
+/** Asking takes a tenth of a millisecond on a quiet machine, and the disk is rarely needed. */
 const readMs = 100;
 const readings = new Turns();
 
-/** Writes the cache file for the file systems mounted at `paths`, which takes `readMs` at most. Never rejects. */
+/**
+ * Writes the cache file for the file systems at `paths` and above, which ganesha looks at as well. It takes `readMs` at most
+ * for each way of asking. Never rejects.
+ */
 export async function writeBlkidCache(file: string, paths: readonly string[]): Promise<void> {
-  const entries = await Promise.all(paths.map(entryOf));
+  const mounted = mountsAbove(paths);
+  if (!mounted.ok) return;
+  const entries = await Promise.all(mounted.value.map(entryOf));
   try {
     writeFileSync(file, entries.filter((entry) => entry !== undefined).join(""));
   } catch {
@@ -35,11 +47,9 @@ export async function writeBlkidCache(file: string, paths: readonly string[]): P
   }
 }
 
-async function entryOf(path: string): Promise<string | undefined> {
-  const mounted = mountAt(path);
-  if (!mounted.ok || mounted.value?.type !== "ext4") return undefined;
-  const device = mounted.value.source;
-  const uuid = await readUuid(device);
+async function entryOf({ path, source: device, type }: MountEntry): Promise<string | undefined> {
+  if (type !== "ext4") return undefined;
+  const uuid = (await uuidMountedAt(path)) ?? (await readUuid(device));
   if (uuid === undefined) return undefined;
   try {
     // The node is in memory (devtmpfs), whatever becomes of the disk.
@@ -51,6 +61,28 @@ async function entryOf(path: string): Promise<string | undefined> {
   } catch {
     return undefined;
   }
+}
+
+/** UUID of the ext4 file system that is mounted there; undefined when the kernel does not tell, or not at once. Never rejects. */
+export async function uuidMountedAt(path: string): Promise<string | undefined> {
+  const asked = await readings.take(path, "ask for UUID", readMs, () => uuidFromKernel(path));
+  return asked.ok ? asked.value : undefined;
+}
+
+async function uuidFromKernel(path: string): Promise<Outcome<string | undefined>> {
+  const answer = Buffer.alloc(fsuuidAt + uuidBytes);
+  answer.writeUInt32LE(uuidBytes);
+  try {
+    const root = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      if ((await ioctlLater(root.fd, EXT4_IOC_GETFSUUID, answer)) < 0) return good(undefined);
+    } finally {
+      await root.close();
+    }
+  } catch {
+    return good(undefined);
+  }
+  return good(written(answer.subarray(fsuuidAt)));
 }
 
 /** UUID of the ext4 file system on a device; undefined when there is none, or when the device does not answer at once. Never rejects. */
@@ -73,6 +105,9 @@ async function uuidOn(device: string): Promise<Outcome<string | undefined>> {
     return good(undefined);
   }
   if (block.readUInt16LE(magicAt) !== magic) return good(undefined);
-  const hex = block.toString("hex", uuidAt, uuidAt + 16);
-  return good(hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5"));
+  return good(written(block.subarray(uuidAt, uuidAt + uuidBytes)));
+}
+
+function written(uuid: Buffer): string {
+  return uuid.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
