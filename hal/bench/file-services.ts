@@ -1,9 +1,10 @@
 /** The file services of a controller: one nfs-ganesha for each virtual server, with a spare waiting for the next start. */
 import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
-import { done, explain, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { createPortMapper } from "../linux/ganesha/rpcbind.ts";
 import { createGanesha, type Ganesha } from "../linux/ganesha.ts";
-import type { FileServices, MachineHandlers } from "../port/machine.ts";
+import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
 
 /** Where ganesha keeps the records of NFSv4 clients, on the first volume of the virtual server. */
 const recoveryDir = ".dyad/nfs4";
@@ -15,18 +16,12 @@ const leftoversMs = 2000;
 export async function openFileServices(
   config: Config,
   handlers: MachineHandlers,
+  mountPath: Machine["mountPath"],
 ): Promise<FileServices> {
   const portMapper = createPortMapper();
   const servers = new Map<string, Ganesha>();
-  /** Numbers of exports are part of every file handle: from the configuration's order, which both controllers share. */
-  const exportIds = new Map<string, number>();
-  let nextId = 1;
-  for (const server of config.virtualServers) {
-    for (const volume of server.volumes) {
-      exportIds.set(volume.export, nextId);
-      nextId += 1;
-    }
-    const { name } = server;
+  const exportIds = exportIdsOf(config);
+  for (const { name } of config.virtualServers) {
     const ganesha = createGanesha({
       name,
       runDir: `${config.controller.runDir}/services`,
@@ -34,7 +29,7 @@ export async function openFileServices(
       log: (message) => handlers.log(`${name}: ${message}`),
       onEnd: (end) => {
         if (!end.expected) handlers.serviceExited(name, JSON.stringify(end));
-        void ganesha.prepare();
+        void prepare(name);
       },
     });
     servers.set(name, ganesha);
@@ -50,25 +45,24 @@ export async function openFileServices(
     return ganesha;
   };
 
+  /** All that a spare is told is in the configuration: where its volumes will be mounted, too. */
+  async function prepare(name: string): Promise<Outcome> {
+    const server = config.virtualServers.find((each) => each.name === name);
+    if (!server) throw new Error(`file service ${name} is not in the configuration`);
+    const paths = server.volumes.map(({ disk }) => mountPath(server, disk));
+    const spec = specOf(server, paths, exportIds);
+    return spec.ok ? await find(name).prepare(spec.value) : spec;
+  }
+
   async function start(
     server: VirtualServerConfig,
     mountPaths: readonly string[],
     limitMs: number,
   ): Promise<Outcome> {
     const ganesha = find(server.name);
-    const [address] = server.addresses.map((text) => text.split("/")[0] ?? text);
-    const [first] = mountPaths;
-    if (address === undefined || first === undefined)
-      return failed("badInput", `start ${server.name}`, "no address or no volume");
-    const started = await ganesha.start({
-      address,
-      exports: server.volumes.map((volume, i) => ({
-        id: exportIds.get(volume.export) ?? i + 1,
-        path: mountPaths[i] ?? first,
-        pseudo: volume.export,
-      })),
-      recoveryDir: `${first}/${recoveryDir}`,
-    });
+    const spec = specOf(server, mountPaths, exportIds);
+    if (!spec.ok) return spec;
+    const started = await ganesha.start(spec.value);
     if (!started.ok) return started;
     const answered = await ganesha.probe(limitMs);
     return answered.ok ? done : answered;
@@ -82,10 +76,36 @@ export async function openFileServices(
       ganesha.kill();
       return ganesha.stop({ timeoutMs: limitMs });
     },
-    prepare: (name) => find(name).prepare(),
+    prepare,
     async close() {
       for (const ganesha of servers.values()) await ganesha.close({ timeoutMs: leftoversMs });
       await portMapper.stop();
     },
   };
+}
+
+/** Numbers of exports are part of every file handle: from the configuration's order, which both controllers share. */
+function exportIdsOf(config: Config): ReadonlyMap<string, number> {
+  const volumes = config.virtualServers.flatMap((server) => server.volumes);
+  return new Map(volumes.map((volume, i) => [volume.export, i + 1]));
+}
+
+function specOf(
+  server: VirtualServerConfig,
+  mountPaths: readonly string[],
+  exportIds: ReadonlyMap<string, number>,
+): Outcome<FileServiceSpec> {
+  const [address] = server.addresses.map((text) => text.split("/")[0] ?? text);
+  const [first] = mountPaths;
+  if (address === undefined || first === undefined)
+    return failed("badInput", `file service ${server.name}`, "no address or no volume");
+  return good({
+    address,
+    exports: server.volumes.map((volume, i) => ({
+      id: exportIds.get(volume.export) ?? i + 1,
+      path: mountPaths[i] ?? first,
+      pseudo: volume.export,
+    })),
+    recoveryDir: `${first}/${recoveryDir}`,
+  });
 }

@@ -32,10 +32,10 @@ export async function openBenchMachine(
   if (!prepared.ok) return prepared;
   const addresses = createAddresses();
   if (!addresses.ok) return addresses;
-  const services = await openFileServices(config, handlers);
-  const fileSystems = createFileSystems();
   const mountPath: Machine["mountPath"] = (server, disk) =>
     `${config.controller.runDir}/volumes/${server.name}-${disk}`;
+  const services = await openFileServices(config, handlers, mountPath);
+  const fileSystems = createFileSystems();
   for (const server of config.virtualServers) {
     for (const text of server.addresses) {
       const [address, prefix] = text.split("/");

@@ -2,7 +2,7 @@
  * The file service of one virtual server: one nfs-ganesha, started where the volumes are mounted and the address is (a controller's
  * own network and mount namespaces).
  *
- * Glossary: *spare*: a process that waits for its configuration (see `ganesha/instance.ts`). *Leftover*: a process of an earlier life.
+ * Glossary: *spare*: a process that is held short of its volume and its address (see `ganesha/instance.ts`). *Leftover*: a process of an earlier life.
  *
  * Obligations: at most one server of this name serves; none serves after `stop` or `kill` has settled well; the death of a server is
  * reported at once; a service counts as serving only after `probe` has had an answer for every export.
@@ -49,8 +49,11 @@ export interface GaneshaState {
 }
 
 export interface Ganesha {
-  /** Starts a spare, so that the next `start` is faster. Does nothing when there is one. */
-  prepare(): Promise<Outcome>;
+  /**
+   * Starts a spare, so that the next `start` with the same specification is faster. Neither address nor volume need to be there. Does
+   * nothing when there is such a spare; one of another specification is ended. Faults: `badInput`, `toolMissing`, `ioError`, `timeout`.
+   */
+  prepare(spec: FileServiceSpec): Promise<Outcome>;
   /**
    * Starts the server; value: its pid. It does not answer yet: `probe` tells. Already serving the same is a success. Faults: `refused`
    * (serves something else), `badInput`, `toolMissing`, `ioError`, `serviceFailed`, `timeout`.
@@ -67,6 +70,11 @@ export interface Ganesha {
   killLeftovers(timeoutMs: number): Promise<Outcome>;
   /** `stop`, and the spare too. */
   close(options: { timeoutMs: number }): Promise<Outcome>;
+}
+
+interface Spare {
+  readonly instance: Instance;
+  readonly configuration: string;
 }
 
 interface Serving {
@@ -94,7 +102,7 @@ class Driver implements Ganesha {
   /** libblkid's cache, shared by this driver's processes. */
   readonly #blkidFile: string;
   #count = 0;
-  #spare: Instance | undefined;
+  #spare: Spare | undefined;
   #serving: Serving | undefined;
   /** Raised by `kill`, so that a start under way does not bring up what was just killed. */
   #killCount = 0;
@@ -107,25 +115,12 @@ class Driver implements Ganesha {
     this.#blkidFile = `${this.#prefix}blkid`;
   }
 
-  prepare(): Promise<Outcome> {
-    return this.#inTurn(async () => {
-      if (this.#spare !== undefined) return done;
-      const launched = await this.#launch(undefined);
-      if (!launched.ok) return launched;
-      const instance = launched.value;
-      this.#spare = instance;
-      void instance.ended.then(() => {
-        if (this.#spare === instance) this.#spare = undefined;
-      });
-      return done;
-    });
+  prepare(spec: FileServiceSpec): Promise<Outcome> {
+    return this.#parsed(spec, "prepare", (service) => this.#prepare(renderConfiguration(service)));
   }
 
   start(spec: FileServiceSpec): Promise<Outcome<number>> {
-    const parsed = fileServiceSchema.safeParse(spec);
-    if (parsed.success) return this.#inTurn(() => this.#start(parsed.data));
-    const operation = `start file service ${this.#options.name}`;
-    return Promise.resolve(failed("badInput", operation, parsed.error.message));
+    return this.#parsed(spec, "start", (service) => this.#start(service));
   }
 
   async probe(deadlineMs: number): Promise<Outcome<number>> {
@@ -163,9 +158,7 @@ class Driver implements Ganesha {
 
   close({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
     return this.#inTurn(async () => {
-      const spare = this.#spare;
-      this.#spare = undefined;
-      if (spare !== undefined) await end(spare, `end spare of ${this.#options.name}`, timeoutMs);
+      await this.#endSpare(timeoutMs);
       return await this.#stop(timeoutMs);
     });
   }
@@ -176,9 +169,40 @@ class Driver implements Ganesha {
     return mine;
   }
 
+  #parsed<T>(
+    spec: FileServiceSpec,
+    verb: string,
+    action: (service: FileService) => Promise<Outcome<T>>,
+  ): Promise<Outcome<T>> {
+    const parsed = fileServiceSchema.safeParse(spec);
+    if (parsed.success) return this.#inTurn(() => action(parsed.data));
+    const operation = `${verb} file service ${this.#options.name}`;
+    return Promise.resolve(failed("badInput", operation, parsed.error.message));
+  }
+
+  async #prepare(configuration: string): Promise<Outcome> {
+    if (this.#spare?.configuration === configuration) return done;
+    const ended = await this.#endSpare(lastEndMs);
+    if (!ended.ok) return ended;
+    const launched = await this.#launch(configuration, { held: true });
+    if (!launched.ok) return launched;
+    const spare = { instance: launched.value, configuration };
+    this.#spare = spare;
+    void spare.instance.ended.then(() => {
+      if (this.#spare === spare) this.#spare = undefined;
+    });
+    return done;
+  }
+
+  async #endSpare(timeoutMs: number): Promise<Outcome> {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare === undefined) return done;
+    return await end(spare.instance, `end spare of ${this.#options.name}`, timeoutMs);
+  }
+
   async #start(service: FileService): Promise<Outcome<number>> {
-    const { name, portMapper, log } = this.#options;
-    const operation = `start file service ${name}`;
+    const operation = `start file service ${this.#options.name}`;
     const killsBefore = this.#killCount;
     const current = this.#serving;
     if (current?.stopping) {
@@ -190,15 +214,9 @@ class Driver implements Ganesha {
       }
       return failed("refused", operation, "it serves something else");
     }
-    const mapped = await portMapper.ensure();
-    if (!mapped.ok) return mapped;
-    const made = await makeRecoveryDir(service.recoveryDir, log);
-    if (!made.ok) return made;
-    await writeBlkidCache(
-      this.#blkidFile,
-      service.exports.map((each) => each.path),
-    );
-    const launched = await this.#launchConfigured(renderConfiguration(service));
+    const ready = await this.#makeReady(service);
+    if (!ready.ok) return ready;
+    const launched = await this.#launchReady(renderConfiguration(service));
     if (!launched.ok) return launched;
     this.#adopt(launched.value, service);
     if (killsBefore === this.#killCount) return good(launched.value.pid);
@@ -206,23 +224,37 @@ class Driver implements Ganesha {
     return failed("refused", operation, "it was killed while it started");
   }
 
-  async #launchConfigured(configuration: string): Promise<Outcome<Instance>> {
-    const spare = this.#spare;
-    this.#spare = undefined;
-    if (spare === undefined) return await this.#launch(configuration);
-    const configured = await spare.configure(configuration);
-    if (configured.ok) return good(spare);
-    this.#options.log(`the spare file service is of no use: ${configured.fault.message}`);
-    const ended = await end(spare, "end a broken spare", lastEndMs);
-    return ended.ok ? await this.#launch(configuration) : ended;
+  /** What must be there before a server touches its volume; each part waits for something else. */
+  async #makeReady({ recoveryDir, exports }: FileService): Promise<Outcome> {
+    const paths = exports.map((each) => each.path);
+    const [mapped, made] = await Promise.all([
+      this.#options.portMapper.ensure(),
+      makeRecoveryDir(recoveryDir, this.#options.log),
+      writeBlkidCache(this.#blkidFile, paths),
+    ]);
+    return mapped.ok ? made : mapped;
   }
 
-  #launch(configuration: string | undefined): Promise<Outcome<Instance>> {
+  async #launchReady(configuration: string): Promise<Outcome<Instance>> {
+    const spare = this.#spare;
+    if (spare?.configuration === configuration) {
+      this.#spare = undefined;
+      const released = await spare.instance.release();
+      if (released.ok) return good(spare.instance);
+      this.#options.log(`the spare file service is of no use: ${released.fault.message}`);
+      const ended = await end(spare.instance, "end a broken spare", lastEndMs);
+      if (!ended.ok) return ended;
+    }
+    const ended = await this.#endSpare(lastEndMs);
+    return ended.ok ? await this.#launch(configuration, { held: false }) : ended;
+  }
+
+  #launch(configuration: string, { held }: { held: boolean }): Promise<Outcome<Instance>> {
     this.#count += 1;
     mkdirSync(this.#options.runDir, { recursive: true });
     const base = `${this.#prefix}${process.pid}.${this.#count}`;
     const { log } = this.#options;
-    return startInstance({ base, configuration, blkidFile: this.#blkidFile, log });
+    return startInstance({ base, configuration, held, blkidFile: this.#blkidFile, log });
   }
 
   #adopt(instance: Instance, service: FileService): void {

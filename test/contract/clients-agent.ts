@@ -8,8 +8,8 @@ import { createPortMapper } from "../../hal/linux/ganesha/rpcbind.ts";
 import { createGanesha } from "../../hal/linux/ganesha.ts";
 
 type Command =
-  | { op: "prepare" | "kill" | "state" }
-  | { op: "start"; spec: FileServiceSpec }
+  | { op: "kill" | "state" }
+  | { op: "prepare" | "start"; spec: FileServiceSpec }
   | { op: "probe"; deadlineMs: number }
   | { op: "stop" | "close" | "killLeftovers"; timeoutMs: number };
 
@@ -26,7 +26,7 @@ const ganesha = createGanesha({
 async function perform(command: Command): Promise<unknown> {
   switch (command.op) {
     case "prepare":
-      return await ganesha.prepare();
+      return await ganesha.prepare(command.spec);
     case "start":
       return await ganesha.start(command.spec);
     case "probe":

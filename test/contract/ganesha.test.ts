@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -20,6 +20,7 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
   let lab: Lab;
   let node: LabNode;
   let mountPoint: string;
+  let image: string;
   const specOf = (path: string) => ({
     address,
     exports: [{ id: 1, path, pseudo: "/vol1" }],
@@ -28,6 +29,23 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
   const ask = async (command: object) => (await node.ask(command)).value as Answered;
   const state = async () => (await node.ask({ op: "state" })).value as GaneshaState;
   const start = () => ask({ op: "start", spec: specOf(mountPoint) });
+  const prepare = (path = mountPoint) => ask({ op: "prepare", spec: specOf(path) });
+  /** The spare of this test, once it waits for its byte. */
+  const heldSpare = async () => {
+    const [pid] = findLeftovers("/run/dyad-test/ganesha-vs1.").filter((each) => inNode(node, each));
+    if (pid === undefined) throw new Error("no spare found");
+    // proc_pid_syscall(5): it sleeps in read(2), which is call 0 or 63, of its descriptor 3.
+    await eventually(() => /^(0|63) 0x3 /.test(readFileSync(`/proc/${pid}/syscall`, "utf8")));
+    return pid;
+  };
+  /** Local ends of the sockets of NFS and MOUNT that listen. */
+  const listening = () =>
+    node
+      .run("ss", "-Hltn")
+      .split("\n")
+      .map((line) => (line.split(/ +/)[3] ?? "").replace(/^\[::ffff:(.*)\]/, "$1"))
+      .filter((end) => /:(2049|20048)$/.test(end))
+      .sort();
   const serve = async () => {
     expect(await start()).toMatchObject({ ok: true });
     expect(await ask({ op: "probe", deadlineMs: 5000 })).toMatchObject({ ok: true });
@@ -37,7 +55,7 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
   beforeAll(async () => {
     lab = await openLab();
     node = await lab.addNode("a");
-    const image = lab.makeVolume("v1");
+    image = lab.makeVolume("v1");
     mountPoint = join(lab.directory, "v1");
     node.run("mount", "-o", "loop", image, mountPoint);
     node.run("ip", "addr", "add", `${address}/24`, "dev", "eth0");
@@ -56,7 +74,7 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
     expect(files.filter((file) => file !== "" && !file.endsWith(".blkid"))).toEqual([]);
     const source = node.run("findmnt", "-no", "SOURCE", mountPoint).trim();
     node.run("umount", mountPoint);
-    node.run("mount", "-o", "loop", join(lab.directory, "v1.img"), mountPoint);
+    node.run("mount", "-o", "loop", image, mountPoint);
     expect(source).toMatch(/^\/dev\/loop/);
   });
 
@@ -80,21 +98,82 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
     expect(await listed()).toEqual(lines);
   });
 
-  it("a spare takes its configuration and serves", async () => {
-    await node.ask({ op: "prepare" });
+  it("a spare goes on and serves, at its address only", async () => {
+    expect(await prepare()).toMatchObject({ ok: true });
     expect(await state()).toMatchObject({ spare: true, alive: false });
+    const spare = await heldSpare();
     await serve();
-    expect(await state()).toMatchObject({ spare: false, alive: true });
+    expect(await state()).toMatchObject({ spare: false, alive: true, pid: spare });
+    expect(listening()).toEqual([`${address}:20048`, `${address}:2049`]);
+    await stop();
+  });
+
+  it("a spare waits without volume, address or any address of that kind, and then serves what is there", async () => {
+    node.run("umount", mountPoint);
+    node.run("ip", "addr", "flush", "dev", "eth0");
+    await prepare();
+    const spare = await heldSpare();
+    expect(readdirSync(mountPoint)).toEqual([]);
+    expect(listening()).toEqual([]);
+    const opened = readdirSync(`/proc/${spare}/fd`).map((fd) =>
+      readlinkSync(`/proc/${spare}/fd/${fd}`),
+    );
+    expect(opened.filter((path) => path.startsWith(lab.directory))).toEqual([]);
+    // What it would have seen then is not what it shall serve: another volume is here meanwhile, and gone again.
+    node.run("mount", "-o", "loop", lab.makeVolume("other"), mountPoint);
+    node.run("umount", mountPoint);
+    node.run("mount", "-o", "loop", image, mountPoint);
+    node.run("ip", "addr", "add", `${address}/24`, "dev", "eth0");
+    await serve();
+    expect((await state()).pid).toBe(spare);
+    expect(listening()).toEqual([`${address}:20048`, `${address}:2049`]);
+    expect(node.run("ls", join(mountPoint, ".dyad"))).toContain("clients");
+    const [, uuid] = /UUID: *(\S+)/.exec(node.run("dumpe2fs", "-h", image)) ?? [];
+    const source = node.run("findmnt", "-no", "SOURCE", mountPoint).trim();
+    const told = readFileSync(`/proc/${node.pid}/root/run/dyad-test/ganesha-vs1.blkid`, "utf8");
+    expect(told.split("\n").filter((line) => line.includes(`>${source}<`))).toEqual([
+      expect.stringContaining(`UUID="${uuid}"`),
+    ]);
     await stop();
   });
 
   it("a spare that died is no obstacle", async () => {
-    await node.ask({ op: "prepare" });
-    const [spare] = findLeftovers("/run/dyad-test/ganesha-vs1.").filter((pid) => inNode(node, pid));
-    if (spare === undefined) throw new Error("no spare found");
-    process.kill(spare, "SIGKILL");
+    await prepare();
+    process.kill(await heldSpare(), "SIGKILL");
     await serve();
     await stop();
+  });
+
+  it("a spare of another specification is ended, by a start and by a preparation", async () => {
+    await prepare(`${mountPoint}/lost+found`);
+    const first = await heldSpare();
+    await prepare();
+    expect(existsSync(`/proc/${first}`)).toBe(false);
+    const second = await heldSpare();
+    expect(await prepare()).toMatchObject({ ok: true });
+    expect(await heldSpare()).toBe(second);
+    await prepare(`${mountPoint}/lost+found`);
+    const third = await heldSpare();
+    await serve();
+    expect((await state()).spare).toBe(false);
+    expect((await state()).pid).not.toBe(third);
+    expect(existsSync(`/proc/${third}`)).toBe(false);
+    await stop();
+    expect(await ask({ op: "prepare", spec: specOf('/a"') })).toMatchObject({
+      fault: { code: "badInput" },
+    });
+  });
+
+  it("a spare ends when its controller is gone", async () => {
+    const other = await lab.addNode("b", "vs2");
+    await other.ask({ op: "prepare", spec: specOf(mountPoint) });
+    const running = () => findLeftovers("/run/dyad-test/ganesha-vs2.");
+    const [spare = 0, ...more] = running().filter((pid) => inNode(other, pid));
+    expect(spare).toBeGreaterThan(0);
+    expect(more).toEqual([]);
+    process.kill(other.pid, "SIGKILL");
+    await eventually(() => !running().includes(spare));
+    await other.end();
   });
 
   it("starting twice is one server; another specification or a bad one is refused", async () => {

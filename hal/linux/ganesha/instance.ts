@@ -1,26 +1,24 @@
 /**
- * One ganesha process, from its start to its end. A *spare* is a process that has been started, has loaded its libraries and waits
- * for its configuration on a named pipe; writing the configuration turns it into a server without an exec in between.
+ * One ganesha process, from its start to its end. A *held* one has its whole configuration and has done all that needs neither its volume
+ * nor its address; it waits for `release` inside `held-start.c`, and ends when this process does.
  *
  * Obligations: nothing is left behind when it ends (files), and its end is known at once, with its last words.
  */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
-import { closeSync, constants, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
-import { promisify } from "node:util";
+import type { Writable } from "node:stream";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { createLineCutter, type GraceView, graceAfter, messageOf, noGrace } from "./log-lines.ts";
-import { noRegistrations, readBarrier } from "./native-library.ts";
+import { heldStart, noRegistrations, readBarrier } from "./native-library.ts";
 import { ordinaryCommand } from "./ordinary.ts";
 
 const lineBytesMax = 4096;
 const lastWordsMax = 20;
-/** A spare that has not opened its pipe by then is broken; opening takes it 5 ms on a quiet machine. */
-const pipeOpenDeadlineMs = 500;
-/** A pipe takes this much at once (pipe(7)); a configuration is far smaller. */
-const configurationBytesMax = 65536;
-/** Above batch work, below everything real-time: NFS is what the appliance is for. */
+/** The descriptor at which a held process waits: the first one behind the standard three. */
+const holdDescriptor = 3;
+/** Above batch work, below everything real-time: NFS is what the appliance is for. A spare may be needed as soon as it is begun. */
 const niceness = -10;
 
 /** How a process ended. `lastWords` are its last log messages, oldest first. */
@@ -37,8 +35,8 @@ export interface Instance {
   readonly ended: Promise<InstanceEnd>;
   alive(): boolean;
   grace(): GraceView;
-  /** Hands a spare its configuration. Fault `serviceFailed`: it did not take it; kill it and start another. */
-  configure(text: string): Promise<Outcome>;
+  /** Lets a held one go on. Fault `serviceFailed`: it is not there any more; start another. */
+  release(): Promise<Outcome>;
   kill(): void;
 }
 
@@ -59,26 +57,28 @@ const environment = {
 export interface InstanceOptions {
   /** Files of this process are called `${base}.conf` and `${base}.pid`. */
   readonly base: string;
-  /** The configuration, or undefined for a spare. */
-  readonly configuration: string | undefined;
-  /** libblkid's cache file; written before the configuration is. */
+  readonly configuration: string;
+  /** Whether it waits for `release` before it touches its volume or its address. */
+  readonly held: boolean;
+  /** libblkid's cache file; it is read behind the hold. */
   readonly blkidFile: string;
   readonly log: (message: string) => void;
 }
 
-/** Starts a process. Faults: `toolMissing`, `ioError`. */
+/** Starts a process. Faults: `toolMissing` (also when it should be held and cannot be), `ioError`. */
 export async function startInstance(options: InstanceOptions): Promise<Outcome<Instance>> {
-  const { base, configuration } = options;
+  const { base, configuration, held } = options;
   const configurationPath = `${base}.conf`;
   const pidPath = `${base}.pid`;
+  const libraries = await librariesOf(options);
+  if (!libraries.ok) return libraries;
   const removeFiles = () => {
     rmSync(configurationPath, { force: true });
     rmSync(pidPath, { force: true });
   };
   try {
     removeFiles();
-    if (configuration === undefined) await promisify(execFile)("mkfifo", [configurationPath]);
-    else writeFileSync(configurationPath, configuration);
+    writeFileSync(configurationPath, configuration);
   } catch (error) {
     return failed("ioError", `prepare ${configurationPath}`, "not written", error);
   }
@@ -89,21 +89,14 @@ export async function startInstance(options: InstanceOptions): Promise<Outcome<I
     ...["-F", "-L", "STDERR", "-N", "NIV_WARN", "-E", String(epoch)],
     ...["-f", configurationPath, "-p", pidPath],
   ]);
-  const [barrier, quiet] = await Promise.all([readBarrier(), noRegistrations()]);
-  if (!barrier.ok) {
-    options.log(
-      `WITHOUT read barrier (a crash may take back what was read): ${barrier.fault.message}`,
-    );
-  }
-  // Without this one it registers by itself, which only takes longer.
-  const libraries = [barrier, quiet].flatMap((each) => (each.ok ? [each.value] : []));
   const child = spawn(program, args, {
-    stdio: ["ignore", "ignore", "pipe"],
+    stdio: ["ignore", "ignore", "pipe", held ? "pipe" : "ignore"],
     cwd: "/",
     env: {
       ...environment,
       BLKID_FILE: options.blkidFile,
-      LD_PRELOAD: libraries.join(":"),
+      LD_PRELOAD: libraries.value.join(":"),
+      ...(held ? { DYAD_HOLD: String(holdDescriptor) } : {}),
     },
   });
   const spawned = await whenSpawned(child);
@@ -111,7 +104,18 @@ export async function startInstance(options: InstanceOptions): Promise<Outcome<I
     removeFiles();
     return spawned;
   }
-  return good(watch(child, spawned.value, configurationPath, removeFiles, options.log));
+  return good(watch(child, spawned.value, removeFiles, options.log));
+}
+
+/** Paths of the libraries that it is started with. Only a start that is to be held cannot do without one. */
+async function librariesOf({ held, log }: InstanceOptions): Promise<Outcome<readonly string[]>> {
+  const [barrier, quiet, hold] = await Promise.all([readBarrier(), noRegistrations(), heldStart()]);
+  if (held && !hold.ok) return hold;
+  if (!barrier.ok) {
+    log(`WITHOUT read barrier (a crash may take back what was read): ${barrier.fault.message}`);
+  }
+  // Without the others it registers by itself and looks at more devices, which only takes longer.
+  return good([barrier, quiet, hold].flatMap((each) => (each.ok ? [each.value] : [])));
 }
 
 function whenSpawned(child: ChildProcess): Promise<Outcome<number>> {
@@ -130,7 +134,6 @@ function whenSpawned(child: ChildProcess): Promise<Outcome<number>> {
 function watch(
   child: ChildProcess,
   pid: number,
-  configurationPath: string,
   removeFiles: () => void,
   log: (message: string) => void,
 ): Instance {
@@ -139,6 +142,8 @@ function watch(
   const lastWords: string[] = [];
   const cut = createLineCutter(lineBytesMax);
   raisePriority(pid, log);
+  // What goes wrong there is told by the exit, and to whoever writes.
+  holdOf(child)?.on("error", () => undefined);
   child.stderr?.on("data", (chunk: Buffer) => {
     for (const line of cut(chunk)) {
       grace = graceAfter(grace, line);
@@ -161,7 +166,7 @@ function watch(
     ended,
     alive: () => end === undefined,
     grace: () => grace,
-    configure: (text) => writeToPipe(configurationPath, text, () => end === undefined),
+    release: () => letGo(child, pid),
     kill: () => {
       child.kill("SIGKILL");
     },
@@ -176,34 +181,20 @@ function raisePriority(pid: number, log: (message: string) => void): void {
   }
 }
 
-async function writeToPipe(
-  path: string,
-  text: string,
-  stillAlive: () => boolean,
-): Promise<Outcome> {
-  const operation = `configure through ${path}`;
-  const bytes = Buffer.from(text, "utf8");
-  if (bytes.length > configurationBytesMax) {
-    return failed("badInput", operation, `${bytes.length} bytes of configuration`);
-  }
-  const startedAt = performance.now();
-  while (stillAlive() && performance.now() - startedAt < pipeOpenDeadlineMs) {
-    let pipe: number;
-    try {
-      // Without a reader this fails with ENXIO (fifo(7)) where a blocking open would stop the whole controller.
-      pipe = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
-    } catch {
-      await new Promise((resolve) => setTimeout(resolve, 1));
-      continue;
-    }
-    try {
-      writeSync(pipe, bytes);
-      return done;
-    } catch (error) {
-      return failed("serviceFailed", operation, "not written", error);
-    } finally {
-      closeSync(pipe);
-    }
-  }
-  return failed("serviceFailed", operation, "the spare does not read its configuration");
+/** Our end of the pipe at which it waits; undefined when it is not held. */
+function holdOf(child: ChildProcess): Writable | undefined {
+  const stream = child.stdio[holdDescriptor];
+  return stream !== null && stream !== undefined && "write" in stream ? stream : undefined;
+}
+
+function letGo(child: ChildProcess, pid: number): Promise<Outcome> {
+  const hold = holdOf(child);
+  return new Promise((resolve) => {
+    if (hold === undefined) return resolve(done);
+    // One that ended has closed its end, and nobody else has it.
+    hold.write("+", (error) => {
+      hold.destroy();
+      resolve(error ? failed("serviceFailed", `release ${pid}`, "it ended before", error) : done);
+    });
+  });
 }

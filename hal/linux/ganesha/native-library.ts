@@ -19,6 +19,9 @@ export const readBarrier = () => nativeLibrary("read-barrier");
 /** `registrations.c`: the port mapper is not asked at each start (docs/design/0010-file-service.md). */
 export const noRegistrations = () => nativeLibrary("registrations");
 
+/** `held-start.c`: a spare waits at the last step before it needs its volume (docs/design/0010-file-service.md). */
+export const heldStart = () => nativeLibrary("held-start");
+
 /**
  * The path of a library, compiled first if it is not there or older than its source (needs cc); asked once in a process's life.
  * Faults: `toolMissing`, `ioError`.
