@@ -22,6 +22,8 @@ export class ClientList {
   #serving = false;
   /** What the volume knows; undefined as long as that is the last owner's. */
   #saved: ReadonlySet<string> | undefined;
+  /** Who was connected when we looked last: a service that is being stopped cannot be asked any more. */
+  #found: readonly Connection[] = [];
   #saving: Promise<void> | undefined;
 
   constructor(machine: Machine, server: VirtualServerConfig, log: (message: string) => void) {
@@ -35,6 +37,7 @@ export class ClientList {
   /** A volume that has just been mounted tells of the last owner's clients. */
   mounted(): void {
     this.#saved = undefined;
+    this.#found = [];
   }
 
   /** Clients come and go while the service runs. */
@@ -85,21 +88,26 @@ export class ClientList {
 
   /** Clients that the volume does not know, for the partner; to be asked before their connections are ended. */
   async unsaved(): Promise<string | undefined> {
-    if (!this.#serving) return undefined;
-    const { addresses, servicePort } = this.#machine;
-    const found = await addresses.connections(this.#addresses, servicePort);
-    if (!found.ok) return undefined;
-    const fresh = found.value.filter((each) => !this.#saved?.has(keyOf(each)));
+    if (this.#serving) await this.#look();
+    const fresh = this.#found.filter((each) => !this.#saved?.has(keyOf(each)));
     const { text, left } = packClients(fresh, this.#addresses, clientsCharsMax);
     if (left > 0) this.#log(`${left} clients came too late to be told to the partner`);
     return text === "" ? undefined : text;
   }
 
-  async #saveNow(): Promise<void> {
-    const { addresses, servicePort, states } = this.#machine;
+  /** Asks the kernel who is connected; false when it does not say. */
+  async #look(): Promise<boolean> {
+    const { addresses, servicePort } = this.#machine;
     const found = await addresses.connections(this.#addresses, servicePort);
-    if (!found.ok || this.#path === undefined || this.#saved === undefined) return;
-    const connections = found.value.slice(0, connectionsMax);
+    if (found.ok) this.#found = found.value;
+    return found.ok;
+  }
+
+  async #saveNow(): Promise<void> {
+    const { states } = this.#machine;
+    const isKnown = await this.#look();
+    if (!isKnown || this.#path === undefined || this.#saved === undefined) return;
+    const connections = this.#found.slice(0, connectionsMax);
     const keys = new Set(connections.map(keyOf));
     const known = this.#saved;
     if (keys.size === known.size && [...keys].every((key) => known.has(key))) return;

@@ -124,6 +124,9 @@ async function run(
       return await machine.fileSystems.flush(path(work.disk));
     case "seal":
       await clients.idle(clientsIdleMs);
+      // Its files give errors from now on, and an answer that waits in a socket outlives its process and its address: it would be
+      // sent when the gate opens here again. A thread that was killed within a call never sees what the call returns.
+      machine.services.kill(server.name);
       return await machine.fileSystems.seal(path(work.disk));
     case "abandon":
       await clients.idle(clientsRefusedMs);
@@ -163,10 +166,12 @@ async function kill(
   { server, clients }: Bench,
   limitMs: number,
 ): Promise<Outcome<string | undefined>> {
-  // The volume is given up: a service that waits for its disk would not even die.
-  for (const { disk } of server.volumes) machine.block.refuse(disk);
   const unsaved = await clients.unsaved();
   clients.serve(false);
+  // Killed first, so that no client is ever answered with the error of the refusal (see "seal").
+  machine.services.kill(server.name);
+  // The volume is given up: a service that waits for its disk would not even die.
+  for (const { disk } of server.volumes) machine.block.refuse(disk);
   const stopped = await machine.services.stop(server.name, limitMs);
   return stopped.ok ? good(unsaved) : stopped;
 }

@@ -70,6 +70,7 @@ export async function openFileServices(
 
   return {
     start,
+    kill: (name) => find(name).kill(),
     stop(name, limitMs) {
       const ganesha = find(name);
       // At once, also when a start is under way; then wait until the kernel has let go of everything.

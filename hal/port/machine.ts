@@ -12,6 +12,8 @@ export interface FileServices {
     mountPaths: readonly string[],
     limitMs: number,
   ): Promise<Outcome>;
+  /** Ends it without waiting: from now on it answers nothing, whatever becomes of the calls it is in. */
+  kill(name: string): void;
   /** Ends it; when it settles well nothing of it holds the volume any more. Idempotent. */
   stop(name: string, limitMs: number): Promise<Outcome>;
   /** Gets ready for a start that may come at any time. */

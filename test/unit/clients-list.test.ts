@@ -121,6 +121,21 @@ describe("the list of clients", () => {
     expect(await partner.list.inherit(told)).toEqual([from(2), from(3), from(1)]);
   });
 
+  test("goes to the partner also when the volume proves to be lost in the middle of a stop in good order", async () => {
+    const { now, list } = machine();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.connected = [from(1)];
+    await list.save();
+    now.save = () => Promise.resolve(failed("ioError", "save", "no path"));
+    now.connected = [from(1), from(2)];
+    await list.finish();
+    await list.idle(30);
+    // The service is gone by then, and its connections with it.
+    now.connected = [];
+    expect(ports(await list.unsaved())).toEqual([2]);
+  });
+
   test("that cannot be written holds up nothing for longer than it may", async () => {
     const { now, list } = machine();
     await list.inherit(undefined);
