@@ -1,6 +1,7 @@
 /**
  * Leaving on request (SIGTERM): what is served here goes to the partner first, live; then everything is closed, the beats
- * say goodbye, and the process ends. Goodbye means: gates closed, nothing mounted, disks released. Only then is it said.
+ * say goodbye, and the process ends. Goodbye means: gates closed, nothing mounted, disks released. Only then is it said. What is left of a
+ * released disk because somebody holds it (a sealed mount, an idle device) is not waited for: the next start removes it.
  */
 import {
   andThen,
@@ -12,7 +13,7 @@ import {
   setMode,
 } from "./controller-state.ts";
 import { offerServer } from "./transfer.ts";
-import { stopServer } from "./vserver-stop.ts";
+import { isHeld, stopServer } from "./vserver-stop.ts";
 
 /** Time for the transfers before what is left is simply stopped. */
 const handOverMs = 5000;
@@ -60,7 +61,7 @@ export function leavingTick(state: ControllerState, nowMs: number): Step {
 }
 
 function end(state: ControllerState, nowMs: number): Step {
-  if (state.servers.some(ownsServer)) return [state, []];
+  if (state.servers.some((server) => ownsServer(server) && !isHeld(server))) return [state, []];
   const waiting = Object.values(state.transfers).some((each) => each.role === "source");
   if (waiting && state.partner && nowMs < state.leaveDeadlineMs) return [state, []];
   // The goodbye leaves with this step; the exit waits until it has been repeated.

@@ -29,7 +29,7 @@ import {
   tell,
 } from "./controller-state.ts";
 import { takeServer } from "./takeover.ts";
-import { hasLetGo, stopServer } from "./vserver-stop.ts";
+import { hasLetGo, isHeld, stopServer } from "./vserver-stop.ts";
 import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
 /** An urgent move that was refused is offered again after this time. */
@@ -291,6 +291,18 @@ function sourceTick(
     return released(state, index, transfer.why, nowMs);
   if (transfer.failure !== undefined && !ownsServer(server))
     return onFailed(state, server, transfer.failure, nowMs);
+  // It cannot be taken back before somebody lets go of it: the partner is asked to try again (see `evacuate`).
+  if (transfer.failure !== undefined && isHeld(server))
+    return [
+      { ...setTransfer(state, index, undefined), evacuateAfterMs: nowMs + evacuateAgainMs },
+      [
+        tell(
+          "error",
+          "transfer.failed",
+          `the partner could not start ${config.name}: ${transfer.failure}`,
+        ),
+      ],
+    ];
   if (nowMs < transfer.deadlineMs) return [state, []];
   // What hangs here in its last step has a limit of its own.
   if (transfer.at === "released" && ownsServer(server)) return [state, []];
@@ -353,6 +365,8 @@ export function evacuate(state: ControllerState, nowMs: number): Step {
 function reasonToLeave(state: ControllerState, server: VirtualServerState): string | undefined {
   const { phase } = server;
   const here = phase.kind === "serving" || phase.kind === "failed";
+  if (isHeld(server) && !partnerOwns(state, server.index))
+    return "it is released, and what is left of it here is still held";
   if (!here) return undefined;
   if (!state.dataLinkUp) return "the data link has no carrier";
   const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));

@@ -50,9 +50,10 @@ export function stopServer(
   if (phase.kind === "failed") return [{ ...state, phase: { kind: "off" } }, []];
   if (phase.kind === "stopping") {
     if (!forced || phase.forced) {
-      // It stops because it failed, and is asked for meanwhile: whoever takes it must not find it claimed here.
-      if (phase.reason !== "failed" || reason === "failed") return [state, []];
-      return [{ ...state, phase: { ...phase, reason } }, []];
+      // It stops because it failed, and is asked for meanwhile: whoever takes it must not find it claimed here. And nobody who is
+      // out waits for what is left of it.
+      const isStronger = (phase.reason === "failed" && reason !== "failed") || reason === "fenced";
+      return isStronger ? [{ ...state, phase: { ...phase, reason } }, []] : [state, []];
     }
     return enterStop(state, "close", context, { ...phase, reason, forced });
   }
@@ -176,10 +177,13 @@ function stepFailed(state: State, phase: Stopping, why: string, context: Context
         const [next, effects] = enterStop(state, "unexport", context, { ...phase, forced: true });
         return [next, [said, ...effects]];
       }
-      return selfFence(state, `${name} could not be taken down: ${why}`);
+      return mayWait(phase)
+        ? tidyLater(state, phase, why, context)
+        : selfFence(state, `${name} could not be taken down: ${why}`);
     case "detach":
-      if (!phase.forced) return detachLater(state, phase, why, context);
-      return selfFence(state, `${name} could not be taken down: ${why}`);
+      return mayWait(phase)
+        ? tidyLater(state, phase, why, context)
+        : selfFence(state, `${name} could not be taken down: ${why}`);
     case "close":
       return selfFence(state, `${name} could not be taken down: ${why}`);
     default:
@@ -187,11 +191,17 @@ function stepFailed(state: State, phase: Stopping, why: string, context: Context
   }
 }
 
+/** What is left harms nobody. A controller that is out serves nothing, and has no better way back than to start anew. */
+function mayWait({ hasLetGo, reason }: Stopping): boolean {
+  return hasLetGo && reason !== "fenced";
+}
+
 /**
- * The disk is released, and somebody looks at its idle device (udev and blkid do). That is no reason to end what else is served here;
- * but nothing starts on a device of an earlier time, so the server stays stopping until it is gone.
+ * The disk is released, and somebody looks at its idle device (udev and blkid do), or still stands in a directory of the sealed volume.
+ * That is no reason to end what else is served here; but nothing starts on what is left of an earlier time, so the server stays stopping
+ * until it is gone.
  */
-function detachLater(state: State, phase: Stopping, why: string, context: Context): Step {
+function tidyLater(state: State, phase: Stopping, why: string, context: Context): Step {
   const waiting: Stopping = {
     ...phase,
     pending: [],
@@ -214,6 +224,11 @@ function detachLater(state: State, phase: Stopping, why: string, context: Contex
 export function hasLetGo({ phase }: State): boolean {
   if (phase.kind === "stopping") return phase.hasLetGo;
   return phase.kind === "off" || phase.kind === "failed";
+}
+
+/** Handed over, and yet not gone: the partner may have it, but we cannot take it back. */
+export function isHeld({ phase }: State): boolean {
+  return phase.kind === "stopping" && phase.hasLetGo && phase.isHeld === true;
 }
 
 /** A controller that cannot stop serving, or cannot let go of a disk, ends; its kernel and the disks do the rest. */
@@ -268,8 +283,8 @@ function stopped(state: State, phase: Stopping, context: Context): State {
 export function stoppingTick(state: State, context: Context): Step {
   const { phase } = state;
   if (phase.kind !== "stopping" || context.nowMs < phase.deadlineMs) return [state, []];
-  if (phase.step === "detach" && phase.isHeld && phase.pending.length === 0) {
-    const [next, effects] = enterStop(state, "detach", context, phase);
+  if (phase.isHeld && phase.pending.length === 0) {
+    const [next, effects] = enterStop(state, phase.step, context, phase);
     if (next.phase.kind !== "stopping") throw new Error("stoppingTick: lost the phase");
     return [{ ...next, phase: { ...next.phase, isHeld: true } }, effects];
   }

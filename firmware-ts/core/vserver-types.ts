@@ -83,7 +83,7 @@ export type Phase =
       readonly forced: boolean;
       /** The disks are given back: the partner may have them, whatever is left to tidy here. */
       readonly hasLetGo: boolean;
-      /** The device of a released disk could not be removed at once; that has been told. */
+      /** What is left of a released disk could not be put away at once; that has been told. */
       readonly isHeld?: boolean | undefined;
       readonly fault?: string | undefined;
     })
