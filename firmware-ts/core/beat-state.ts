@@ -20,6 +20,8 @@ export interface BeatState {
   /** The first beat that was said in the mandate's turn: whoever answers it, or a later one, knows our mode. */
   readonly turnFirst: number;
   readonly progressAtMs: number;
+  /** Of the last tick: one that comes long after it shows that we did not run. */
+  readonly tickedAtMs: number | undefined;
   /** Sequence number of the last beat that we sent. */
   readonly sequence: number;
   readonly nextSendMs: { readonly [name in LinkName]: number };
@@ -37,6 +39,8 @@ export interface BeatState {
   readonly retired: readonly number[];
   /** Defined while the partner counts as alive. */
   readonly partner: PartnerView | undefined;
+  /** Since when nobody is heard and the partner is not called lost, because we may be to blame: see core/beat-silence. */
+  readonly doubtedSinceMs: number | undefined;
   /** When, in this contact, a beat first showed a mode other than alone. */
   readonly pairedHeardAtMs: number | undefined;
   /** Number of the present contact; rises with every loss. */
@@ -95,6 +99,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
     },
     turnFirst: 0,
     progressAtMs: setup.nowMs,
+    tickedAtMs: undefined,
     sequence: 0,
     nextSendMs: { serial: setup.nowMs, network: setup.nowMs, disk: setup.nowMs },
     sent: [],
@@ -105,6 +110,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
     candidate: undefined,
     retired: [],
     partner: undefined,
+    doubtedSinceMs: undefined,
     pairedHeardAtMs: undefined,
     contact: 1,
     granting: false,

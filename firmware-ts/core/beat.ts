@@ -9,6 +9,7 @@
  *              newer than all before ─▶ partner view, lease on our gates (if the partner grants), messages
  *
  *     silent on all links / stalled / dying gasp / goodbye / restarted ─▶ partnerLost, and nothing granted from then on
+ *     silent on all links, and so were we ─▶ nothing granted, judged again (core/beat-silence)
  *
  * Safety (docs/SAFETY.md): `lastGrantedMs` is the receive time of the newest beat that any acknowledgement of ours with
  * `granting` named. The partner renews its gates to the *send* time of that beat plus gateTimeout, so on our clock they
@@ -26,6 +27,7 @@ import {
   queueOpen,
   renewGates,
 } from "./beat-gates.ts";
+import { judge, noteTick, stalledFor } from "./beat-silence.ts";
 import { andThen, type BeatState, keepSent, observe, type Step, sentAt } from "./beat-state.ts";
 import type { BeatEffect, BeatEvent, LossReason, Mandate, PartnerView } from "./beat-types.ts";
 import { linkColour, linkColours, nobodyHeard } from "./links.ts";
@@ -89,8 +91,8 @@ function unreachable(event: never): never {
 }
 
 function tick(state: BeatState, nowMs: number): Step {
-  let step: Step = [state, []];
-  step = andThen(step, (next) => judgeSilence(next, nowMs));
+  const stallMs = stalledFor(state, nowMs);
+  let step: Step = judgeSilence(noteTick(state, stallMs, nowMs), stallMs, nowMs);
   step = andThen(step, (next) => sendDue(next, nowMs));
   step = andThen(step, (next) => openDue(next, nowMs));
   step = andThen(step, (next) => showSolo(next, nowMs));
@@ -117,10 +119,12 @@ function showLinks(state: BeatState, nowMs: number): Step {
   return [next, [observe({ kind: "links", colours, diskReadable })]];
 }
 
-function judgeSilence(state: BeatState, nowMs: number): Step {
+function judgeSilence(state: BeatState, stallMs: number, nowMs: number): Step {
   if (!state.partner) return [state, []];
-  if (!nobodyHeard(state.links, state.timing, nowMs)) return [state, []];
-  return lose(state, "silent");
+  const verdict = judge(state, stallMs, nowMs);
+  if (verdict === "heard") return [state, []];
+  if (verdict === "lost") return lose(state, "silent");
+  return [{ ...state, doubtedSinceMs: state.doubtedSinceMs ?? nowMs }, []];
 }
 
 /** Ends the partner's session in our eyes: from here on nothing is granted. */
@@ -131,6 +135,7 @@ function lose(state: BeatState, reason: LossReason): Step {
     contact: state.contact + 1,
     granting: false,
     partner: undefined,
+    doubtedSinceMs: undefined,
     pairedHeardAtMs: undefined,
   };
   return [
@@ -169,7 +174,9 @@ function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
   const sequence = state.sequence + 1;
   const { mandate, timing } = state;
   const ack = state.candidate ?? state.heard ?? { session: 0, sequence: 0 };
-  const granting = state.granting && state.candidate === undefined && mayGrant(state);
+  // Whom we doubt we promise nothing: to the partner a postponed loss is a loss.
+  const trusted = state.candidate === undefined && state.doubtedSinceMs === undefined;
+  const granting = state.granting && trusted && mayGrant(state);
   const { message } = mandate;
   // The main loop may not know yet that the partner has restarted: numbers of its last session mean nothing to this one.
   const current = mandate.messageSession === ack.session;
@@ -286,12 +293,20 @@ function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Ste
     // The disk keeps the last beat for ever: reading it again is no attack.
     return link === "disk" ? [state, []] : refuse(state, "replay");
   }
-  const ackedAtMs =
-    beat.ack.session === state.session ? sentAt(state.sent, beat.ack.sequence) : undefined;
+  const ackedAtMs = answeredAt(state, beat, nowMs);
   if (!known && ackedAtMs === undefined) return meet(state, beat, nowMs);
   // A frame of an earlier life that was long under way: it must not end the session that has answered what we said later.
   if (!known && beat.ack.sequence < state.heardAck) return refuse(state, "stale");
   return accept(state, link, beat, ackedAtMs, nowMs);
+}
+
+/** When we sent the beat that this one acknowledges; undefined when that is too long ago to prove anything, or was never. */
+function answeredAt(state: BeatState, { ack }: Beat, nowMs: number): number | undefined {
+  if (ack.session !== state.session) return undefined;
+  const atMs = sentAt(state.sent, ack.sequence);
+  // What we have sent is forgotten when we send: after a stall, what comes first is not.
+  const isFresh = atMs !== undefined && nowMs - atMs <= state.timing.freshAckMs;
+  return isFresh ? atMs : undefined;
 }
 
 function refuse(state: BeatState, reason: "replay" | "session" | "stale"): Step {
@@ -303,6 +318,7 @@ function refuse(state: BeatState, reason: "replay" | "session" | "stale"): Step 
  * has named a beat that we sent lately.
  */
 function meet(state: BeatState, beat: Beat, nowMs: number): Step {
+  // Whatever the reason for the silence: a partner that restarted while we did not run is to be met at once.
   const silent = nobodyHeard(state.links, state.timing, nowMs);
   // While the known session speaks, a stranger must not steal the one acknowledgement that a beat has room for.
   if (state.heard && !silent) return refuse(state, "stale");
@@ -339,8 +355,11 @@ function heardOn(
   nowMs: number,
 ): Step {
   const link = { ...state.links[name], sequence };
-  const links = { ...state.links, [name]: fresh ? { ...link, lastHeardMs: nowMs } : link };
-  return [{ ...state, links, candidate: undefined }, []];
+  if (!fresh)
+    return [{ ...state, links: { ...state.links, [name]: link }, candidate: undefined }, []];
+  const heard = { ...link, lastHeardMs: nowMs, stalledMs: 0 };
+  const links = { ...state.links, [name]: heard };
+  return [{ ...state, links, candidate: undefined, doubtedSinceMs: undefined }, []];
 }
 
 /** Same process, new session: whatever the partner's last session held is lost, and said so before the new one is shown. */

@@ -14,6 +14,8 @@ export interface LinkState {
   readonly present: boolean;
   readonly carrier: boolean;
   readonly lastHeardMs: number | undefined;
+  /** Part of the silence since then in which we did not run ourselves. */
+  readonly stalledMs: number;
   /** Newest sequence number heard on this link: an older one here is a replay. */
   readonly sequence: number;
 }
@@ -26,6 +28,7 @@ export function newLinks(present: readonly LinkName[]): Links {
     present: present.includes(name),
     carrier: false,
     lastHeardMs: undefined,
+    stalledMs: 0,
     sequence: 0,
   });
   return { serial: link("serial"), network: link("network"), disk: link("disk") };
@@ -60,11 +63,31 @@ export function linkColours(links: Links, timing: Timing, nowMs: number): Colour
   };
 }
 
-/** True when no present link was heard within its limit: the only silence that counts as a loss. Asked at every tick. */
+/** True when no present link was heard within its limit, whoever is to blame for it. Asked at every tick. */
 export function nobodyHeard(links: Links, timing: Timing, nowMs: number): boolean {
   for (const name of linkNames) {
     const colour = linkColour(name, links[name], timing, nowMs);
     if (colour !== "red" && colour !== "absent") return false;
   }
   return true;
+}
+
+/** The same, of the time in which we ran: the only silence that counts as a loss (core/beat-silence). */
+export function nobodyHeardWhileRunning(links: Links, timing: Timing, nowMs: number): boolean {
+  return linkNames.every((name) => {
+    const { present, lastHeardMs, stalledMs } = links[name];
+    if (!present || lastHeardMs === undefined) return true;
+    return nowMs - lastHeardMs - stalledMs >= silenceLimitMs(name, timing);
+  });
+}
+
+/** Takes a stall that ends now off every silence; a link that was heard in it or since is excused for no more than it is silent. */
+export function excuseStall(links: Links, stallMs: number, nowMs: number): Links {
+  const excused = (name: LinkName): LinkState => {
+    const link = links[name];
+    if (link.lastHeardMs === undefined) return link;
+    const stalledMs = Math.min(nowMs - link.lastHeardMs, link.stalledMs + stallMs);
+    return { ...link, stalledMs };
+  };
+  return { serial: excused("serial"), network: excused("network"), disk: excused("disk") };
 }

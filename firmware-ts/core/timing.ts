@@ -12,6 +12,9 @@
  *                lives until 150 and is renewed on the ground of its coordinator writes from 120 on
  *     150        the partner's kernel is silent, even if every process there is frozen
  *     165        L + gateTimeout + clockMargin: the survivor may open the partner's addresses
+ *
+ * A survivor whose beat process did not run in that time (a tick later than stallMs) notices the loss later by as much, at most by
+ * stallGraceMs after it would have otherwise (core/beat-silence). All other times stay: its own gate may lapse at 150 and be opened again.
  */
 import type { TimingConfig } from "../schema/config.ts";
 
@@ -27,6 +30,10 @@ const clockDriftPpm = 500;
 export interface Timing extends TimingConfig {
   /** Longest silence before the partner counts as lost, when every link fell silent at once. */
   readonly lossMs: number;
+  /** A tick of the beat process that comes later than this shows that the process did not run. */
+  readonly stallMs: number;
+  /** How much longer at most a partner counts as alive because we did not run ourselves. */
+  readonly stallGraceMs: number;
   /** Time within which all coordinator disks answer the race; later answers count as failed. */
   readonly raceTimeoutMs: number;
   /** What a race usually takes at most; only used to show that the survivor's own gate does not blink. */
@@ -52,9 +59,14 @@ export type TimedStep = "claim" | "attach" | "mount" | "export" | "address" | "s
 
 /** Derives all durations. Pure; does not judge: see `timingFaults`. */
 export function deriveTiming(config: TimingConfig): Timing {
+  const lossMs = Math.max(config.linkSilenceMs, config.diskSilenceMs) + tickMs;
   return {
     ...config,
-    lossMs: Math.max(config.linkSilenceMs, config.diskSilenceMs) + tickMs,
+    lossMs,
+    // Lateness below this is a part of every silence; two thirds of the limit are left for beats that are lost or late.
+    stallMs: Math.floor(config.linkSilenceMs / 3),
+    // What is left of a silence after one stall, however long that was, is never more; and many stalls together get no more.
+    stallGraceMs: lossMs,
     raceTimeoutMs: 500,
     raceBudgetMs: 20,
     partnerSilentMs: config.gateTimeoutMs + config.clockMarginMs,
@@ -88,6 +100,10 @@ export function timingFaults(t: Timing): string[] {
   need(
     t.diskSilenceMs >= 4 * t.diskBeatIntervalMs,
     "disk_silence_ms must be at least four disk beat intervals",
+  );
+  need(
+    tickMs + t.stallMs < t.linkSilenceMs,
+    "link_silence_ms must be longer than a tick may be late without counting as a stall",
   );
   need(
     t.lossMs + t.raceBudgetMs + t.beatIntervalMs <= t.gateTimeoutMs,

@@ -171,7 +171,9 @@ export function createBeatLoop(setup: BeatLoopSetup): BeatLoop {
         const at = now();
         tickLateMsMax = Math.max(tickLateMsMax, at - dueMs);
         feed({ kind: "tick", nowMs: at });
-        dueMs = Math.max(dueMs + tickMs, at);
+        // After a stall the next tick judges what this one could not: a whole period goes by first, in which everything that waits in
+        // sockets, in the serial port and behind the thread pool is read.
+        dueMs = at > dueMs + tickMs ? at + tickMs : dueMs + tickMs;
         setTimeout(tick, Math.max(0, dueMs - now()));
       };
       setTimeout(tick, tickMs);

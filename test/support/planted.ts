@@ -240,6 +240,18 @@ const inBeat: Readonly<Record<string, Planted>> = {
     breaks: ["neverTwoAnswers"],
     plant: beating((effect) => (effect.kind === "close" ? { ...effect, addresses: [] } : effect)),
   },
+  excusesEverySilence: {
+    wrong: "a beat process takes every tick for the end of a stall, and does not count how often",
+    profile: "power",
+    seeds: 60,
+    breaks: ["noEndlessDark"],
+    plant: beats(
+      (step) => (state, event) =>
+        event.kind === "tick"
+          ? step({ ...state, tickedAtMs: event.nowMs - 1000, doubtedSinceMs: undefined }, event)
+          : step(state, event),
+    ),
+  },
   gaspsWithOpenGates: {
     wrong: "last words are said before the gates are closed",
     profile: "power",

@@ -50,7 +50,7 @@ describe("modes", () => {
 });
 
 describe("links", () => {
-  const heard = { present: true, carrier: true, lastHeardMs: 1000, sequence: 1 };
+  const heard = { present: true, carrier: true, lastHeardMs: 1000, stalledMs: 0, sequence: 1 };
 
   test.each([
     ["serial", 29, "green"],

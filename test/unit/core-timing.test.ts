@@ -17,6 +17,8 @@ describe("derived durations", () => {
       partnerSilentMs: 165,
       soloSilentMs: 415,
       firstLeaseMs: 60,
+      stallMs: 20,
+      stallGraceMs: 110,
     });
     expect(timingFaults(t)).toEqual([]);
   });
@@ -39,6 +41,8 @@ describe("derived durations", () => {
       expect(limitMs).toBeGreaterThan(0);
   });
 });
+
+const isAboutStalls = (sentence: string) => sentence.includes("counting as a stall");
 
 /** Which fault, the last values that hold, and the first that do not. */
 const limits: readonly (readonly [string, Change, Change])[] = [
@@ -66,6 +70,19 @@ describe("inequalities", () => {
     const said = (change: Change) => timingFaults(derived(change)).filter((s) => s.includes(name));
     expect(said(holding)).toEqual([]);
     expect(said(broken)).toHaveLength(1);
+  });
+
+  test.each([20, 39, 60, 5000])("%i ms of silence are longer than a tick may be late", (ms) => {
+    const t = derived({ linkSilenceMs: ms });
+    const said = (stallMs: number) => timingFaults({ ...t, stallMs }).filter(isAboutStalls);
+    expect(said(t.stallMs)).toEqual([]);
+    expect(said(ms - tickMs - 1)).toEqual([]);
+    expect(said(ms - tickMs)).toHaveLength(1);
+  });
+
+  test("one excuse never needs more time than all together get", () => {
+    const t = derived();
+    expect(t.stallGraceMs).toBeGreaterThanOrEqual(Math.max(t.linkSilenceMs, t.diskSilenceMs));
   });
 
   test("a first lease as long as the gate's is refused", () => {
