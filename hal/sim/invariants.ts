@@ -40,11 +40,13 @@ function neverTwoAnswers({ kernels, addresses, nowMs }: Watched): void {
       throw new Violation(`neverTwoAnswers: ${address} is open on both`);
 }
 
-/** A disk is mounted and writable on at most one. */
+/** A disk is mounted and writable on at most one. What is sealed is not: its kernel writes nothing, whatever the disk would take. */
 function neverTwoWriters({ kernels, shelf, dataDisks }: Watched): void {
   for (const disk of dataDisks) {
-    const writes = (who: ControllerId) =>
-      kernels[who].mounted.has(disk) && shelf.mayWrite(disk, who);
+    const writes = (who: ControllerId) => {
+      const { mounted, sealed } = kernels[who];
+      return mounted.has(disk) && !sealed.has(disk) && shelf.mayWrite(disk, who);
+    };
     if (writes("a") && writes("b")) throw new Violation(`neverTwoWriters: ${disk}`);
   }
 }
