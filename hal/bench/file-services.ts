@@ -9,6 +9,9 @@ import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts"
 /** Where ganesha keeps the records of NFSv4 clients, on the first volume of the virtual server. */
 const recoveryDir = ".dyad/nfs4";
 
+/** A move has better things to do with the processors than to get ready for the next. */
+const spareAfterMs = 1000;
+
 /** Time for what an earlier life left to die. */
 const leftoversMs = 2000;
 
@@ -29,7 +32,7 @@ export async function openFileServices(
       log: (message) => handlers.log(`${name}: ${message}`),
       onEnd: (end) => {
         if (!end.expected) handlers.serviceExited(name, JSON.stringify(end));
-        void prepare(name);
+        prepareSoon(name);
       },
     });
     servers.set(name, ganesha);
@@ -54,6 +57,15 @@ export async function openFileServices(
     return spec.ok ? await find(name).prepare(spec.value) : spec;
   }
 
+  const waiting = new Map<string, NodeJS.Timeout>();
+  function prepareSoon(name: string): void {
+    clearTimeout(waiting.get(name));
+    waiting.set(
+      name,
+      setTimeout(() => void prepare(name), spareAfterMs),
+    );
+  }
+
   async function start(
     server: VirtualServerConfig,
     mountPaths: readonly string[],
@@ -63,6 +75,8 @@ export async function openFileServices(
     const spec = specOf(server, mountPaths, exportIds);
     if (!spec.ok) return spec;
     const started = await ganesha.start(spec.value);
+    // Whatever ends next, this one or the next move's, is followed by a start that cannot wait.
+    prepareSoon(server.name);
     if (!started.ok) return started;
     const answered = await ganesha.probe(limitMs);
     return answered.ok ? done : answered;
@@ -79,6 +93,7 @@ export async function openFileServices(
     },
     prepare,
     async close() {
+      for (const timer of waiting.values()) clearTimeout(timer);
       for (const ganesha of servers.values()) await ganesha.close({ timeoutMs: leftoversMs });
       await portMapper.stop();
     },
