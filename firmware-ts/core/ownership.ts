@@ -9,8 +9,9 @@
  *
  *     releasing ─▶ unregistering ─▶ free
  *
- * An answer is believed only when the disk says the same thing twice: a preemption is followed by another reading; whether a
- * reservation stands, attaching asks the disk (one READ FULL STATUS in the nexus of the I/O) before the first block is read, and
+ * Keys and holder are read with two commands at once: a start waits for each turn, and even one after the other they are no picture of
+ * one moment. An answer is believed only when the disk says the same thing twice: a preemption is followed by another reading;
+ * whether a reservation stands, attaching asks the disk (one READ FULL STATUS in the nexus of the I/O) before the first block is read, and
  * the virtual server's last step asks again behind the open gate.
  */
 import type {
@@ -27,11 +28,12 @@ const passesMax = 8;
 
 export type Claim =
   | { readonly at: "registering" }
-  | { readonly at: "readingKeys"; readonly pass: number }
   | {
-      readonly at: "readingHolder";
+      readonly at: "reading";
       readonly pass: number;
-      readonly foreign: readonly ReservationKey[];
+      /** What has been answered of the two. */
+      readonly keys?: KeysRead;
+      readonly held?: HolderRead;
     }
   | { readonly at: "preempting"; readonly pass: number }
   | { readonly at: "reserving"; readonly pass: number }
@@ -40,41 +42,43 @@ export type Claim =
   | { readonly at: "refused"; readonly reason: string; readonly newerEpoch?: number }
   | { readonly at: "failed"; readonly reason: string };
 
-export type ClaimStep = readonly [Claim, ReservationCommand | undefined];
+type KeysRead = Extract<ReservationAnswer, { status: "keys" }>;
+type HolderRead = Extract<ReservationAnswer, { status: "reservation" }>;
+
+/** The claim, and the commands to send; none while an answer is still to come, and when it has ended. */
+export type ClaimStep = readonly [Claim, readonly ReservationCommand[]];
 
 /** First command of a claim. */
 export function startClaim(key: ReservationKey): ClaimStep {
-  return [{ at: "registering" }, { op: "register", key }];
+  return [{ at: "registering" }, [{ op: "register", key }]];
 }
 
 export function claimEnded(claim: Claim): boolean {
   return claim.at === "owned" || claim.at === "refused" || claim.at === "failed";
 }
 
-/** The next command after an answer; undefined when the claim has ended. */
+/** The next commands after an answer. */
 export function claimAnswer(
   claim: Claim,
   key: ReservationKey,
   answer: ReservationAnswer,
 ): ClaimStep {
-  if (claimEnded(claim)) return [claim, undefined];
-  if (answer.status === "failed") return [{ at: "failed", reason: answer.reason }, undefined];
+  if (claimEnded(claim)) return [claim, []];
+  if (answer.status === "failed") return [{ at: "failed", reason: answer.reason }, []];
   if (answer.status === "conflict") {
     // SPC-4 5.9.11.4: our registration is gone, or the victim's; or somebody reserved first. The keys tell which.
     if (claim.at === "preempting" || claim.at === "reserving") return nextPass(claim.pass);
-    return [{ at: "refused", reason: "the disk answered RESERVATION CONFLICT" }, undefined];
+    return [{ at: "refused", reason: "the disk answered RESERVATION CONFLICT" }, []];
   }
   switch (claim.at) {
     case "registering":
-      return [{ at: "readingKeys", pass: 1 }, { op: "readKeys" }];
-    case "readingKeys":
-      return afterKeys(claim.pass, key, answer);
-    case "readingHolder":
-      return afterHolder(claim.pass, claim.foreign, key, answer);
+      return read(1);
+    case "reading":
+      return afterReading(claim, key, answer);
     case "preempting":
       return nextPass(claim.pass);
     case "reserving":
-      return [{ at: "confirming", pass: claim.pass }, { op: "readKeys" }];
+      return [{ at: "confirming", pass: claim.pass }, [{ op: "readKeys" }]];
     case "confirming":
       return confirmed(claim.pass, key, answer);
     default:
@@ -82,10 +86,14 @@ export function claimAnswer(
   }
 }
 
+function read(pass: number): ClaimStep {
+  return [{ at: "reading", pass }, [{ op: "readKeys" }, { op: "readReservation" }]];
+}
+
 function nextPass(pass: number): ClaimStep {
   if (pass >= passesMax)
-    return [{ at: "failed", reason: `still contested after ${pass} passes` }, undefined];
-  return [{ at: "readingKeys", pass: pass + 1 }, { op: "readKeys" }];
+    return [{ at: "failed", reason: `still contested after ${pass} passes` }, []];
+  return read(pass + 1);
 }
 
 /**
@@ -93,69 +101,78 @@ function nextPass(pass: number): ClaimStep {
  * registrants are let through.
  */
 function confirmed(pass: number, key: ReservationKey, answer: ReservationAnswer): ClaimStep {
-  const isAlone = answer.status === "keys" && answer.keys.every((each) => each === key);
-  if (isAlone && answer.keys.length > 0) return [{ at: "owned" }, undefined];
-  return afterKeys(pass, key, answer);
+  if (answer.status !== "keys") return unexpected(answer);
+  const isAlone = answer.keys.length > 0 && answer.keys.every((each) => each === key);
+  return isAlone ? [{ at: "owned" }, []] : nextPass(pass);
 }
 
-function afterKeys(pass: number, key: ReservationKey, answer: ReservationAnswer): ClaimStep {
-  if (answer.status !== "keys") return unexpected(answer);
+/** The answers to the two commands may come in any order, and tell themselves apart. */
+function afterReading(
+  claim: Extract<Claim, { at: "reading" }>,
+  key: ReservationKey,
+  answer: ReservationAnswer,
+): ClaimStep {
+  if (answer.status !== "keys" && answer.status !== "reservation") return unexpected(answer);
+  const keys = answer.status === "keys" ? answer : claim.keys;
+  const held = answer.status === "reservation" ? answer : claim.held;
+  if (!keys || !held) {
+    const known = { ...(keys ? { keys } : {}), ...(held ? { held } : {}) };
+    return [{ at: "reading", pass: claim.pass, ...known }, []];
+  }
+  const foreign = [...new Set(keys.keys.filter((each) => each !== key))];
+  const objection = objectionTo(key, keys, foreign);
+  return objection ? [objection, []] : decide(claim.pass, key, foreign, held);
+}
+
+/** Why the disk is not ours to take. */
+function objectionTo(
+  key: ReservationKey,
+  { keys }: KeysRead,
+  foreign: readonly ReservationKey[],
+): Claim | undefined {
   const mine = parseKey(key);
   if (!mine) throw new Error(`claim: ${key} is not a key of ours`);
-  if (!answer.keys.includes(key))
-    return [{ at: "refused", reason: "our registration was removed" }, undefined];
-  const foreign = [...new Set(answer.keys.filter((each) => each !== key))];
+  if (!keys.includes(key)) return { at: "refused", reason: "our registration was removed" };
   for (const each of foreign) {
     const owner = parseKey(each);
     if (!owner || owner.pairId !== mine.pairId)
-      return [{ at: "refused", reason: `key ${each} belongs to another system` }, undefined];
+      return { at: "refused", reason: `key ${each} belongs to another system` };
     // SAFETY epochsOnlyRise: an executor with an older epoch is refused wherever it acts.
     // Two controllers at one epoch cannot both be right either.
     if (
       owner.epoch > mine.epoch ||
       (owner.epoch === mine.epoch && owner.controller !== mine.controller)
     )
-      return [
-        {
-          at: "refused",
-          reason: `controller ${owner.controller} holds epoch ${owner.epoch}`,
-          newerEpoch: owner.epoch,
-        },
-        undefined,
-      ];
+      return {
+        at: "refused",
+        reason: `controller ${owner.controller} holds epoch ${owner.epoch}`,
+        newerEpoch: owner.epoch,
+      };
   }
-  return [{ at: "readingHolder", pass, foreign }, { op: "readReservation" }];
+  return undefined;
 }
 
-function afterHolder(
+function decide(
   pass: number,
-  foreign: readonly ReservationKey[],
   key: ReservationKey,
-  answer: ReservationAnswer,
+  foreign: readonly ReservationKey[],
+  { holder }: HolderRead,
 ): ClaimStep {
-  if (answer.status !== "reservation") return unexpected(answer);
-  const holder = answer.holder;
+  // SAFETY epochsOnlyRise: whoever registered and reserved between the two readings has not been judged yet.
+  if (holder && holder.key !== key && !foreign.includes(holder.key)) return nextPass(pass);
   const [victim] = holder && holder.key !== key ? [holder.key] : foreign;
   if (victim !== undefined)
-    return [
-      { at: "preempting", pass },
-      { op: "preempt", key, victim, type },
-    ];
-  if (!holder)
-    return [
-      { at: "reserving", pass },
-      { op: "reserve", key, type },
-    ];
-  if (holder.type !== type)
-    return [
-      { at: "failed", reason: `held with the wrong type of reservation: ${holder.type}` },
-      undefined,
-    ];
-  return [{ at: "owned" }, undefined];
+    return [{ at: "preempting", pass }, [{ op: "preempt", key, victim, type }]];
+  if (!holder) return [{ at: "reserving", pass }, [{ op: "reserve", key, type }]];
+  if (holder.type !== type) {
+    const reason = `held with the wrong type of reservation: ${holder.type}`;
+    return [{ at: "failed", reason }, []];
+  }
+  return [{ at: "owned" }, []];
 }
 
 function unexpected(answer: ReservationAnswer): ClaimStep {
-  return [{ at: "failed", reason: `unexpected answer: ${answer.status}` }, undefined];
+  return [{ at: "failed", reason: `unexpected answer: ${answer.status}` }, []];
 }
 
 /** Commands that give a disk back, in order. A conflict on the way means that it is no longer ours, which is as good. */

@@ -16,7 +16,11 @@
 
 import type { Outcome } from "../schema/outcome.ts";
 import { explain } from "../schema/outcome.ts";
-import type { ReservationAnswer, ReservationKey } from "../schema/reservation.ts";
+import type {
+  ReservationAnswer,
+  ReservationCommand,
+  ReservationKey,
+} from "../schema/reservation.ts";
 import type { Effect, Report, Work } from "./effects.ts";
 import { claimAnswer, claimEnded, startClaim, stillOwned } from "./ownership.ts";
 import { awaiting, makeToken, report, waitFor } from "./vserver-parts.ts";
@@ -158,20 +162,24 @@ function beginClaims(state: State, context: Context): Begun {
   const effects: Effect[] = [];
   const pending: string[] = [];
   for (const serial of disksOf(state.config)) {
-    const [claim, command] = startClaim(key);
+    const [claim, commands] = startClaim(key);
     claims[serial] = claim;
     const token = makeToken(state, "claim", serial);
     pending.push(token);
-    if (command)
-      effects.push({
-        kind: "reserve",
-        token,
-        serial,
-        command,
-        deadlineMs: context.timing.reserveTimeoutMs,
-      });
+    effects.push(...askDisk(token, serial, commands, context));
   }
   return [pending, effects, claims];
+}
+
+/** The answers tell themselves apart: one token for all commands of a claim. */
+function askDisk(
+  token: string,
+  serial: string,
+  commands: readonly ReservationCommand[],
+  context: Context,
+): Effect[] {
+  const deadlineMs = context.timing.reserveTimeoutMs;
+  return commands.map((command) => ({ kind: "reserve", token, serial, command, deadlineMs }));
 }
 
 function beginVerify(state: State, context: Context): Begun {
@@ -210,13 +218,9 @@ export function serverReserved(
   }
   const claim = state.claims[serial];
   if (!claim) throw new Error(`vserver ${state.config.name}: ${serial} has no claim`);
-  const [next, command] = claimAnswer(claim, keyOf(state), answer);
+  const [next, commands] = claimAnswer(claim, keyOf(state), answer);
   const after: State = { ...state, claims: { ...state.claims, [serial]: next } };
-  if (!claimEnded(next)) {
-    if (!command) return [after, []];
-    const { reserveTimeoutMs } = context.timing;
-    return [after, [{ kind: "reserve", token, serial, command, deadlineMs: reserveTimeoutMs }]];
-  }
+  if (!claimEnded(next)) return [after, askDisk(token, serial, commands, context)];
   if (next.at === "owned") return settle(after, phase, token, context);
   const why = next.at === "refused" || next.at === "failed" ? next.reason : next.at;
   return failStep(after, `${serial}: ${why}`, next.at === "refused", context);

@@ -44,16 +44,20 @@ function claim(
   key: string,
   meddle: (disk: Reservations, command: ReservationCommand, nth: number) => Reservations = (d) => d,
 ): Ended {
-  let [state, command] = startClaim(key);
+  const [first, commands] = startClaim(key);
+  let state = first;
+  const waiting = [...commands];
   let disk = start;
   const asked: string[] = [];
-  while (command) {
+  for (let command = waiting.shift(); command; command = waiting.shift()) {
     if (asked.length >= commandsMax) throw new Error(`no end: ${asked.join(" ")}`);
     disk = meddle(disk, command, asked.length);
     asked.push(command.op);
     const done = performOn(disk, "a", command);
     disk = done.reservations;
-    [state, command] = claimAnswer(state, key, done.answer);
+    const [next, more] = claimAnswer(state, key, done.answer);
+    state = next;
+    waiting.push(...more);
   }
   return { claim: state, disk, asked };
 }
@@ -144,6 +148,33 @@ describe("a claim", () => {
     expect(keys(disk)).toEqual([mine]);
   });
 
+  test("never preempts a newer owner, also one that came between the two readings", () => {
+    const newer = keyOf("b", 6);
+    const { claim: end, disk } = claim(NO_RESERVATIONS, mine, (before, command, nth) =>
+      command.op === "readReservation" && nth < 3
+        ? changed(before, "b", register(newer), reserve(newer))
+        : before,
+    );
+    expect(end).toMatchObject({ at: "refused", newerEpoch: 6 });
+    expect(holder(disk)).toMatchObject({ holder: { key: newer } });
+  });
+
+  test("takes the answers to its two readings in any order", () => {
+    const [, asked] = claimAnswer(startClaim(mine)[0], mine, { status: "good" });
+    expect(asked).toEqual([{ op: "readKeys" }, { op: "readReservation" }]);
+    const disk = changed(held("b", keyOf("b", 4)), "a", register(mine));
+    const answers = asked.map((command) => performOn(disk, "a", command).answer);
+    for (const order of [answers, answers.toReversed()]) {
+      let [state] = claimAnswer(startClaim(mine)[0], mine, { status: "good" });
+      const sent = order.flatMap((answer) => {
+        const [next, commands] = claimAnswer(state, mine, answer);
+        state = next;
+        return commands;
+      });
+      expect(sent).toEqual([{ op: "preempt", key: mine, victim: keyOf("b", 4), type }]);
+    }
+  });
+
   test("gives up on a disk that is contested for ever", () => {
     const theirs = keyOf("b", 4);
     const { claim: end } = claim(NO_RESERVATIONS, mine, (before, command) =>
@@ -164,10 +195,7 @@ describe("a claim", () => {
   test("fails when the disk fails, at any command", () => {
     const broken: ReservationAnswer = { status: "failed", reason: "no path" };
     const [first] = startClaim(mine);
-    expect(claimAnswer(first, mine, broken)).toEqual([
-      { at: "failed", reason: "no path" },
-      undefined,
-    ]);
+    expect(claimAnswer(first, mine, broken)).toEqual([{ at: "failed", reason: "no path" }, []]);
     expect(claimAnswer({ at: "reserving", pass: 1 }, mine, broken)[0]).toMatchObject({
       at: "failed",
     });
@@ -175,7 +203,7 @@ describe("a claim", () => {
 
   test("ignores an answer after its end", () => {
     const end: Claim = { at: "owned" };
-    expect(claimAnswer(end, mine, { status: "conflict" })).toEqual([end, undefined]);
+    expect(claimAnswer(end, mine, { status: "conflict" })).toEqual([end, []]);
   });
 });
 
