@@ -38,7 +38,8 @@ export type Transfer =
     }
   | {
       readonly role: "target";
-      readonly at: "requested" | "ready" | "starting";
+      /** `declined`: it is the source's again, which takes it back; until then nobody starts it here. */
+      readonly at: "requested" | "ready" | "starting" | "declined";
       readonly deadlineMs: number;
       readonly why: string;
     };

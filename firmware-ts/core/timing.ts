@@ -50,6 +50,10 @@ export interface Timing extends TimingConfig {
   readonly stepTimeoutMs: { readonly [step in TimedStep]: number };
   /** A planned transfer whose target has not answered by then goes on at the source. */
   readonly transferAnswerMs: number;
+  /** How long the source may take to stop; then the move is off. */
+  readonly transferStopMs: number;
+  /** How long a target that has said "ready" waits: longer than the source waits for that and then stops, so that no go comes after it. */
+  readonly transferReadyMs: number;
   /** From the source's release to the target's "started"; then the target counts as failed. */
   readonly transferStartMs: number;
 }
@@ -59,6 +63,9 @@ export type TimedStep = "claim" | "attach" | "mount" | "export" | "address" | "s
 
 /** Derives all durations. Pure; does not judge: see `timingFaults`. */
 export function deriveTiming(config: TimingConfig): Timing {
+  const stopMs = 10_000;
+  const transferAnswerMs = 1500;
+  const transferStopMs = 3 * stopMs;
   const lossMs = Math.max(config.linkSilenceMs, config.diskSilenceMs) + tickMs;
   return {
     ...config,
@@ -80,9 +87,11 @@ export function deriveTiming(config: TimingConfig): Timing {
       mount: 20_000,
       export: 5000,
       address: 5000,
-      stop: 10_000,
+      stop: stopMs,
     },
-    transferAnswerMs: 1500,
+    transferAnswerMs,
+    transferStopMs,
+    transferReadyMs: transferStopMs + 2 * transferAnswerMs,
     transferStartMs: 30_000,
   };
 }

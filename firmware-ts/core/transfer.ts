@@ -136,7 +136,7 @@ function onOffer(
   if (pathless.length > 0) return refuse(state, index, `no path to ${pathless.join(", ")}`);
   if (phase.kind !== "off" && phase.kind !== "failed")
     return refuse(state, index, `it is ${phase.kind} here`);
-  const deadlineMs = nowMs + state.timing.transferStartMs;
+  const deadlineMs = nowMs + state.timing.transferReadyMs;
   const next = setTransfer(replaceServer(state, { ...server, phase: { kind: "off" } }), index, {
     role: "target",
     at: "ready",
@@ -154,7 +154,7 @@ function onReady(state: ControllerState, server: VirtualServerState, nowMs: numb
     const off = replaceServer(state, { ...server, phase: { kind: "off" } });
     return released(off, server.index, why, nowMs);
   }
-  const deadlineMs = nowMs + 3 * state.timing.stepTimeoutMs.stop;
+  const deadlineMs = nowMs + state.timing.transferStopMs;
   const next = setTransfer(state, server.index, {
     role: "source",
     at: "stopping",
@@ -207,17 +207,30 @@ function onGo(
 ): Step {
   const transfer = state.transfers[server.index];
   if (transfer?.role === "target" && transfer.at === "starting") return [state, []];
-  if (transfer?.role !== "target" || server.phase.kind !== "off" || state.mode !== "paired") {
-    // Given up meanwhile: the source must not wait for us.
-    const why = `this controller does not expect it (${state.mode})`;
-    const dropped = setTransfer(state, server.index, undefined);
-    return [sendMessage(dropped, { type: "failed", server: server.index, why }), []];
-  }
+  const expects = transfer?.role === "target" && transfer.at !== "declined";
+  // Given up meanwhile: the source must not wait for us.
+  if (!expects || server.phase.kind !== "off" || state.mode !== "paired")
+    return decline(
+      state,
+      server.index,
+      `this controller does not expect it (${state.mode})`,
+      nowMs,
+    );
   const deadlineMs = nowMs + state.timing.transferStartMs;
   // What it failed at here before is over: somebody sends it back, or its failures were the partner's.
   const told = replaceServer(state, { ...server, clients, failures: 0 });
   const next = setTransfer(told, server.index, { ...transfer, at: "starting", deadlineMs });
   return takeServer(next, server.index, nowMs, nowMs);
+}
+
+/**
+ * Says that the source has to take it back, and leaves it alone until the source has heard that: its home would start it at once
+ * otherwise, while the source does, and the two would preempt each other (models/transfer.pml, BUG_DECLINED_STARTS).
+ */
+function decline(state: ControllerState, index: number, why: string, nowMs: number): Step {
+  const deadlineMs = nowMs + state.timing.transferAnswerMs;
+  const next = setTransfer(state, index, { role: "target", at: "declined", deadlineMs, why });
+  return [sendMessage(next, { type: "failed", server: index, why }), []];
 }
 
 function onStarted(state: ControllerState, server: VirtualServerState): Step {
@@ -329,14 +342,12 @@ function targetTick(
     if (phase.kind === "failed" || phase.kind === "off") {
       const off = replaceServer(state, { ...server, phase: { kind: "off" } });
       const why = phase.kind === "failed" ? phase.fault : "it was stopped";
-      return [
-        sendMessage(setTransfer(off, index, undefined), { type: "failed", server: index, why }),
-        [],
-      ];
+      return decline(off, index, why, nowMs);
     }
     return [state, []];
   }
   if (nowMs < transfer.deadlineMs) return [state, []];
+  if (transfer.at === "declined") return [setTransfer(state, index, undefined), []];
   return [
     setTransfer(state, index, undefined),
     [

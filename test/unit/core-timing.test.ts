@@ -36,6 +36,13 @@ describe("derived durations", () => {
     expect(derived({ gateTimeoutMs: 20_000 }).firstLeaseMs).toBe(60);
   });
 
+  test("no go reaches a target that has given up waiting for it", () => {
+    const t = derived();
+    // The source waits for the answer, then stops; a message of it is heard, or the pair is lost, within lossMs.
+    const sourceMs = t.transferAnswerMs + t.transferStopMs;
+    expect(t.transferReadyMs).toBeGreaterThan(sourceMs + t.lossMs + tickMs);
+  });
+
   test("every step has a limit", () => {
     for (const limitMs of Object.values(derived().stepTimeoutMs))
       expect(limitMs).toBeGreaterThan(0);
