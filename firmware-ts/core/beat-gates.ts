@@ -4,7 +4,7 @@
  * that the coordinators let through. Only the lease of the ground now in force counts.
  */
 
-import { type BeatState, observe, type Step } from "./beat-state.ts";
+import { type BeatState, nothing, observe, type Part, type Step } from "./beat-state.ts";
 import type { BeatEffect, BeatEvent } from "./beat-types.ts";
 
 /** A gate is renewed when its lease can be moved by at least this much: not at each of three links' frames. */
@@ -29,11 +29,13 @@ function leaseEnd(state: BeatState, nowMs: number): number {
 }
 
 /** Renews every kept gate to the end of the lease, never to "now plus something". */
-export function renewGates(state: BeatState, nowMs: number): Step {
+export function renewGates(state: BeatState, nowMs: number): Part {
   const untilMs = leaseEnd(state, nowMs);
-  if (untilMs <= nowMs) return [state, []];
-  const addresses = [...state.kept].filter(([, end]) => untilMs - end >= worthMs).map(([a]) => a);
-  if (addresses.length === 0) return [state, []];
+  if (untilMs <= nowMs) return undefined;
+  const addresses: string[] = [];
+  for (const [address, endMs] of state.kept)
+    if (untilMs - endMs >= worthMs) addresses.push(address);
+  if (addresses.length === 0) return undefined;
   const kept = new Map(state.kept);
   for (const address of addresses) kept.set(address, untilMs);
   return [{ ...state, kept }, [{ kind: "renew", token: "", addresses, untilMs }]];
@@ -45,10 +47,10 @@ export function queueOpen(state: BeatState, event: Extract<BeatEvent, { kind: "g
 }
 
 /** Opens what is due with a short first lease; the main loop lengthens it after it has checked the reservation again. */
-export function openDue(state: BeatState, nowMs: number): Step {
-  if (state.opens.length === 0) return [state, []];
+export function openDue(state: BeatState, nowMs: number): Part {
+  if (state.opens.length === 0) return undefined;
   const due = state.opens.filter((open) => open.notBeforeMs <= nowMs);
-  if (due.length === 0) return [state, []];
+  if (due.length === 0) return undefined;
   const lease = leaseEnd(state, nowMs);
   const untilMs = Math.min(lease, nowMs + state.timing.firstLeaseMs);
   const effects: BeatEffect[] = [];
@@ -111,7 +113,7 @@ export function gateOutcome(
       ],
     ];
   if (action === "close") return [state, [observe({ kind: "gateClosed", token, ok, reason })]];
-  if (ok) return [state, []];
+  if (ok) return [state, nothing];
   // The kernel closed it while we were not looking: reopening is a step of its own, with all its checks.
   const kept = new Map(state.kept);
   const lapsed = addresses.filter((address) => kept.delete(address));

@@ -126,10 +126,28 @@ export function newBeatState(setup: BeatSetup): BeatState {
   };
 }
 
-/** Runs a further part of a step on the state that the first part left, and joins their effects. */
-export function andThen(step: Step, more: (state: BeatState) => Step): Step {
-  const [next, effects] = more(step[0]);
-  return [next, effects.length === 0 ? step[1] : [...step[1], ...effects]];
+/** Nothing is asked for: most parts of most steps end so, hence it is one list for all. */
+export const nothing: readonly BeatEffect[] = [];
+
+/** What a part of a step came to; undefined when it found nothing to do. */
+export type Part = Step | undefined;
+
+/** What `next` was made of is the state that `step` left; their effects are joined. */
+export function join(step: Step, next: Part): Step {
+  if (!next) return step;
+  if (step[1].length === 0) return next;
+  return [next[0], next[1].length === 0 ? step[1] : [...step[1], ...next[1]]];
+}
+
+/** Runs further parts of a step one after another, each on the state that the one before left. */
+export function inTurn(
+  step: Step,
+  nowMs: number,
+  parts: readonly ((state: BeatState, nowMs: number) => Part)[],
+): Step {
+  let last = step;
+  for (const part of parts) last = join(last, part(last[0], nowMs));
+  return last;
 }
 
 export function observe(observation: Observation): BeatEffect {

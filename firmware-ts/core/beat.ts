@@ -28,9 +28,28 @@ import {
   renewGates,
 } from "./beat-gates.ts";
 import { judge, noteTick, stalledFor } from "./beat-silence.ts";
-import { andThen, type BeatState, keepSent, observe, type Step, sentAt } from "./beat-state.ts";
-import type { BeatEffect, BeatEvent, LossReason, Mandate, PartnerView } from "./beat-types.ts";
-import { linkColour, linkColours, nobodyHeard } from "./links.ts";
+import {
+  type BeatState,
+  inTurn,
+  join,
+  keepSent,
+  nothing,
+  observe,
+  type Part,
+  type Step,
+  sentAt,
+} from "./beat-state.ts";
+import type { BeatEffect, BeatEvent, LossReason, Mandate } from "./beat-types.ts";
+import { sameView, viewOf } from "./beat-view.ts";
+import {
+  hasColours,
+  type LinkState,
+  linkColour,
+  linkColours,
+  linkOf,
+  nobodyHeard,
+  withLink,
+} from "./links.ts";
 
 /** Sessions of the partner that have ended; a frame of one is a replay. */
 const retiredSessionsMax = 16;
@@ -54,9 +73,7 @@ export function beatStep(state: BeatState, event: BeatEvent): Step {
     case "tick":
       return tick(state, event.nowMs);
     case "frame":
-      return andThen(epochOf(state, event.beat), (next) =>
-        frame(next, event.link, event.beat, event.nowMs),
-      );
+      return frameIn(epochOf(state, event.beat), event.link, event.beat, event.nowMs);
     case "carrier":
       return carrier(state, event.link, event.up, event.nowMs);
     case "written":
@@ -64,67 +81,75 @@ export function beatStep(state: BeatState, event: BeatEvent): Step {
     case "mandate":
       return mandate(state, event.mandate, event.nowMs);
     case "progress":
-      return [{ ...state, progressAtMs: event.nowMs }, []];
+      return [{ ...state, progressAtMs: event.nowMs }, nothing];
     case "grant":
       // A grant that was on its way when its contact ended must not outlive the loss that it knows nothing of.
       if (!state.partner || event.contact !== state.contact) return [state, []];
       return [{ ...state, granting: event.on }, []];
-    case "gateOpen":
-      return andThen(queueOpen(state, event), (next) => openDue(next, event.nowMs));
-    case "gateKeep":
-      return andThen(keepGates(state, event.addresses), (next) => renewGates(next, event.nowMs));
+    case "gateOpen": {
+      const queued = queueOpen(state, event);
+      return join(queued, openDue(queued[0], event.nowMs));
+    }
+    case "gateKeep": {
+      const keeping = keepGates(state, event.addresses);
+      return join(keeping, renewGates(keeping[0], event.nowMs));
+    }
     case "gateClose":
       return closeGates(state, event.token, event.addresses);
     case "lastWords":
       return closeForGood(state);
     case "gateOutcome":
-      return andThen(gateOutcome(state, event), (next) =>
-        next.ending === state.ending ? [next, []] : sayEverywhere(next, event.nowMs),
-      );
+      return sealed(gateOutcome(state, event), state, event.nowMs);
     default:
       return unreachable(event);
   }
+}
+
+/** When the gates have just been closed for good, the beats say so at once. */
+function sealed(step: Step, before: BeatState, nowMs: number): Step {
+  if (step[0].ending === before.ending) return step;
+  return join(step, sayEverywhere(step[0], nowMs));
 }
 
 function unreachable(event: never): never {
   throw new Error(`beatStep: unknown event ${JSON.stringify(event)}`);
 }
 
+/** What a tick looks at, in this order, after it has judged the silence. Most ticks find nothing to do. */
+const tickParts = [sendDue, openDue, showSolo, showLinks];
+
 function tick(state: BeatState, nowMs: number): Step {
   const stallMs = stalledFor(state, nowMs);
-  let step: Step = judgeSilence(noteTick(state, stallMs, nowMs), stallMs, nowMs);
-  step = andThen(step, (next) => sendDue(next, nowMs));
-  step = andThen(step, (next) => openDue(next, nowMs));
-  step = andThen(step, (next) => showSolo(next, nowMs));
-  return andThen(step, (next) => showLinks(next, nowMs));
+  const noted = noteTick(state, stallMs, nowMs);
+  const judged = join([noted, nothing], judgeSilence(noted, stallMs, nowMs));
+  return inTurn(judged, nowMs, tickParts);
 }
 
 /** Tells the main loop when the proof by the coordinators begins and ends. */
-function showSolo(state: BeatState, nowMs: number): Step {
+function showSolo(state: BeatState, nowMs: number): Part {
   const soloFresh = nowMs < state.soloLeaseMs;
-  if (soloFresh === state.shown.soloFresh) return [state, []];
+  if (soloFresh === state.shown.soloFresh) return undefined;
   const next = { ...state, shown: { ...state.shown, soloFresh } };
   return [next, [observe({ kind: "solo", fresh: soloFresh })]];
 }
 
 /** Tells the main loop when a light changes, not at every beat. */
-function showLinks(state: BeatState, nowMs: number): Step {
+function showLinks(state: BeatState, nowMs: number): Part {
   const { links, timing, shown } = state;
   const diskReadable = links.disk.present && links.disk.carrier;
-  const isShown = (name: LinkName) =>
-    shown.colours[name] === linkColour(name, links[name], timing, nowMs);
-  if (shown.diskReadable === diskReadable && linkNames.every(isShown)) return [state, []];
+  if (shown.diskReadable === diskReadable && hasColours(shown.colours, links, timing, nowMs))
+    return undefined;
   const colours = linkColours(links, timing, nowMs);
   const next = { ...state, shown: { ...shown, colours, diskReadable } };
   return [next, [observe({ kind: "links", colours, diskReadable })]];
 }
 
-function judgeSilence(state: BeatState, stallMs: number, nowMs: number): Step {
-  if (!state.partner) return [state, []];
+function judgeSilence(state: BeatState, stallMs: number, nowMs: number): Part {
+  if (!state.partner) return undefined;
   const verdict = judge(state, stallMs, nowMs);
-  if (verdict === "heard") return [state, []];
+  if (verdict === "heard") return undefined;
   if (verdict === "lost") return lose(state, "silent");
-  return [{ ...state, doubtedSinceMs: state.doubtedSinceMs ?? nowMs }, []];
+  return [{ ...state, doubtedSinceMs: state.doubtedSinceMs ?? nowMs }, nothing];
 }
 
 /** Ends the partner's session in our eyes: from here on nothing is granted. */
@@ -165,9 +190,18 @@ function soloBound(state: BeatState): number {
 }
 
 /** Sends one beat on every link that is due; all carry the same sequence number. */
-function sendDue(state: BeatState, nowMs: number): Step {
-  const isDue = (name: LinkName) => state.links[name].present && nowMs >= state.nextSendMs[name];
-  return linkNames.some(isDue) ? send(state, linkNames.filter(isDue), nowMs) : [state, []];
+function sendDue(state: BeatState, nowMs: number): Part {
+  const { links, nextSendMs } = state;
+  const serial = links.serial.present && nowMs >= nextSendMs.serial;
+  const network = links.network.present && nowMs >= nextSendMs.network;
+  const disk = links.disk.present && nowMs >= nextSendMs.disk;
+  if (!serial && !network && !disk) return undefined;
+  const isDue = { serial, network, disk };
+  return send(
+    state,
+    linkNames.filter((name) => isDue[name]),
+    nowMs,
+  );
 }
 
 function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
@@ -269,29 +303,33 @@ function mandate(state: BeatState, said: Mandate, nowMs: number): Step {
   const turnFirst = said.turn === state.mandate.turn ? state.turnFirst : state.sequence + 1;
   const next = { ...state, mandate: said, turnFirst };
   const urgent = (["network", "serial"] as const).find((name) => state.links[name].present);
-  let step: Step = urgent ? send(next, [urgent], nowMs) : [next, []];
-  step = andThen(step, (after) => renewGates(after, nowMs));
-  return step;
+  const step: Step = urgent ? send(next, [urgent], nowMs) : [next, nothing];
+  return join(step, renewGates(step[0], nowMs));
 }
 
 function carrier(state: BeatState, name: LinkName, up: boolean, nowMs: number): Step {
   if (state.links[name].carrier === up) return [state, []];
-  const links = { ...state.links, [name]: { ...state.links[name], carrier: up } };
-  return showLinks({ ...state, links }, nowMs);
+  const links = withLink(state.links, name, { ...state.links[name], carrier: up });
+  const next: BeatState = { ...state, links };
+  return join([next, nothing], showLinks(next, nowMs));
 }
 
 /** Epochs only rise, and a beat is signed: an old one can teach us an epoch that was really in force, and nothing wrong. */
 function epochOf(state: BeatState, { epoch }: Beat): Step {
-  if (epoch <= state.epochHeard) return [state, []];
+  if (epoch <= state.epochHeard) return [state, nothing];
   return [{ ...state, epochHeard: epoch }, [observe({ kind: "epoch", epoch })]];
+}
+
+function frameIn(step: Step, link: LinkName, beat: Beat, nowMs: number): Step {
+  return join(step, frame(step[0], link, beat, nowMs));
 }
 
 function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Step {
   if (state.retired.includes(beat.session)) return refuse(state, "session");
   const known = state.heard?.session === beat.session;
-  if (known && beat.sequence <= state.links[link].sequence) {
+  if (known && beat.sequence <= linkOf(state.links, link).sequence) {
     // The disk keeps the last beat for ever: reading it again is no attack.
-    return link === "disk" ? [state, []] : refuse(state, "replay");
+    return link === "disk" ? [state, nothing] : refuse(state, "replay");
   }
   const ackedAtMs = answeredAt(state, beat, nowMs);
   if (!known && ackedAtMs === undefined) return meet(state, beat, nowMs);
@@ -332,18 +370,16 @@ function accept(
   ackedAtMs: number | undefined,
   nowMs: number,
 ): Step {
-  let step: Step = [state, []];
-  if (state.heard?.session !== beat.session) step = andThen(step, (next) => newSession(next, beat));
+  const isKnown = state.heard?.session === beat.session;
+  let step: Step = isKnown ? [state, nothing] : newSession(state, beat);
   const newest = step[0].heard?.sequence ?? 0;
-  step = andThen(step, (next) =>
-    heardOn(next, link, beat.sequence, ackedAtMs !== undefined, nowMs),
-  );
+  step = join(step, heardOn(step[0], link, beat.sequence, ackedAtMs !== undefined, nowMs));
   if (beat.sequence > newest) {
-    step = andThen(step, (next) => believe(next, beat, ackedAtMs, nowMs));
-    step = andThen(step, (next) => renewGates(next, nowMs));
+    step = join(step, believe(step[0], beat, ackedAtMs, nowMs));
+    step = join(step, renewGates(step[0], nowMs));
   }
   // After the partner is shown, so that the main loop knows whose message it is; a lost partner's is not taken.
-  return andThen(step, (next) => (next.partner ? takeMessage(next, beat) : [next, []]));
+  return step[0].partner ? join(step, takeMessage(step[0], beat)) : step;
 }
 
 /** A beat that answers nothing which we said lately shows no living link: it is old, or the way works in one direction only. */
@@ -354,49 +390,50 @@ function heardOn(
   fresh: boolean,
   nowMs: number,
 ): Step {
-  const link = { ...state.links[name], sequence };
-  if (!fresh)
-    return [{ ...state, links: { ...state.links, [name]: link }, candidate: undefined }, []];
-  const heard = { ...link, lastHeardMs: nowMs, stalledMs: 0 };
-  const links = { ...state.links, [name]: heard };
-  return [{ ...state, links, candidate: undefined, doubtedSinceMs: undefined }, []];
+  const { present, carrier, lastHeardMs, stalledMs } = linkOf(state.links, name);
+  const link: LinkState = fresh
+    ? { present, carrier, lastHeardMs: nowMs, stalledMs: 0, sequence }
+    : { present, carrier, lastHeardMs, stalledMs, sequence };
+  const links = withLink(state.links, name, link);
+  const doubtedSinceMs = fresh ? undefined : state.doubtedSinceMs;
+  return [{ ...state, links, candidate: undefined, doubtedSinceMs }, nothing];
 }
 
 /** Same process, new session: whatever the partner's last session held is lost, and said so before the new one is shown. */
 function newSession(state: BeatState, beat: Beat): Step {
-  const lost: Step = state.partner ? lose(state, "restarted") : [state, []];
-  return andThen(lost, (next) => {
-    const retired = next.heard ? [...next.retired, next.heard.session] : next.retired;
-    const links = { ...next.links };
-    for (const name of linkNames) links[name] = { ...links[name], sequence: 0 };
-    return [
-      {
-        ...next,
-        links,
-        heard: { session: beat.session, sequence: 0 },
-        heardAck: 0,
-        candidate: undefined,
-        messageSeen: 0,
-        messageAcked: 0,
-        retired: retired.slice(-retiredSessionsMax),
-      },
-      [],
-    ];
-  });
+  const [next, effects]: Step = state.partner ? lose(state, "restarted") : [state, nothing];
+  const retired = next.heard ? [...next.retired, next.heard.session] : next.retired;
+  const links = { ...next.links };
+  for (const name of linkNames) links[name] = { ...links[name], sequence: 0 };
+  const met: BeatState = {
+    ...next,
+    links,
+    heard: { session: beat.session, sequence: 0 },
+    heardAck: 0,
+    candidate: undefined,
+    messageSeen: 0,
+    messageAcked: 0,
+    retired: retired.slice(-retiredSessionsMax),
+  };
+  return [met, effects];
 }
 
 function takeMessage(state: BeatState, beat: Beat): Step {
-  const effects: BeatEffect[] = [];
   let { messageSeen, messageAcked } = state;
-  if (beat.message && beat.message.id > messageSeen) {
-    messageSeen = beat.message.id;
-    effects.push(observe({ kind: "message", id: messageSeen, body: beat.message.body }));
+  const { message } = beat;
+  const isNew = message !== undefined && message.id > messageSeen;
+  const isAcked = beat.ack.session === state.session && beat.messageAck > messageAcked;
+  if (!isNew && !isAcked) return [state, nothing];
+  const effects: BeatEffect[] = [];
+  if (isNew) {
+    messageSeen = message.id;
+    effects.push(observe({ kind: "message", id: messageSeen, body: message.body }));
   }
-  if (beat.ack.session === state.session && beat.messageAck > messageAcked) {
+  if (isAcked) {
     messageAcked = beat.messageAck;
     effects.push(observe({ kind: "messageAcked", id: messageAcked }));
   }
-  return effects.length === 0 ? [state, []] : [{ ...state, messageSeen, messageAcked }, effects];
+  return [{ ...state, messageSeen, messageAcked }, effects];
 }
 
 /** The newest word of the partner: how it is, and how long our gates may live. */
@@ -408,20 +445,26 @@ function believe(state: BeatState, beat: Beat, ackedAtMs: number | undefined, no
   const heard = { session: beat.session, sequence: beat.sequence };
   const heardAck =
     ackedAtMs === undefined ? state.heardAck : Math.max(state.heardAck, beat.ack.sequence);
-  const next: BeatState = { ...state, heard, heardAtMs: nowMs, heardAck, ackLeaseMs: leaseMs };
+  const { mandate, partner, turnFirst } = state;
   const ending = endOf(beat, state);
-  if (ending) return next.partner ? lose(next, ending) : [next, []];
   // A contact begins with an answer to what we said lately: so both ways are open, and the beat is no old one.
-  if (!next.partner && ackedAtMs === undefined) return [next, []];
-  const { mandate, partner, turnFirst } = next;
+  if (ending || (!partner && ackedAtMs === undefined)) {
+    const next: BeatState = { ...state, heard, heardAtMs: nowMs, heardAck, ackLeaseMs: leaseMs };
+    return ending && partner ? lose(next, ending) : [next, nothing];
+  }
   const answersTurn = heardAck >= turnFirst ? mandate.turn : (partner?.answersTurn ?? 0);
   const view = viewOf(beat, state.contact, answersTurn);
-  const pairedHeardAtMs = view.mode === "alone" ? undefined : (next.pairedHeardAtMs ?? nowMs);
-  const changed = !next.partner || !sameView(next.partner, view);
-  return [
-    { ...next, partner: view, pairedHeardAtMs },
-    changed ? [observe({ kind: "partner", view })] : [],
-  ];
+  const believed: BeatState = {
+    ...state,
+    heard,
+    heardAtMs: nowMs,
+    heardAck,
+    ackLeaseMs: leaseMs,
+    partner: view,
+    pairedHeardAtMs: view.mode === "alone" ? undefined : (state.pairedHeardAtMs ?? nowMs),
+  };
+  const changed = !partner || !sameView(partner, view);
+  return [believed, changed ? [observe({ kind: "partner", view })] : nothing];
 }
 
 /** Modes in which a controller may hold something of the pair; from these it cannot become a guest but by losing. */
@@ -438,26 +481,6 @@ function endOf(beat: Beat, state: BeatState): LossReason | undefined {
   return undefined;
 }
 
-function viewOf(beat: Beat, contact: number, answersTurn: number): PartnerView {
-  const { session, mode, epoch, configuration, owned, serving, granting, dataLinkDown } = beat;
-  return {
-    contact,
-    session,
-    answersTurn,
-    mode,
-    epoch,
-    configuration,
-    owned,
-    serving,
-    granting,
-    dataLinkDown,
-  };
-}
-
-function sameView(one: PartnerView, other: PartnerView): boolean {
-  return (Object.keys(one) as (keyof PartnerView)[]).every((key) => one[key] === other[key]);
-}
-
 /** A write that a majority of coordinators let through proves that nobody had preempted us when it was sent. */
 function written(
   state: BeatState,
@@ -466,7 +489,8 @@ function written(
   const majority = Math.floor(event.total / 2) + 1;
   if (event.refused >= majority)
     return [state, [observe({ kind: "soloRefused", sentAtMs: event.sentAtMs })]];
-  if (event.accepted < majority) return [state, []];
+  if (event.accepted < majority) return [state, nothing];
   const soloLeaseMs = Math.max(state.soloLeaseMs, event.sentAtMs + state.timing.soloGateTimeoutMs);
-  return renewGates({ ...state, soloLeaseMs }, event.nowMs);
+  const next: BeatState = { ...state, soloLeaseMs };
+  return join([next, nothing], renewGates(next, event.nowMs));
 }

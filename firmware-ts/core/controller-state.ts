@@ -108,8 +108,36 @@ export type Step = readonly [ControllerState, readonly Effect[]];
 
 /** Runs a further part of a step on the state that the first part left, and joins their effects. */
 export function andThen(step: Step, more: (state: ControllerState) => Step): Step {
-  const [next, effects] = more(step[0]);
-  return [next, effects.length === 0 ? step[1] : [...step[1], ...effects]];
+  return join(step, more(step[0]));
+}
+
+/** Nothing is asked for: most parts of most steps end so, hence it is one list for all. */
+export const nothing: readonly Effect[] = [];
+
+/** What a part of a step came to; undefined when it found nothing to do. */
+export type Part = Step | undefined;
+
+/** What `next` was made of is the state that `step` left; their effects are joined. */
+export function join(step: Step, next: Part): Step {
+  if (!next) return step;
+  if (step[1].length === 0) return next;
+  return [next[0], next[1].length === 0 ? step[1] : [...step[1], ...next[1]]];
+}
+
+/** The same where it may be that nothing was found yet. */
+export function joinParts(step: Part, next: Part): Part {
+  return step ? join(step, next) : next;
+}
+
+/** Runs further parts of a step one after another, each on the state that the one before left. */
+export function inTurn(
+  step: Step,
+  nowMs: number,
+  parts: readonly ((state: ControllerState, nowMs: number) => Part)[],
+): Step {
+  let last = step;
+  for (const part of parts) last = join(last, part(last[0], nowMs));
+  return last;
 }
 
 export function tell(

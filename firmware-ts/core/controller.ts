@@ -14,8 +14,11 @@ import { onCommand } from "./command.ts";
 import {
   andThen,
   type ControllerState,
+  inTurn,
   mandateOf,
+  nothing,
   ownsServer,
+  type Part,
   replaceServer,
   type Step,
   sameMandate,
@@ -68,6 +71,9 @@ export function newController(setup: ControllerSetup): ControllerState {
       key: undefined,
       round: 0,
       failures: 0,
+      lastStartMs: undefined,
+      fault: undefined,
+      clients: undefined,
     }),
   );
   return forgetRegistrations({
@@ -111,8 +117,7 @@ export function newController(setup: ControllerSetup): ControllerState {
 
 /** One event in, the next state and what is to be done out; effects are in the order in which they must be performed. */
 export function controllerStep(state: ControllerState, event: ControllerEvent): Step {
-  let step = handle(state, event);
-  step = andThen(step, (next) => settle(next, event.nowMs));
+  let step = inTurn(handle(state, event), event.nowMs, settling);
   // Most ticks end here: what the beats say follows from the state, and the state is the same.
   if (step[0] === state && step[1].length === 0 && state.said) return step;
   step = andThen(step, say);
@@ -126,7 +131,7 @@ function handle(state: ControllerState, event: ControllerEvent): Step {
     case "boot":
       return boot(state, event.record.epoch, nowMs);
     case "tick":
-      return tick(state, nowMs);
+      return inTurn([state, nothing], nowMs, tickParts);
     case "seen":
       return seen(state, event.observation, nowMs);
     case "reserved":
@@ -156,20 +161,24 @@ function boot(state: ControllerState, epoch: number, nowMs: number): Step {
   return [next, [tell("info", "controller.boot", `controller ${state.me} starts, epoch ${epoch}`)]];
 }
 
-function tick(state: ControllerState, nowMs: number): Step {
-  let step: Step = racingTick(state, nowMs);
-  step = andThen(step, (next) => outTick(next, nowMs));
-  step = andThen(step, (next) => registerDue(next, nowMs));
-  for (const { index } of state.servers) {
+/** What a tick looks at, in this order. Most ticks find nothing to do. */
+const tickParts = [racingTick, outTick, registerDue, serversTick, loneTick];
+
+function serversTick(state: ControllerState, nowMs: number): Part {
+  let step: Step | undefined;
+  for (const { index, phase } of state.servers) {
+    if (phase.kind !== "starting" && phase.kind !== "stopping") continue;
+    step ??= [state, nothing];
     if (isIn(step, index, "starting")) step = onServer(step, index, nowMs, startingTick);
     if (isIn(step, index, "stopping")) step = onServer(step, index, nowMs, stoppingTick);
   }
-  return andThen(step, (next) =>
-    // What was known of a partner that was lost long ago says nothing of a life that it may have led since, unheard.
-    mayRaceAlone(next, nowMs)
-      ? beginRace({ ...next, loss: undefined }, nowMs, "no partner was heard")
-      : [next, []],
-  );
+  return step;
+}
+
+function loneTick(state: ControllerState, nowMs: number): Part {
+  if (!mayRaceAlone(state, nowMs)) return undefined;
+  // What was known of a partner that was lost long ago says nothing of a life that it may have led since, unheard.
+  return beginRace({ ...state, loss: undefined }, nowMs, "no partner was heard");
 }
 
 function isIn([state]: Step, index: number, kind: VirtualServerState["phase"]["kind"]): boolean {
@@ -191,14 +200,7 @@ function onServer(step: Step, index: number, nowMs: number, run: ServerFunction)
 }
 
 /** What follows from the state alone, whatever the event was: waits for conditions, never for notifications. */
-function settle(state: ControllerState, nowMs: number): Step {
-  let step: Step = andThen(joinTick(state, nowMs), grant);
-  step = andThen(step, (next) => pairUp(next, nowMs));
-  step = andThen(step, (next) => transferTick(next, nowMs));
-  step = andThen(step, (next) => evacuate(next, nowMs));
-  step = andThen(step, (next) => keepServers(next, nowMs));
-  return andThen(step, (next) => leavingTick(next, nowMs));
-}
+const settling = [joinTick, grant, pairUp, transferTick, evacuate, keepServers, leavingTick];
 
 /** The beats repeat what we say; they are told only when it changes. */
 function say(state: ControllerState): Step {

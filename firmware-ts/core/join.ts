@@ -9,6 +9,7 @@
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import {
   type ControllerState,
+  type Part,
   type Registration,
   type Step,
   setMode,
@@ -22,21 +23,23 @@ const againMs = 500;
 const type = "writeExclusiveAllRegistrants";
 
 /** Asks for registration on every coordinator whose turn it is. */
-export function registerDue(state: ControllerState, nowMs: number): Step {
-  if (state.mode !== "starting" && state.mode !== "paired") return [state, []];
+export function registerDue(state: ControllerState, nowMs: number): Part {
+  if (state.mode !== "starting" && state.mode !== "paired") return undefined;
   let next = state;
-  const effects: Effect[] = [];
-  for (const [serial, registration] of Object.entries(state.registrations)) {
-    if (registration.at !== "none" || nowMs < registration.againAtMs) continue;
+  let effects: Effect[] | undefined;
+  for (const serial of state.config.shelf.coordinators) {
+    const registration = state.registrations[serial];
+    if (registration?.at !== "none" || nowMs < registration.againAtMs) continue;
     const round = next.round + 1;
     next = setRegistration({ ...next, round }, serial, {
       at: "registering",
       round,
       told: registration.told,
     });
+    effects ??= [];
     effects.push(ask(next, serial, round, { op: "register", key: state.coordinatorKey }));
   }
-  return [next, effects];
+  return effects && [next, effects];
 }
 
 function setRegistration(
@@ -133,8 +136,8 @@ export function majority(state: ControllerState): number {
 }
 
 /** Starting ends when a majority of coordinators knows us. */
-export function startingTick(state: ControllerState, nowMs: number): Step {
-  if (state.mode !== "starting" || registeredCount(state) < majority(state)) return [state, []];
+export function startingTick(state: ControllerState, nowMs: number): Part {
+  if (state.mode !== "starting" || registeredCount(state) < majority(state)) return undefined;
   const next = { ...state, quietSinceMs: nowMs };
   return setMode(next, "joining", nowMs, "registered on a majority of the coordinator disks");
 }

@@ -7,6 +7,7 @@ import {
   andThen,
   type ControllerState,
   ownsServer,
+  type Part,
   replaceServer,
   type Step,
   serverContext,
@@ -47,8 +48,8 @@ function stopOne(state: ControllerState, index: number, nowMs: number): Step {
   return [replaceServer(state, next), effects];
 }
 
-export function leavingTick(state: ControllerState, nowMs: number): Step {
-  if (state.mode !== "leaving") return [state, []];
+export function leavingTick(state: ControllerState, nowMs: number): Part {
+  if (state.mode !== "leaving") return undefined;
   let step: Step = [state, []];
   const late = nowMs >= state.leaveDeadlineMs || !state.partner;
   for (const server of state.servers) {

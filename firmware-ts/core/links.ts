@@ -5,8 +5,7 @@
  *      green ──(half the limit)──▶ yellow ──(limit)──▶ red
  *        ▲───────────── a beat ───────┴──────────────────┘
  */
-import type { LinkName } from "../schema/ids.ts";
-import { linkNames } from "../schema/ids.ts";
+import { type LinkName, linkNames } from "../schema/ids.ts";
 import type { LinkColour } from "../schema/status.ts";
 import type { Timing } from "./timing.ts";
 
@@ -65,11 +64,46 @@ export function linkColours(links: Links, timing: Timing, nowMs: number): Colour
 
 /** True when no present link was heard within its limit, whoever is to blame for it. Asked at every tick. */
 export function nobodyHeard(links: Links, timing: Timing, nowMs: number): boolean {
-  for (const name of linkNames) {
-    const colour = linkColour(name, links[name], timing, nowMs);
-    if (colour !== "red" && colour !== "absent") return false;
+  return (
+    isSilent("serial", links.serial, timing, nowMs) &&
+    isSilent("network", links.network, timing, nowMs) &&
+    isSilent("disk", links.disk, timing, nowMs)
+  );
+}
+
+function isSilent(name: LinkName, link: LinkState, timing: Timing, nowMs: number): boolean {
+  const colour = linkColour(name, link, timing, nowMs);
+  return colour === "red" || colour === "absent";
+}
+
+/** Whether these are the colours of the links now; asked at every tick. */
+export function hasColours(colours: Colours, links: Links, timing: Timing, nowMs: number): boolean {
+  return (
+    colours.serial === linkColour("serial", links.serial, timing, nowMs) &&
+    colours.network === linkColour("network", links.network, timing, nowMs) &&
+    colours.disk === linkColour("disk", links.disk, timing, nowMs)
+  );
+}
+
+/** One of the links; asked for every frame. */
+export function linkOf(links: Links, name: LinkName): LinkState {
+  if (name === "network") return links.network;
+  return name === "serial" ? links.serial : links.disk;
+}
+
+/** The links with one of them as it is now. */
+export function withLink(links: Links, name: LinkName, link: LinkState): Links {
+  const { serial, network, disk } = links;
+  switch (name) {
+    case "serial":
+      return { serial: link, network, disk };
+    case "network":
+      return { serial, network: link, disk };
+    case "disk":
+      return { serial, network, disk: link };
+    default:
+      throw new Error(`links: no link ${String(name)}`);
   }
-  return true;
 }
 
 /** The same, of the time in which we ran: the only silence that counts as a loss (core/beat-silence). */

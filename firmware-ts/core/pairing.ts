@@ -4,17 +4,16 @@
  * neither waits for more.
  */
 import type { PartnerView } from "./beat-types.ts";
-import { andThen, type ControllerState, type Step, setMode } from "./controller-state.ts";
+import { andThen, type ControllerState, type Part, setMode } from "./controller-state.ts";
 import type { Effect } from "./effects.ts";
 
 /**
  * Only ever turned on here: the beat machine turns it off by itself, in the very step in which it declares the partner lost. A grant
  * names its contact, so that one still on its way then is void.
  */
-export function grant(state: ControllerState): Step {
+export function grant(state: ControllerState): Part {
   const { partner } = state;
-  if (!partner || state.granted === partner.contact || !mayGrant(state, partner))
-    return [state, []];
+  if (!partner || state.granted === partner.contact || !mayGrant(state, partner)) return undefined;
   const { contact } = partner;
   return [{ ...state, granted: contact }, [{ kind: "grant", on: true, contact }]];
 }
@@ -41,9 +40,9 @@ function mayGrant(state: ControllerState, view: PartnerView): boolean {
 }
 
 /** Makes a pair if both are ready for it. */
-export function pairUp(state: ControllerState, nowMs: number): Step {
+export function pairUp(state: ControllerState, nowMs: number): Part {
   const { partner } = state;
-  if (!partner || !pairsWith(state, partner)) return [state, []];
+  if (!partner || !pairsWith(state, partner)) return undefined;
   const joining = state.mode === "joining";
   // Keys that either left on a disk in an earlier life are then of an older epoch.
   const epoch = joining ? Math.max(state.epochSeen, partner.epoch) + 1 : state.epoch;

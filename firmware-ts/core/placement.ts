@@ -3,11 +3,11 @@
  * tried again after its back-off; one whose home does not come for it is asked for, never simply taken.
  */
 import {
-  andThen,
   type ControllerState,
+  joinParts,
+  type Part,
   partnerOwns,
   replaceServer,
-  type Step,
 } from "./controller-state.ts";
 import { takeServer } from "./takeover.ts";
 import { offerServer, requestServer } from "./transfer.ts";
@@ -22,30 +22,29 @@ const givebackAfterMs = 10_000;
 /** Service for this long forgives earlier failures. */
 const forgiveAfterMs = 60_000;
 
-export function keepServers(state: ControllerState, nowMs: number): Step {
-  let step: Step = [state, []];
+export function keepServers(state: ControllerState, nowMs: number): Part {
+  let step: Part;
   for (const { index } of state.servers) {
-    step = andThen(step, (next) => {
-      const server = next.servers[index];
-      if (!server) throw new Error(`keepServers: no virtual server ${index}`);
-      return keepServer(next, server, nowMs);
-    });
+    const now = step ? step[0] : state;
+    const server = now.servers[index];
+    if (!server) throw new Error(`keepServers: no virtual server ${index}`);
+    step = joinParts(step, keepServer(now, server, nowMs));
   }
   return step;
 }
 
-function keepServer(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+function keepServer(state: ControllerState, server: VirtualServerState, nowMs: number): Part {
   const { phase } = server;
   switch (phase.kind) {
     case "serving":
       return serving(state, server, phase.sinceMs, nowMs);
     case "failed":
-      return nowMs >= phase.retryAtMs ? again(state, server, nowMs) : [state, []];
+      return nowMs >= phase.retryAtMs ? again(state, server, nowMs) : undefined;
     case "off":
       return orphan(state, server, nowMs);
     case "starting":
     case "stopping":
-      return [state, []];
+      return undefined;
     default:
       throw new Error(`keepServer: unknown phase ${JSON.stringify(phase)}`);
   }
@@ -56,14 +55,14 @@ function serving(
   server: VirtualServerState,
   sinceMs: number,
   nowMs: number,
-): Step {
+): Part {
   if (server.failures > 0 && nowMs - sinceMs >= forgiveAfterMs)
     return [replaceServer(state, { ...server, failures: 0 }), []];
   const home = server.config.home !== state.me;
   const whole = state.mode === "paired" && nowMs - state.pairedSinceMs >= givebackAfterMs;
   if (!state.config.autoGiveback || !home || !whole || state.transfers[server.index])
-    return [state, []];
-  if (nowMs < state.evacuateAfterMs || state.partner?.dataLinkDown) return [state, []];
+    return undefined;
+  if (nowMs < state.evacuateAfterMs || state.partner?.dataLinkDown) return undefined;
   return offerServer(state, server.index, false, "automatic giveback", nowMs);
 }
 
@@ -75,24 +74,24 @@ function mayAlone(state: ControllerState): boolean {
   return state.mode === "alone" && state.soloFresh;
 }
 
-function again(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+function again(state: ControllerState, server: VirtualServerState, nowMs: number): Part {
   const may = mayAlone(state) || (state.mode === "paired" && state.dataLinkUp);
-  if (!may || state.transfers[server.index] || partnerOwns(state, server.index)) return [state, []];
+  if (!may || state.transfers[server.index] || partnerOwns(state, server.index)) return undefined;
   const notBeforeMs = Math.max(nowMs, state.openNotBeforeMs);
   return takeServer(state, server.index, notBeforeMs, nowMs);
 }
 
-function orphan(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
+function orphan(state: ControllerState, server: VirtualServerState, nowMs: number): Part {
   const { index, config } = server;
-  if (state.transfers[index]) return [state, []];
+  if (state.transfers[index]) return undefined;
   if (mayAlone(state))
     return takeServer(state, index, Math.max(nowMs, state.openNotBeforeMs), nowMs);
-  if (state.mode !== "paired" || !state.partner || partnerOwns(state, index)) return [state, []];
-  if (!state.dataLinkUp) return [state, []];
+  if (state.mode !== "paired" || !state.partner || partnerOwns(state, index)) return undefined;
+  if (!state.dataLinkUp) return undefined;
   if (config.home === state.me) {
     // A partner that is not of the pair yet has not said what it owns.
-    return state.partner.mode === "paired" ? takeServer(state, index, nowMs, nowMs) : [state, []];
+    return state.partner.mode === "paired" ? takeServer(state, index, nowMs, nowMs) : undefined;
   }
   const waited = nowMs - state.pairedSinceMs >= adoptAfterMs && nowMs >= state.evacuateAfterMs;
-  return waited ? requestServer(state, index, "nobody serves it", nowMs) : [state, []];
+  return waited ? requestServer(state, index, "nobody serves it", nowMs) : undefined;
 }

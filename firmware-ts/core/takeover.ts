@@ -27,6 +27,7 @@ import {
   dataKey,
   dropOutbox,
   ownsServer,
+  type Part,
   replaceServer,
   type Step,
   serverContext,
@@ -124,10 +125,10 @@ export function takeoverReserved(
   return andThen([{ ...state, race }, effects], (next) => judgeRace(next, nowMs));
 }
 
-export function racingTick(state: ControllerState, nowMs: number): Step {
-  if (state.mode !== "racing" || !state.race) return [state, []];
+export function racingTick(state: ControllerState, nowMs: number): Part {
+  if (state.mode !== "racing" || !state.race) return undefined;
   const [race, effects] = raceTurns(raceDeadline(state.race, nowMs), nowMs);
-  if (race === state.race) return [state, []];
+  if (race === state.race) return undefined;
   return andThen([{ ...state, race }, effects], (next) => judgeRace(next, nowMs));
 }
 
@@ -258,8 +259,8 @@ export function goOut(
 }
 
 /** Out ends when nothing is left here; then we start over, as a guest that owns nothing. */
-export function outTick(state: ControllerState, nowMs: number): Step {
-  if (state.mode !== "out" || state.servers.some(ownsServer)) return [state, []];
+export function outTick(state: ControllerState, nowMs: number): Part {
+  if (state.mode !== "out" || state.servers.some(ownsServer)) return undefined;
   const servers = state.servers.map((server) => ({ ...server, phase: { kind: "off" } as const }));
   const epoch = Math.max(state.epoch, state.epochSeen);
   // The partner, if it is heard, stays: it is not shown again before something about it changes. How it was lost does not:

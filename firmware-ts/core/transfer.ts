@@ -19,7 +19,9 @@ import type { Message } from "../schema/messages.ts";
 import {
   andThen,
   type ControllerState,
+  joinParts,
   ownsServer,
+  type Part,
   partnerOwns,
   replaceServer,
   type Step,
@@ -276,17 +278,19 @@ function notTakenBack(state: ControllerState, server: VirtualServerState, why: s
 }
 
 /** Moves that wait for a virtual server's own steps, and deadlines. */
-export function transferTick(state: ControllerState, nowMs: number): Step {
-  let step: Step = [state, []];
-  for (const [key, transfer] of Object.entries(state.transfers)) {
-    const index = Number(key);
-    step = andThen(step, (next) => {
-      const server = next.servers[index];
-      if (!server) throw new Error(`transferTick: no virtual server ${index}`);
-      return transfer.role === "source"
-        ? sourceTick(next, server, transfer, nowMs)
-        : targetTick(next, server, transfer, nowMs);
-    });
+export function transferTick(state: ControllerState, nowMs: number): Part {
+  let step: Part;
+  for (const { index } of state.servers) {
+    const transfer = state.transfers[index];
+    if (!transfer) continue;
+    const now = step ? step[0] : state;
+    const server = now.servers[index];
+    if (!server) throw new Error(`transferTick: no virtual server ${index}`);
+    const next =
+      transfer.role === "source"
+        ? sourceTick(now, server, transfer, nowMs)
+        : targetTick(now, server, transfer, nowMs);
+    step = joinParts(step, next);
   }
   return step;
 }
@@ -361,14 +365,15 @@ function targetTick(
 }
 
 /** Virtual servers that this controller should not keep, offered to a partner that can do better. */
-export function evacuate(state: ControllerState, nowMs: number): Step {
-  if (state.mode !== "paired" || !state.partner || state.partner.dataLinkDown) return [state, []];
-  if (nowMs < state.evacuateAfterMs) return [state, []];
-  let step: Step = [state, []];
+export function evacuate(state: ControllerState, nowMs: number): Part {
+  if (state.mode !== "paired" || !state.partner || state.partner.dataLinkDown) return undefined;
+  if (nowMs < state.evacuateAfterMs) return undefined;
+  let step: Part;
   for (const server of state.servers) {
     const why = reasonToLeave(state, server);
-    if (why !== undefined && !state.transfers[server.index])
-      step = andThen(step, (next) => offerServer(next, server.index, true, why, nowMs));
+    if (why === undefined || state.transfers[server.index]) continue;
+    const now = step ? step[0] : state;
+    step = joinParts(step, offerServer(now, server.index, true, why, nowMs));
   }
   return step;
 }
@@ -380,8 +385,10 @@ function reasonToLeave(state: ControllerState, server: VirtualServerState): stri
     return "it is released, and what is left of it here is still held";
   if (!here) return undefined;
   if (!state.dataLinkUp) return "the data link has no carrier";
-  const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));
-  if (pathless.length > 0) return `no path to ${pathless.join(", ")}`;
+  if (state.pathsDown.length > 0) {
+    const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));
+    if (pathless.length > 0) return `no path to ${pathless.join(", ")}`;
+  }
   if (phase.kind === "failed" && server.failures >= failuresBeforeMove) return phase.fault;
   return undefined;
 }

@@ -23,7 +23,7 @@
  * Obligations. Nothing of a frame is believed before its code has been verified. A replayed frame is authentic:
  * session and sequence tell the decisions (core/links) that it is old.
  */
-import { createHmac, timingSafeEqual } from "node:crypto";
+import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from "node:crypto";
 import { type Beat, messageBytesMax, modes } from "../schema/beat.ts";
 import type { ControllerId } from "../schema/ids.ts";
 
@@ -31,7 +31,7 @@ import type { ControllerId } from "../schema/ids.ts";
 export interface Pair {
   /** 16 bits. */
   readonly pairId: number;
-  /** The pair's secret. */
+  /** The pair's secret; its bytes do not change. */
   readonly key: Uint8Array;
 }
 
@@ -192,8 +192,13 @@ function flagsOf(beat: Beat): number {
   );
 }
 
+/** Keys made ready once: making one anew for every beat takes several times as long as the code itself. */
+const readyKeys = new WeakMap<Uint8Array, KeyObject>();
+
 function macOf(signed: Uint8Array, key: Uint8Array): Uint8Array {
-  return createHmac("sha256", key).update(signed).digest().subarray(0, macBytes);
+  const ready = readyKeys.get(key) ?? createSecretKey(key);
+  readyKeys.set(key, ready);
+  return createHmac("sha256", ready).update(signed).digest().subarray(0, macBytes);
 }
 
 function setUint48(view: DataView, at: number, value: number): void {

@@ -44,6 +44,8 @@ export interface BeatSetup {
 
 export class BeatProcess {
   readonly #setup: BeatSetup;
+  readonly #machine: Machines["beat"];
+  readonly #clock: Clock;
   readonly process: Process;
   state: BeatState;
   /** Sent to the decisions of the main loop; counted for tests of refusals. */
@@ -54,6 +56,8 @@ export class BeatProcess {
 
   constructor(setup: BeatSetup) {
     this.#setup = setup;
+    this.#machine = setup.machines.beat;
+    this.#clock = setup.clock;
     this.process = new Process(setup.timeline);
     this.state = newBeatState({ ...setup, nowMs: setup.clock.nowMs });
     this.#disk = new DiskBeats({
@@ -67,7 +71,7 @@ export class BeatProcess {
   }
 
   get #nowMs(): number {
-    return this.#setup.clock.nowMs;
+    return this.#clock.nowMs;
   }
 
   #everyTick(): void {
@@ -92,6 +96,13 @@ export class BeatProcess {
     this.process.give(() => this.#step(make(this.#nowMs)));
   }
 
+  /** The main loop has been round once more. */
+  progress(): void {
+    this.process.give(this.#progress);
+  }
+
+  readonly #progress = () => this.#step({ kind: "progress", nowMs: this.#clock.nowMs });
+
   /** A frame from a wire. */
   frame(link: LinkName, beat: Beat): void {
     if (this.process.frozen && this.#socketFrames >= socketFramesMax) return;
@@ -103,7 +114,7 @@ export class BeatProcess {
   }
 
   #step(event: BeatEvent): void {
-    const [state, effects] = this.#setup.machines.beat(this.state, event);
+    const [state, effects] = this.#machine(this.state, event);
     this.state = state;
     if (effects.length > 0)
       this.process.giveAll(effects.map((effect) => () => this.#perform(effect)));
@@ -120,7 +131,11 @@ export class BeatProcess {
       case "renew": {
         const leaseMs = Math.floor(effect.untilMs - this.#nowMs);
         const untilMs = nowMs + this.#setup.clock.worldMs(leaseMs);
-        const ok = leaseMs > 0 && kernel[effect.kind](effect.addresses, untilMs, nowMs);
+        const asked = () =>
+          effect.kind === "open"
+            ? kernel.open(effect.addresses, untilMs, nowMs)
+            : kernel.renew(effect.addresses, untilMs, nowMs);
+        const ok = leaseMs > 0 && asked();
         if (ok) this.#setup.gateUntil(untilMs);
         this.#outcome(effect, ok);
         return;

@@ -88,6 +88,7 @@ type Happening = ControllerEvent extends infer E
 
 export class Controller {
   readonly #setup: ControllerSetup;
+  readonly #machine: Machines["controller"];
   readonly me: ControllerId;
   readonly main: Process;
   readonly block: Process;
@@ -109,6 +110,7 @@ export class Controller {
 
   constructor(setup: ControllerSetup) {
     this.#setup = setup;
+    this.#machine = setup.machines.controller;
     const { timeline, kernel, shelf, config, timing, configuration } = setup;
     this.me = config.controller.id;
     this.#downward = new Channel(timeline, setup.ipcMs);
@@ -163,10 +165,11 @@ export class Controller {
     this.happen({ kind: "carrier", up: dataLinkUp });
     for (const happening of early) this.happen(happening);
     let waiting = false;
-    const progress = () => this.beat.command((nowMs) => ({ kind: "progress", nowMs }));
+    const { clock } = this.#setup;
+    const progress = () => this.beat.progress();
     const job = () => {
       waiting = false;
-      this.#step({ kind: "tick" });
+      this.#step({ kind: "tick", nowMs: clock.nowMs });
       this.#toBeat(progress);
     };
     const tick = () => {
@@ -181,7 +184,7 @@ export class Controller {
 
   happen(happening: Happening): void {
     if (this.#early) this.#early.push(happening);
-    else this.main.give(() => this.#step(happening));
+    else this.main.give(() => this.#take(happening));
   }
 
   /** Something that another process of this controller tells the main process. */
@@ -193,16 +196,20 @@ export class Controller {
     this.happen({ kind: "command", command: { id: 1, by: "operator", ...command } });
   }
 
-  #step(happening: Happening): void {
-    const event = { ...happening, nowMs: this.#setup.clock.nowMs } as ControllerEvent;
+  #take(happening: Happening): void {
+    this.#step({ ...happening, nowMs: this.#setup.clock.nowMs } as ControllerEvent);
+  }
+
+  #step(event: ControllerEvent): void {
     const before = this.state;
-    const [after, effects] = this.#setup.machines.controller(before, event);
+    const [after, effects] = this.#machine(before, event);
+    // A tick that finds nothing to do: most of them.
+    if (after === before && effects.length === 0 && event.kind === "tick") return;
     this.state = after;
     if (after.mode !== before.mode) this.modeChanges += 1;
     if (event.kind === "command") forcedIsAudited(event, effects);
-    const idle = event.kind === "tick" && after === before && effects.length === 0;
-    if (!idle && this.#setup.journalled) this.journal.push({ event, effects });
-    if (!idle) this.#setup.stepped?.({ who: this.me, before, after, event, effects });
+    if (this.#setup.journalled) this.journal.push({ event, effects });
+    this.#setup.stepped?.({ who: this.me, before, after, event, effects });
     if (effects.length > 0) this.main.giveAll(effects.map((effect) => () => this.#perform(effect)));
   }
 

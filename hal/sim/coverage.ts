@@ -5,6 +5,7 @@
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import { modeTransitions } from "../../firmware-ts/core/modes.ts";
 import { type Phase, startSteps, stopSteps } from "../../firmware-ts/core/vserver-types.ts";
+import type { Mode } from "../../firmware-ts/schema/beat.ts";
 import type { Stepped } from "./controller.ts";
 import { ids, type Pair } from "./pair.ts";
 import type { Plan } from "./plan.ts";
@@ -63,6 +64,7 @@ export interface CoverageTotals {
 export class Coverage {
   /** Everything seen, with how often; keys begin with what they are. */
   readonly counts: Map<string, number>;
+  readonly #eventNames = new Map<string, Map<Mode, string>>();
 
   constructor(counts: Iterable<readonly [string, number]> = []) {
     this.counts = new Map(counts);
@@ -76,9 +78,18 @@ export class Coverage {
     this.counts.set(key, (this.counts.get(key) ?? 0) + by);
   }
 
+  /** The name of a kind of event in a mode: asked at every step of the decisions, hence made once. */
+  #eventName(kind: string, mode: Mode): string {
+    const names = this.#eventNames.get(kind) ?? new Map<Mode, string>();
+    this.#eventNames.set(kind, names);
+    const name = names.get(mode) ?? `event ${kind} while ${mode}`;
+    names.set(mode, name);
+    return name;
+  }
+
   readonly stepped = ({ before, after, event, effects }: Stepped): void => {
     if (before.mode !== after.mode) this.#modes(effects);
-    if (event.kind !== "tick") this.#count(`event ${event.kind} while ${before.mode}`);
+    if (event.kind !== "tick") this.#count(this.#eventName(event.kind, before.mode));
     if (before.servers === after.servers) return;
     for (const server of after.servers) {
       const old = before.servers[server.index];

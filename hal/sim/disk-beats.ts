@@ -46,7 +46,6 @@ export class DiskBeats {
   /** Disks that answer alike travel together; a slow one goes alone. */
   #groups(): readonly (readonly [readonly string[], number])[] {
     const { coordinators, shelf } = this.#setup;
-    if (!shelf.anySlow) return [[coordinators, 0]];
     const quick = coordinators.filter((serial) => shelf.slowMs(serial) === 0);
     const slow = coordinators.filter((serial) => shelf.slowMs(serial) > 0);
     return [
@@ -56,8 +55,9 @@ export class DiskBeats {
   }
 
   poll(): void {
-    const { timeline, diskMs } = this.#setup;
+    const { timeline, diskMs, shelf, coordinators } = this.#setup;
     const round = { ok: 0, answered: 0 };
+    if (!shelf.anySlow) return timeline.after(diskMs(), () => this.#read(coordinators, round));
     for (const [serials, slowMs] of this.#groups())
       timeline.after(diskMs() + slowMs, () => this.#read(serials, round));
   }
@@ -105,8 +105,10 @@ export class DiskBeats {
   }
 
   write(beat: Beat, tell: (accepted: number, refused: number) => void): void {
-    const { timeline, timing, diskMs } = this.#setup;
+    const { timeline, timing, diskMs, shelf, coordinators } = this.#setup;
     const count: Count = { accepted: 0, refused: 0, failed: 0, told: false, tell };
+    if (!shelf.anySlow)
+      return timeline.after(diskMs(), () => this.#arrive(coordinators, beat, count));
     let late = false;
     for (const [serials, slowMs] of this.#groups()) {
       late ||= slowMs > 0;

@@ -44,7 +44,8 @@ export class Lan {
 
   #hears(who: ControllerId, address: string): boolean {
     const { kernels, dataLinks, timeline } = this.#setup;
-    return dataLinks[who] && kernels[who].isOpen(address, timeline.nowMs);
+    const kernel = who === "a" ? kernels.a : kernels.b;
+    return (who === "a" ? dataLinks.a : dataLinks.b) && kernel.isOpen(address, timeline.nowMs);
   }
 
   /** ARP: whoever has an open gate answers. */

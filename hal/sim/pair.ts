@@ -199,35 +199,8 @@ export class Pair {
   }
 
   config(who: ControllerId): Config {
-    this.#configs[who] ??= this.#newConfig(who);
+    this.#configs[who] ??= configOf(who, this.#setup, this.coordinators);
     return this.#configs[who];
-  }
-
-  #newConfig(who: ControllerId): Config {
-    const { timing, links, autoGiveback } = this.#setup;
-    return configSchema.parse({
-      version: 1,
-      controller: { id: who },
-      pair: { id: 17, keyFile: "/etc/dyad/pair.key" },
-      timing: timing ?? {},
-      links: {
-        ...(links?.serial === false ? {} : { serial: { path: "/dev/ttyS1" } }),
-        network: { local: "192.168.254.1", partner: "192.168.254.2" },
-        disk: true,
-      },
-      data: { nic: "eth0" },
-      shelf: {
-        portal: "10.0.1.1:3260",
-        target: "iqn.2026-11.test:shelf",
-        initiatorName: `iqn.2026-11.test:${who}`,
-        coordinators: this.coordinators,
-      },
-      virtualServers: [
-        server("alpha", "a", "10.0.0.100/24", "d1"),
-        server("beta", "b", "10.0.0.101/24", "d2"),
-      ],
-      autoGiveback: autoGiveback ?? false,
-    });
   }
 
   /** Between half and one and a half times `ms` when delays vary. */
@@ -426,4 +399,44 @@ export class Pair {
 
 function server(name: string, home: ControllerId, address: string, disk: string) {
   return { name, home, addresses: [address], volumes: [{ disk, export: `/${name}` }] };
+}
+
+/** Configurations that were parsed already; few differ, and they do not change. */
+const parsed = new Map<string, Config>();
+const parsedMax = 1000;
+
+/** The configuration of one controller, read as that of a real one. */
+function configOf(
+  who: ControllerId,
+  { timing, links, autoGiveback }: PairSetup,
+  coordinators: readonly string[],
+): Config {
+  const text = JSON.stringify([who, timing, links, autoGiveback, coordinators]);
+  const known = parsed.get(text);
+  if (known) return known;
+  const config = configSchema.parse({
+    version: 1,
+    controller: { id: who },
+    pair: { id: 17, keyFile: "/etc/dyad/pair.key" },
+    timing: timing ?? {},
+    links: {
+      ...(links?.serial === false ? {} : { serial: { path: "/dev/ttyS1" } }),
+      network: { local: "192.168.254.1", partner: "192.168.254.2" },
+      disk: true,
+    },
+    data: { nic: "eth0" },
+    shelf: {
+      portal: "10.0.1.1:3260",
+      target: "iqn.2026-11.test:shelf",
+      initiatorName: `iqn.2026-11.test:${who}`,
+      coordinators,
+    },
+    virtualServers: [
+      server("alpha", "a", "10.0.0.100/24", "d1"),
+      server("beta", "b", "10.0.0.101/24", "d2"),
+    ],
+    autoGiveback: autoGiveback ?? false,
+  });
+  if (parsed.size < parsedMax) parsed.set(text, config);
+  return config;
 }

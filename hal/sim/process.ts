@@ -42,10 +42,10 @@ export class Process {
     this.#pump();
   }
 
-  /** Queues jobs that one synchronous stretch does in turn, before anything else. */
-  giveAll(jobs: readonly (() => void)[]): void {
+  /** Queues jobs that one synchronous stretch does in turn, before anything else. The list is the process's from then on. */
+  giveAll(jobs: (() => void)[]): void {
     if (!this.alive || jobs.length === 0) return;
-    if (this.#jobs.length === 0) this.#jobs = jobs.slice();
+    if (this.#jobs.length === 0) this.#jobs = jobs;
     else this.#jobs.unshift(...jobs);
     this.#pump();
   }

@@ -37,13 +37,18 @@ interface SimDisk {
   alive: boolean;
   slowMs: number;
   readonly paths: Record<ControllerId, boolean>;
-  readonly slots: Partial<Record<ControllerId, Beat>>;
+  readonly slots: Record<ControllerId, Beat | undefined>;
   /** Files of the volume on it, as far as they have reached the disk. */
   readonly cells: Map<string, number>;
   /** Owed to a nexus whose registration was taken away: its next command is not performed, and is told so (SAM-5 5.14). */
   readonly attentions: Set<ControllerId>;
   /** Rises when the commands of a nexus that are under way are aborted. */
   readonly aborts: Record<ControllerId, number>;
+}
+
+/** Whether the commands of a controller reach a disk that answers. */
+function isReachable({ alive, paths }: SimDisk, who: ControllerId): boolean {
+  return alive && (who === "a" ? paths.a : paths.b);
 }
 
 const noKey = "0000000000000000";
@@ -76,7 +81,7 @@ export class Shelf {
         alive: true,
         slowMs: 0,
         paths: { a: true, b: true },
-        slots: {},
+        slots: { a: undefined, b: undefined },
         cells: new Map(),
         attentions: new Set(),
         aborts: { a: 0, b: 0 },
@@ -108,8 +113,7 @@ export class Shelf {
   }
 
   reachable(serial: string, who: ControllerId): boolean {
-    const disk = this.#disk(serial);
-    return disk.alive && disk.paths[who];
+    return isReachable(this.#disk(serial), who);
   }
 
   /** Performs a command of `who` now; undefined when the disk cannot be reached and will not answer. */
@@ -174,9 +178,11 @@ export class Shelf {
 
   /** Writes a beat into the writer's slot. */
   writeBeat(serial: string, who: ControllerId, beat: Beat): "accepted" | "refused" | "failed" {
-    if (!this.reachable(serial, who)) return "failed";
-    if (!this.mayWrite(serial, who)) return "refused";
-    this.#disk(serial).slots[who] = beat;
+    const disk = this.#disk(serial);
+    if (!isReachable(disk, who)) return "failed";
+    if (isConflict(disk.reservations, nexusFor(who).id, oneBlock)) return "refused";
+    if (who === "a") disk.slots.a = beat;
+    else disk.slots.b = beat;
     return "accepted";
   }
 
@@ -218,8 +224,9 @@ export class Shelf {
     reader: ControllerId,
     writer: ControllerId,
   ): Beat | undefined | "failed" {
-    if (!this.reachable(serial, reader)) return "failed";
-    return this.#disk(serial).slots[writer];
+    const disk = this.#disk(serial);
+    if (!isReachable(disk, reader)) return "failed";
+    return writer === "a" ? disk.slots.a : disk.slots.b;
   }
 }
 
@@ -273,7 +280,7 @@ const nexuses: Record<ControllerId, Nexus> = {
 };
 
 function nexusFor(who: ControllerId): Nexus {
-  return nexuses[who];
+  return who === "a" ? nexuses.a : nexuses.b;
 }
 
 const text = (key: bigint) => key.toString(16).padStart(16, "0");

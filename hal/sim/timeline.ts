@@ -2,7 +2,8 @@
  * Virtual time: what happens when, in one deterministic order. Things of one instant happen in the order in which they were
  * asked for. All delays of a world come from one seeded generator, so a seed is a history.
  *
- * The queue is a binary heap over three parallel arrays: an event costs no object of its own.
+ * The queue is a binary heap over three parallel arrays: an event costs no object of its own. Nearly every event asks for another one, so the
+ * place of the event that runs stays free at the top until it has ended: the first that it asks for goes in there.
  */
 
 export type Run = () => void;
@@ -11,8 +12,10 @@ export class Timeline {
   #nowMs = 0;
   #order = 0;
   #size = 0;
-  readonly #times: number[] = [];
-  readonly #orders: number[] = [];
+  /** The top has been taken out and nothing has been put in its place yet. */
+  #vacant = false;
+  #times = new Float64Array(64);
+  #orders = new Float64Array(64);
   readonly #runs: Run[] = [];
   /** Events that have happened: a digest of a history, and the measure of a simulator's speed. */
   events = 0;
@@ -22,16 +25,16 @@ export class Timeline {
   }
 
   at(atMs: number, run: Run): void {
-    this.#push(Math.max(atMs, this.#nowMs), this.#order++, run);
+    const order = this.#order++;
+    const notBeforeMs = Math.max(atMs, this.#nowMs);
+    if (this.#vacant) {
+      this.#vacant = false;
+      this.#sink(notBeforeMs, order, run);
+    } else this.#rise(notBeforeMs, order, run);
   }
 
   after(delayMs: number, run: Run): void {
     this.at(this.#nowMs + delayMs, run);
-  }
-
-  /** Time of the next event; infinite when there is none. */
-  get nextMs(): number {
-    return this.#size === 0 ? Number.POSITIVE_INFINITY : (this.#times[0] as number);
   }
 
   /** Runs everything up to and including `untilMs`; `each` is called after every event. */
@@ -42,18 +45,40 @@ export class Timeline {
 
   /** Runs one event if there is one before `untilMs`; false when there was none. */
   step(untilMs: number): boolean {
+    if (this.#vacant) this.#close();
     if (this.#size === 0) return false;
     const atMs = this.#times[0] as number;
     if (atMs > untilMs) return false;
     const run = this.#runs[0] as Run;
-    this.#pop();
+    this.#vacant = true;
     this.#nowMs = atMs;
     this.events += 1;
     run();
     return true;
   }
 
-  #push(atMs: number, order: number, run: Run): void {
+  /** Nothing took the place at the top: the last of the heap does. */
+  #close(): void {
+    this.#vacant = false;
+    const last = --this.#size;
+    const run = this.#runs[last] as Run;
+    this.#runs[last] = nothing;
+    if (last > 0) this.#sink(this.#times[last] as number, this.#orders[last] as number, run);
+  }
+
+  #grow(): void {
+    const wider = (old: Float64Array<ArrayBuffer>) => {
+      const made = new Float64Array(2 * old.length);
+      made.set(old);
+      return made;
+    };
+    this.#times = wider(this.#times);
+    this.#orders = wider(this.#orders);
+  }
+
+  /** Puts an event at the end of the heap, and lets it rise. */
+  #rise(atMs: number, order: number, run: Run): void {
+    if (this.#size === this.#times.length) this.#grow();
     const times = this.#times;
     const orders = this.#orders;
     const runs = this.#runs;
@@ -73,21 +98,17 @@ export class Timeline {
     runs[i] = run;
   }
 
-  #pop(): void {
+  /** Puts an event at the top of the heap, and lets it sink. */
+  #sink(atMs: number, order: number, run: Run): void {
     const times = this.#times;
     const orders = this.#orders;
     const runs = this.#runs;
-    const last = --this.#size;
-    const atMs = times[last] as number;
-    const order = orders[last] as number;
-    const run = runs[last] as Run;
-    runs[last] = nothing;
-    if (last === 0) return;
+    const size = this.#size;
     let i = 0;
-    for (let child = 1; child < last; child = 2 * i + 1) {
+    for (let child = 1; child < size; child = 2 * i + 1) {
       let childMs = times[child] as number;
       const right = child + 1;
-      if (right < last) {
+      if (right < size) {
         const rightMs = times[right] as number;
         const isRight =
           rightMs < childMs ||

@@ -68,12 +68,17 @@ export class Wires {
   }
 
   wire(link: Wire, to: ControllerId): WireState {
-    return this.#wires[link][to];
+    return this.#direction(link, to);
+  }
+
+  #direction(link: Wire, to: ControllerId): Direction {
+    const both = link === "serial" ? this.#wires.serial : this.#wires.network;
+    return to === "a" ? both.a : both.b;
   }
 
   send(link: Wire, to: ControllerId, beat: Beat): void {
     if (this.#recording) this.#record(link, to, beat);
-    const wire = this.#wires[link][to];
+    const wire = this.#direction(link, to);
     if (wire.cut || (wire.loss > 0 && this.#random() < wire.loss)) return;
     this.#carry(link, to, wire, beat);
     if (wire.twice > 0 && this.#random() < wire.twice) this.#carry(link, to, wire, beat);
