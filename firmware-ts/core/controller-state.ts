@@ -97,6 +97,8 @@ export interface ControllerState {
   readonly pathsDown: readonly string[];
   /** Since when the partner has been healthy, for automatic giveback and adoption. */
   readonly pairedSinceMs: number;
+  /** When the partner said last that its data link has a carrier again, or that it is there. */
+  readonly partnerLinkedSinceMs: number;
   readonly round: number;
   readonly said: Mandate | undefined;
   readonly leaveDeadlineMs: number;

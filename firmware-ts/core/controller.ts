@@ -108,6 +108,7 @@ export function newController(setup: ControllerSetup): ControllerState {
     dataLinkUp: false,
     pathsDown: [],
     pairedSinceMs: 0,
+    partnerLinkedSinceMs: 0,
     round: 0,
     said: undefined,
     leaveDeadlineMs: 0,
@@ -139,7 +140,7 @@ function handle(state: ControllerState, event: ControllerEvent): Step {
     case "done":
       return done(state, event.token, event.outcome, nowMs);
     case "diskPath":
-      return diskPath(state, event.serial, event.up, event.reason);
+      return diskPath(state, event.serial, event.up, event.reason, nowMs);
     case "diskFenced":
       return diskFenced(state, event.serial, event.reason, nowMs);
     case "serviceExited":
@@ -297,6 +298,8 @@ function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): 
     epochSeen: Math.max(state.epochSeen, view.epoch),
     messageAck: state.lastSession === view.session ? state.messageAck : 0,
     lastSession: view.session,
+    partnerLinkedSinceMs:
+      state.partner && !state.partner.dataLinkDown ? state.partnerLinkedSinceMs : nowMs,
   };
   const effects: Effect[] = [];
   if (!state.partner) effects.push(...meet(next, view));
@@ -398,7 +401,13 @@ function serverOf(state: ControllerState, token: string): number | undefined {
   return state.servers.find((server) => server.config.name === name)?.index;
 }
 
-function diskPath(state: ControllerState, serial: string, up: boolean, reason: string): Step {
+function diskPath(
+  state: ControllerState,
+  serial: string,
+  up: boolean,
+  reason: string,
+  nowMs: number,
+): Step {
   const known = state.pathsDown.includes(serial);
   if (known !== up) return [state, []];
   const pathsDown = up
@@ -407,7 +416,15 @@ function diskPath(state: ControllerState, serial: string, up: boolean, reason: s
   const said = up
     ? tell("info", "disk.pathUp", `the path to disk ${serial} is back`)
     : tell("error", "disk.pathDown", `the path to disk ${serial} is lost: ${reason}`);
-  return [{ ...state, pathsDown }, [said]];
+  let step: Step = [{ ...state, pathsDown }, [said]];
+  for (const { index, phase, config } of up ? [] : state.servers) {
+    // What is written back in good order would wait for the path until its limit, and the clients with it.
+    if (phase.kind !== "stopping" || phase.hasLetGo || !disksOf(config).includes(serial)) continue;
+    step = onServer(step, index, nowMs, (server, context) =>
+      stopServer(server, phase.reason, true, context),
+    );
+  }
+  return step;
 }
 
 /** A server that stops has closed its gate, or never opened it; but not while it flushes. */

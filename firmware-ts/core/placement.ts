@@ -16,7 +16,10 @@ import type { VirtualServerState } from "./vserver-types.ts";
 /** How long the home of an orphan may take to start it before the other asks for it. */
 const adoptAfterMs = 3000;
 
-/** How long the pair must have been whole before servers return home by themselves (autoGiveback). */
+/**
+ * How long the pair and the partner's data link must have been whole, and the server have been here, before it returns home by itself
+ * (autoGiveback): a cable or a path that comes and goes must not make it move each time.
+ */
 const givebackAfterMs = 10_000;
 
 /** Service for this long forgives earlier failures. */
@@ -59,7 +62,8 @@ function serving(
   if (server.failures > 0 && nowMs - sinceMs >= forgiveAfterMs)
     return [replaceServer(state, { ...server, failures: 0 }), []];
   const home = server.config.home !== state.me;
-  const whole = state.mode === "paired" && nowMs - state.pairedSinceMs >= givebackAfterMs;
+  const quietSinceMs = Math.max(sinceMs, state.pairedSinceMs, state.partnerLinkedSinceMs);
+  const whole = state.mode === "paired" && nowMs - quietSinceMs >= givebackAfterMs;
   if (!state.config.autoGiveback || !home || !whole || state.transfers[server.index])
     return undefined;
   if (nowMs < state.evacuateAfterMs || state.partner?.dataLinkDown) return undefined;
