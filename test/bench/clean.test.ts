@@ -1,8 +1,10 @@
 /** Whatever ends the orchestrator, and whenever: the next run finds everything and removes it. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
 import { cleanPrefix } from "../../bench/world/world.ts";
+import { expeditedPath } from "../../hal/linux/grace-periods.ts";
 import { leftovers } from "./support/leftovers.ts";
 
 const prefix = "bclean";
@@ -34,15 +36,19 @@ describe("a killed run", () => {
     expect(await leftovers(prefix)).toEqual([]);
   });
 
-  it("leaves nothing after a clean when it was serving", async () => {
+  it("leaves nothing after a clean when it was serving, and the kernel's setting as it was", async () => {
+    const setting = () => readFileSync(expeditedPath, "utf8");
+    const before = setting();
     const { child, serving, ended } = startWorld();
     await serving;
     expect(await leftovers(prefix)).not.toEqual([]);
+    expect(setting()).toBe("1\n");
     child.kill("SIGKILL");
     await ended;
     const cleaned = await cleanPrefix(prefix);
     expect(cleaned.namespaces.length).toBeGreaterThan(5);
     expect(cleaned.processes).toBeGreaterThan(5);
+    expect(setting()).toBe(before);
     expect(await leftovers(prefix)).toEqual([]);
     expect(await cleanPrefix(prefix)).toMatchObject({ processes: 0, namespaces: [], loops: [] });
   });
