@@ -25,11 +25,19 @@ const limitMs = 600_000;
 
 const races = ["LIVES=0", "KEYS=1", "RACES=2"];
 const crash = ["LIVES=1", "KEYS=1", "RACES=2"];
+/** Controllers freeze as a whole, or their processes each by itself. */
+const whole = ["WHOLE", "LOSSES=1"];
+const twice = ["WHOLE", "LOSSES=2"];
+const split = ["LOSSES=1"];
+/** A planned move in which a step fails, and a living partner is lost or one dies and comes back. */
+const loss = ["LOSSES=1", "FAILURES=1"];
+const death = ["LOSSES=0", "CRASHES=1", "FAILURES=1"];
 const mistake = (model: string, bug: string, defines: readonly string[]): Run => ({
   model,
   defines: [`BUG_${bug}`, ...defines],
   mistake: true,
 });
+const large = (run: Run): Run => ({ ...run, large: true });
 
 const runs: readonly Run[] = [
   { model: "arbitration", defines: races },
@@ -44,6 +52,38 @@ const runs: readonly Run[] = [
   mistake("arbitration", "NO_ABORT", races),
   mistake("arbitration", "YOUNG", crash),
   mistake("arbitration", "LATE", crash),
+  { model: "gate", defines: whole },
+  { model: "gate", defines: twice, large: true },
+  { model: "gate", defines: split, large: true },
+  { model: "gate", defines: ["DEATHS=1", ...whole], large: true },
+  { model: "gate", defines: ["DEATHS=1", ...whole], large: true },
+  { model: "gate", defines: ["GATE=2", "SOLO=3", ...whole], large: true },
+  mistake("gate", "NO_MARGIN", whole),
+  mistake("gate", "NO_TIMEOUT", whole),
+  mistake("gate", "NO_WAIT", whole),
+  mistake("gate", "LEASE_FROM_NOW", whole),
+  mistake("gate", "UNPROVED", whole),
+  mistake("gate", "ANY_TURN", whole),
+  large(mistake("gate", "GRANT_ALONE", whole)),
+  large(mistake("gate", "GRANT_ON", split)),
+  large(mistake("gate", "GRANT_ANY_CONTACT", split)),
+  large(mistake("gate", "GUEST_LOSS", twice)),
+  large(mistake("gate", "SOLO_FROM_ANSWER", twice)),
+  { model: "transfer", defines: loss },
+  { model: "transfer", defines: death },
+  { model: "transfer", defines: ["LOSSES=2"], large: true },
+  mistake("transfer", "RELEASE_UNSEALED", loss),
+  mistake("transfer", "SEAL_BELIEVED", loss),
+  mistake("transfer", "RELEASE_ALWAYS", loss),
+  mistake("transfer", "GO_FIRST", loss),
+  mistake("transfer", "NO_WAIT", loss),
+  mistake("transfer", "NOT_TAKEN_BACK", loss),
+  mistake("transfer", "DECLINED_STARTS", loss),
+  large(mistake("transfer", "RELEASE_ALONE", loss)),
+  large(mistake("transfer", "GO_ANY_TIME", loss)),
+  large(mistake("transfer", "READY_ENDS", loss)),
+  large(mistake("transfer", "TWICE", loss)),
+  large(mistake("transfer", "OLD_SESSION", ["MOVES=2", "LOSSES=1"])),
 ];
 
 function command(cwd: string, name: string, parameters: readonly string[]): string {
