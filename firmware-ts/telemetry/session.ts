@@ -39,6 +39,12 @@ export interface Session {
   readonly leave: () => void;
 }
 
+/**
+ * No pool for small buffers in this process. The library keeps the encoding of every length of a packet that it ever sent, for ever: two
+ * bytes each, but as a piece of Node's pool each held 64 kB (docs/design/0015-memory.md).
+ */
+Buffer.poolSize = 0;
+
 const secretBytesMax = 1024;
 const certificateBytesMax = 256 * 1024;
 

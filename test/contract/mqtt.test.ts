@@ -172,6 +172,37 @@ test("a controller that dies is offline by its last will", async () => {
     .toEqual(["online", "offline"]);
 });
 
+test("messages of many lengths leave nothing behind in memory", () => {
+  const script = `
+    import { setImmediate } from "node:timers/promises";
+    import { createPublisher } from "./firmware-ts/telemetry/mqtt.ts";
+    const publisher = createPublisher({
+      config: ${JSON.stringify(configure(117, {}))}, clientId: "dyad-lengths", log: () => {},
+    });
+    while (!publisher.counters().connected) await setImmediate();
+    for (let length = 1; length <= 300; length += 1) {
+      // What else a controller does meanwhile: more than one pool of small buffers.
+      for (let i = 0; i < 8; i += 1) Buffer.from("-".repeat(10_000));
+      const { published } = publisher.counters();
+      publisher.event({ ...${JSON.stringify(event(1))}, message: "x".repeat(length) });
+      while (publisher.counters().published === published) await setImmediate();
+    }
+    gc();
+    console.log(process.memoryUsage().arrayBuffers);
+    process.exit();
+  `;
+  const words = ["--expose-gc", "--input-type=module-typescript", "-e", script];
+  const root = join(import.meta.dirname, "../..");
+  const { stdout, stderr } = spawnSync(process.execPath, words, {
+    cwd: root,
+    encoding: "utf8",
+    timeout: 10_000,
+  });
+  // Each length held 64 kB: 19 MB.
+  expect(Number(stdout), stderr).toBeGreaterThan(0);
+  expect(Number(stdout)).toBeLessThan(4_000_000);
+});
+
 test("TLS: the broker's certificate is checked against the configured CA", async () => {
   const { caFile, tlsUrl } = broker;
   const trusted = start(configure(105, { url: tlsUrl, caFile }));
