@@ -147,6 +147,17 @@ const inMain: Readonly<Record<string, Planted>> = {
       return { ...event, answer: { ...answer, holder } };
     }),
   },
+  skipsPreempt: {
+    wrong: "a claim registers once more where it should preempt the last owner",
+    profile: "power",
+    seeds: 20,
+    breaks: ["noEndlessDark", "neverTwoWriters"],
+    plant: doing((effect) => {
+      if (effect.kind !== "reserve" || effect.command.op !== "preempt") return [effect];
+      if (!effect.token.includes(":claim:")) return [effect];
+      return [{ ...effect, command: { op: "register", key: effect.command.key } }];
+    }),
+  },
   winsWithoutRising: {
     wrong: "the winner of a race does not go above the epochs that it knows",
     profile: "everything",
@@ -231,6 +242,15 @@ const inBeat: Readonly<Record<string, Planted>> = {
             observation: { ...effect.observation, lastGrantedMs: undefined, soloBoundMs: 0 },
           }
         : effect,
+    ),
+  },
+  renewsTooLong: {
+    wrong: "a gate is renewed for 60 ms longer than the acknowledgement is good for",
+    profile: "pauses",
+    seeds: 20,
+    breaks: ["neverTwoAnswers"],
+    plant: beating((effect) =>
+      effect.kind === "renew" ? { ...effect, untilMs: effect.untilMs + 60 } : effect,
     ),
   },
   closesNothing: {
