@@ -162,8 +162,9 @@ export class Controller {
     const early = this.#early ?? [];
     this.#early = undefined;
     this.happen({ kind: "boot", record });
-    this.happen({ kind: "carrier", up: dataLinkUp });
+    // The beats are heard while the rest is still being opened; the data NIC is looked at last.
     for (const happening of early) this.happen(happening);
+    this.happen({ kind: "carrier", up: dataLinkUp });
     let waiting = false;
     const { clock } = this.#setup;
     const progress = () => this.beat.progress();

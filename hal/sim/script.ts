@@ -80,6 +80,8 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   cut: (pair, words) => wires(pair, words, true),
   mend: (pair, words) => wires(pair, words, false),
   path: path,
+  blind: (pair, whos) => each(whos, (who) => pair.shelf.setBlind(who, true)),
+  see: (pair, whos) => each(whos, (who) => pair.shelf.setBlind(who, false)),
   disk: (pair, [serial, how]) => pair.shelf.setAlive(text(serial), how === "alive"),
   nic: (pair, [who, how]) => pair.dataLink(whoOf(who), how === "up"),
   die: (pair, [who, name]) =>

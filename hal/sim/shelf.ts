@@ -73,6 +73,7 @@ export class Shelf {
   /** Rises with every change of a reservation. */
   changes = 0;
   anySlow = false;
+  readonly #blind: Record<ControllerId, boolean> = { a: false, b: false };
 
   constructor(serials: readonly string[]) {
     for (const serial of serials)
@@ -100,6 +101,11 @@ export class Shelf {
 
   setPath(serial: string, who: ControllerId, up: boolean): void {
     this.#disk(serial).paths[who] = up;
+  }
+
+  /** Whether the beats of the partner can be read at all; writes and reservations pass in any case. */
+  setBlind(who: ControllerId, blind: boolean): void {
+    this.#blind[who] = blind;
   }
 
   /** Commands to this disk take so much longer to reach it. */
@@ -225,7 +231,7 @@ export class Shelf {
     writer: ControllerId,
   ): Beat | undefined | "failed" {
     const disk = this.#disk(serial);
-    if (!isReachable(disk, reader)) return "failed";
+    if (this.#blind[reader] || !isReachable(disk, reader)) return "failed";
     return writer === "a" ? disk.slots.a : disk.slots.b;
   }
 }
