@@ -3,6 +3,7 @@
  * a service that died, a work that failed). What a controller only suffers is explained by its cause: a lost partner was killed,
  * crashed, frozen, or cut off. With the partner's journal the cause is known; without it, the likeliest is taken.
  */
+import type { LossReason } from "../../firmware-ts/core/beat-types.ts";
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
 import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
@@ -50,6 +51,7 @@ export function draftScenario(journals: readonly JournalOf[], lastMs?: number): 
   if (!config || lives.length === 0) throw new Error("the journals hold no life of a controller");
   const names = new Names(config);
   const orders = lives.flatMap((life) => [...ordersOf(life, names), ...endOf(life, lives)]);
+  orders.push(...survivedLosses(lives));
   const known = new Set(journals.map(({ who }) => who));
   for (const who of ["a", "b"] as const)
     if (!known.has(who)) orders.push(...guesses(partnerOf(who), lives));
@@ -188,14 +190,70 @@ function endOf(life: Life, lives: readonly Life[]): Order[] {
   // Beats are no events: it lived until shortly before it was missed, or until it was started again.
   const endMs = Math.min(lost ? lost.atMs - 100 : Infinity, next ? startOf(next) - 1 : Infinity);
   if (endMs < last.atMs && next === undefined) return [];
-  return [{ atMs: Math.max(last.atMs, endMs), text: `kill ${life.who}` }];
+  // Only a beat process that outlives its main process has last words.
+  const how = lost && reasonOf(lost.event) === "dyingGasp" ? "crash" : "kill";
+  return [{ atMs: Math.max(last.atMs, endMs), text: `${how} ${life.who}` }];
+}
+
+/** A loss that both journals saw: two that lose each other are cut off, one that is lost and goes on had stopped. */
+function survivedLosses(lives: readonly Life[]): Order[] {
+  const orders: Order[] = [];
+  let mendedMs = Number.NEGATIVE_INFINITY;
+  const losses = lives.flatMap((life) =>
+    life.moments.filter(({ event }) => isLoss(event)).map((moment) => ({ life, moment })),
+  );
+  losses.sort((one, other) => one.moment.atMs - other.moment.atMs);
+  for (const { life, moment } of losses) {
+    const lost = lives.find((each) => each.who !== life.who && livesThrough(each, moment.atMs));
+    const reason = reasonOf(moment.event);
+    if (!lost || moment.atMs < mendedMs || (reason !== "silent" && reason !== "stalled")) continue;
+    const isMutual = lost.moments.some(
+      ({ atMs, event }) => isLoss(event) && Math.abs(atMs - moment.atMs) < mutualMs,
+    );
+    const after = isMutual ? heardAfter(lives, moment.atMs) : afterOf(lost, moment.atMs);
+    mendedMs = after?.atMs ?? Number.POSITIVE_INFINITY;
+    const what = `${lost.who}${reason === "stalled" ? " main" : ""}`;
+    const [texts, back] = isMutual
+      ? [
+          ["cut links", "blind a b"],
+          ["mend links", "see a b"],
+        ]
+      : [[`freeze ${what}`], [`thaw ${what}`]];
+    const fromMs = Math.max(moment.atMs - 100, isMutual ? 0 : beforeMs(lost, moment.atMs));
+    orders.push(...texts.map((text) => ({ atMs: fromMs, text })));
+    if (after) orders.push(...back.map((text) => ({ atMs: after.atMs - 1, text })));
+  }
+  return orders;
+}
+
+/** Two that are cut off lose each other within this time. */
+const mutualMs = 300;
+
+const livesThrough = ({ moments }: Life, atMs: number) =>
+  (moments[0]?.atMs ?? Infinity) < atMs && (moments.at(-1)?.atMs ?? 0) > atMs;
+
+const afterOf = ({ moments }: Life, atMs: number) => moments.find((each) => each.atMs > atMs);
+
+const beforeMs = ({ moments }: Life, atMs: number) =>
+  moments.findLast((each) => each.atMs < atMs)?.atMs ?? 0;
+
+/** When either hears the other again. */
+function heardAfter(lives: readonly Life[], atMs: number): Moment | undefined {
+  const heard = lives
+    .flatMap(({ moments }) => moments)
+    .filter(({ event }) => event.kind === "seen" && event.observation.kind === "partner")
+    .filter((each) => each.atMs > atMs);
+  return heard.sort((one, other) => one.atMs - other.atMs)[0];
 }
 
 const startOf = ({ moments }: Life) => (moments[0]?.atMs ?? 0) - bootMs;
 
-function isLoss(event: ControllerEvent): boolean {
-  return event.kind === "seen" && event.observation.kind === "partnerLost";
+function reasonOf(event: ControllerEvent): LossReason | undefined {
+  if (event.kind !== "seen" || event.observation.kind !== "partnerLost") return undefined;
+  return event.observation.reason;
 }
+
+const isLoss = (event: ControllerEvent) => reasonOf(event) !== undefined;
 
 /** What may have happened to a controller whose journal is not here, from what the other saw of it. */
 function guesses(witness: ControllerId, lives: readonly Life[]): Order[] {
@@ -232,7 +290,7 @@ function isView(event: ControllerEvent, session: number | undefined): boolean {
 
 /** An order that gives a loss of this kind, and the one that ends it. */
 function causeOf(
-  reason: "silent" | "stalled" | "dyingGasp" | "goodbye" | "restarted",
+  reason: LossReason,
   who: ControllerId,
   comesBack: boolean,
 ): readonly [string, string] {
