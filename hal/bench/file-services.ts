@@ -2,6 +2,7 @@
 import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileServiceSpec } from "../linux/ganesha/config.ts";
+import { explainEnd } from "../linux/ganesha/instance.ts";
 import { createPortMapper } from "../linux/ganesha/rpcbind.ts";
 import { createGanesha, type Ganesha } from "../linux/ganesha.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
@@ -31,7 +32,10 @@ export async function openFileServices(
       portMapper,
       log: (message) => handlers.log(`${name}: ${message}`),
       onEnd: (end) => {
-        if (!end.expected) handlers.serviceExited(name, JSON.stringify(end));
+        if (!end.expected) {
+          handlers.log(`${name}: the file service ended: ${JSON.stringify(end)}`);
+          handlers.serviceExited(name, explainEnd(end));
+        }
         prepareSoon(name);
       },
     });

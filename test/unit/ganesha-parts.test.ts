@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
+import { explainEnd } from "../../hal/linux/ganesha/instance.ts";
 import {
   createLineCutter,
   graceAfter,
@@ -150,5 +151,13 @@ describe("RPC messages (RFC 5531 section 9)", () => {
   it("refuses a call where a reply belongs, and a verifier beyond its 400 bytes", () => {
     expect(() => decodeReply(reply(5, 0, 2))).toThrow(XdrError);
     expect(() => decodeReply(reply(5, 1, 0, 0, 401))).toThrow(XdrError);
+  });
+});
+
+describe("an end", () => {
+  it("is told in words", () => {
+    const end = { pid: 7, code: null, signal: "SIGKILL", lastWords: ["one", "two"] } as const;
+    expect(explainEnd(end)).toBe("signal SIGKILL; its last words: two");
+    expect(explainEnd({ ...end, code: 2, signal: null, lastWords: [] })).toBe("exit code 2");
   });
 });

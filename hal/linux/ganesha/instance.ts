@@ -29,6 +29,13 @@ export interface InstanceEnd {
   readonly lastWords: readonly string[];
 }
 
+/** An end in words for the operator: code or signal, and what was said last. */
+export function explainEnd({ code, signal, lastWords }: InstanceEnd): string {
+  const how = signal === null ? `exit code ${code}` : `signal ${signal}`;
+  const last = lastWords.at(-1);
+  return last === undefined ? how : `${how}; its last words: ${last}`;
+}
+
 export interface Instance {
   readonly pid: number;
   /** Settles when the process has ended and the kernel has released everything it held. */
