@@ -4,6 +4,7 @@
  */
 import { readdirSync } from "node:fs";
 import { setPriority } from "node:os";
+import { trimRegularly } from "../../linux/memory.ts";
 import { requestSchema, type ServiceMessage } from "./protocol.ts";
 import { BlockServiceCore } from "./service.ts";
 
@@ -25,6 +26,7 @@ function raisePriority(): void {
 }
 
 raisePriority();
+trimRegularly();
 const service = new BlockServiceCore(say);
 let ending = false;
 
