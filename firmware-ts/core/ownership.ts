@@ -138,11 +138,8 @@ function objectionTo(
     if (!owner || owner.pairId !== mine.pairId)
       return { at: "refused", reason: `key ${each} belongs to another system` };
     // SAFETY epochsOnlyRise: an executor with an older epoch is refused wherever it acts.
-    // Two controllers at one epoch cannot both be right either.
-    if (
-      owner.epoch > mine.epoch ||
-      (owner.epoch === mine.epoch && owner.controller !== mine.controller)
-    )
+    // Two controllers at one epoch cannot both be right either: a foreign key of our epoch is the other controller's.
+    if (owner.epoch >= mine.epoch)
       return {
         at: "refused",
         reason: `controller ${owner.controller} holds epoch ${owner.epoch}`,

@@ -4,6 +4,7 @@ import { makeKey } from "../../firmware-ts/core/keys.ts";
 import {
   type Claim,
   claimAnswer,
+  claimEnded,
   releaseCommands,
   startClaim,
   stillOwned,
@@ -201,9 +202,83 @@ describe("a claim", () => {
     });
   });
 
-  test("ignores an answer after its end", () => {
-    const end: Claim = { at: "owned" };
+  const ends: readonly Claim[] = [
+    { at: "owned" },
+    { at: "refused", reason: "test" },
+    { at: "failed", reason: "test" },
+  ];
+  test.each(ends)("ignores an answer after its end: $at", (end) => {
     expect(claimAnswer(end, mine, { status: "conflict" })).toEqual([end, []]);
+    expect(claimAnswer(end, mine, { status: "failed", reason: "late" })).toEqual([end, []]);
+    expect(claimEnded(end)).toBe(true);
+  });
+
+  const bothReadings = [{ op: "readKeys" }, { op: "readReservation" }];
+  const conflict: ReservationAnswer = { status: "conflict" };
+  test.each(["preempting", "reserving"] as const)(
+    "does not judge a conflict while %s: it reads again, up to eight times",
+    (at) => {
+      expect(claimAnswer({ at, pass: 1 }, mine, conflict)).toEqual([
+        { at: "reading", pass: 2 },
+        bothReadings,
+      ]);
+      expect(claimAnswer({ at, pass: 7 }, mine, conflict)[0]).toMatchObject({ pass: 8 });
+      expect(claimAnswer({ at, pass: 8 }, mine, conflict)).toMatchObject([{ at: "failed" }, []]);
+    },
+  );
+
+  test.each<Claim>([
+    { at: "registering" },
+    { at: "reading", pass: 1 },
+    { at: "confirming", pass: 1 },
+  ])("is refused by a conflict where nobody can have overtaken it: $at", (state) => {
+    expect(claimAnswer(state, mine, conflict)).toMatchObject([{ at: "refused" }, []]);
+  });
+
+  test.each<[string, readonly string[], Claim]>([
+    ["we alone", [mine], { at: "owned" }],
+    ["we alone, on two paths", [mine, mine], { at: "owned" }],
+    ["nobody", [], { at: "reading", pass: 3 }],
+    ["we and another", [mine, keyOf("b", 4)], { at: "reading", pass: 3 }],
+    ["another", [keyOf("b", 4)], { at: "reading", pass: 3 }],
+  ])("owns what it reserved only when nobody else is registered: %s", (_, registered, next) => {
+    const answer: ReservationAnswer = { status: "keys", generation: 1, keys: registered };
+    const [after, commands] = claimAnswer({ at: "confirming", pass: 2 }, mine, answer);
+    expect(after).toEqual(next);
+    expect(commands).toEqual(next.at === "owned" ? [] : bothReadings);
+  });
+
+  test.each<[Claim, ReservationAnswer]>([
+    [{ at: "reading", pass: 1 }, { status: "good" }],
+    [{ at: "confirming", pass: 1 }, { status: "good" }],
+    [
+      { at: "confirming", pass: 1 },
+      { status: "reservation", generation: 1 },
+    ],
+  ])("fails on an answer to something else: %j, %j", (state, answer) => {
+    expect(claimAnswer(state, mine, answer)).toMatchObject([{ at: "failed" }, []]);
+  });
+
+  test("removes the holder before those who are only registered", () => {
+    const holder = keyOf("b", 4);
+    const keysRead = {
+      status: "keys",
+      generation: 1,
+      keys: [keyOf("b", 2), mine, holder],
+    } as const;
+    const held = { status: "reservation", generation: 1, holder: { key: holder, type } } as const;
+    const [state] = claimAnswer({ at: "reading", pass: 1 }, mine, keysRead);
+    expect(claimAnswer(state, mine, held)).toEqual([
+      { at: "preempting", pass: 1 },
+      [{ op: "preempt", key: mine, victim: holder, type }],
+    ]);
+  });
+
+  test("under a key that is not of this system is a broken invariant", () => {
+    const keysRead = { status: "keys", generation: 1, keys: [] } as const;
+    const held = { status: "reservation", generation: 1 } as const;
+    const [state] = claimAnswer({ at: "reading", pass: 1 }, "00000000deadbeef", keysRead);
+    expect(() => claimAnswer(state, "00000000deadbeef", held)).toThrow("00000000deadbeef");
   });
 });
 

@@ -96,10 +96,16 @@ describe("keys", () => {
     expect(parseKey(key)).toEqual(owner);
   });
 
-  test.each(["0000000000000000", "d703000100000000", "d6010001000000ff", "d7010001", "", "zz"])(
-    "%j is foreign",
-    (key) => expect(parseKey(key)).toBeUndefined(),
-  );
+  test.each([
+    "0000000000000000",
+    "d703000100000000",
+    "d6010001000000ff",
+    "d7010001",
+    "",
+    "zz",
+    "00d701000100000000",
+    "d70100010000000000",
+  ])("%j is foreign", (key) => expect(parseKey(key)).toBeUndefined());
 
   test.each([
     { controller: "a", pairId: 0, epoch: 0 },
