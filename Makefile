@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast check models format sim bench lab perf image clean
+.PHONY: help setup run test test-fast check models mutation format sim bench lab perf image clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n",$$1,$$2}' Makefile
@@ -28,6 +28,9 @@ check: setup ## formatting, lint, types, import rules, dead code
 
 models: setup ## every model at its largest bounds, exhaustively (needs spin)
 	@npm run -s models -- --all
+
+mutation: setup ## do the tests of core and wire notice planted mistakes? (hours; can be stopped and taken up again)
+	@npm run -s mutation
 
 format: setup ## rewrite the files in the project's format
 	@biome check --write .
