@@ -78,12 +78,9 @@ export async function openFileServices(
     const ganesha = find(server.name);
     const spec = specOf(server, mountPaths, exportIds);
     if (!spec.ok) return spec;
-    const started = await ganesha.start(spec.value);
     // Whatever ends next, this one or the next move's, is followed by a start that cannot wait.
     prepareSoon(server.name);
-    if (!started.ok) return started;
-    const answered = await ganesha.probe(limitMs);
-    return answered.ok ? done : answered;
+    return await startProved(ganesha, spec.value, limitMs, handlers.log);
   }
 
   return {
@@ -102,6 +99,28 @@ export async function openFileServices(
       await portMapper.stop();
     },
   };
+}
+
+/**
+ * Starts a service and proves that it answers. One that dies on the way is started once more: whoever kills a running service by its name
+ * (an administrator, the kernel in want of memory) kills the spare with it, which is the next one to start.
+ */
+export async function startProved(
+  ganesha: Pick<Ganesha, "start" | "probe" | "killCount">,
+  spec: FileServiceSpec,
+  limitMs: number,
+  log: (message: string) => void,
+): Promise<Outcome> {
+  const kills = ganesha.killCount();
+  for (let attempt = 1; ; attempt += 1) {
+    const started = await ganesha.start(spec);
+    if (!started.ok) return started;
+    const answered = await ganesha.probe(limitMs);
+    if (answered.ok) return done;
+    const diedByItself = answered.fault.code === "serviceFailed" && kills === ganesha.killCount();
+    if (attempt > 1 || !diedByItself) return answered;
+    log(`started again: ${explain(answered.fault)}`);
+  }
 }
 
 /** Numbers of exports are part of every file handle: from the configuration's order, which both controllers share. */

@@ -65,6 +65,8 @@ export interface Ganesha {
   stop(options: { timeoutMs: number }): Promise<Outcome>;
   /** Ends the server without waiting. */
   kill(): void;
+  /** How often `kill` was called: what dies between two equal answers was not ended by this driver. */
+  killCount(): number;
   state(): GaneshaState;
   /** Kills what an earlier life left behind; call it once before anything else. Fault: `timeout`. */
   killLeftovers(timeoutMs: number): Promise<Outcome>;
@@ -141,6 +143,10 @@ class Driver implements Ganesha {
     if (this.#serving === undefined) return;
     this.#serving.stopping = true;
     this.#serving.instance.kill();
+  }
+
+  killCount(): number {
+    return this.#killCount;
   }
 
   state(): GaneshaState {

@@ -17,6 +17,12 @@ const identity: AuthSys = { machine: "dyad", uid: 0, gid: 0 };
 /** Pause between attempts while the service is starting: a refused connection on the same host costs 0.1 ms. */
 const retryMs = 1;
 
+/**
+ * Patience with one attempt, doubled when it was not enough. A server takes connections before it serves them, and one that comes at the wrong moment
+ * may never be served: a whole start must not wait for it.
+ */
+const attemptMsFirst = 200;
+
 /** How to end a probe early: `stillUseful` is asked before each new attempt. */
 export interface ProbeOptions {
   readonly deadlineMs: number;
@@ -33,9 +39,12 @@ export async function probeService(
 ): Promise<Outcome<number>> {
   const startedAt = performance.now();
   const operation = `probe ${service.address}`;
+  let patienceMs = attemptMsFirst;
   for (;;) {
-    const leftMs = deadlineMs - (performance.now() - startedAt);
-    const attempt = await probeOnce(service, Math.max(1, leftMs));
+    const beganAt = performance.now();
+    const leftMs = deadlineMs - (beganAt - startedAt);
+    const attempt = await probeOnce(service, Math.max(1, Math.min(patienceMs, leftMs)));
+    if (performance.now() - beganAt >= patienceMs) patienceMs *= 2;
     if (attempt.ok) return good(performance.now() - startedAt);
     if (!stillUseful()) {
       return failed("serviceFailed", operation, "the file service ended", attempt.fault);

@@ -1,0 +1,49 @@
+/** Starting a file service, against one that dies at will. */
+import { describe, expect, test } from "vitest";
+import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { startProved } from "../../hal/bench/file-services.ts";
+
+const spec = {
+  address: "10.0.0.100",
+  exports: [{ id: 1, path: "/vol", pseudo: "/vol" }],
+  recoveryDir: "/vol/.dyad",
+};
+const died = failed("serviceFailed", "probe", "the file service ended");
+
+/** A service whose probes end one after another as given; `killed` when it is killed by us during the first. */
+function service(probes: Outcome<number>[], killed = false) {
+  let starts = 0;
+  let kills = 0;
+  return {
+    starts: () => starts,
+    start: () => {
+      starts += 1;
+      return Promise.resolve(good(100 + starts));
+    },
+    probe: () => {
+      if (killed) kills += 1;
+      return Promise.resolve(probes.shift() ?? good(1));
+    },
+    killCount: () => kills,
+  };
+}
+
+describe("a service that is started", () => {
+  test.each([
+    ["answers: once", [good(3)], 1, undefined],
+    ["dies on the way: once more", [died, good(3)], 2, undefined],
+    ["dies again: not a third time", [died, died], 2, "serviceFailed"],
+    ["is silent: not again", [failed("serviceSilent", "probe", "no answer")], 1, "serviceSilent"],
+  ])("and %s", async (_, probes, starts, code) => {
+    const each = service([...probes]);
+    const outcome = await startProved(each, spec, 1000, () => undefined);
+    expect(outcome.ok ? undefined : outcome.fault.code).toBe(code);
+    expect(each.starts()).toBe(starts);
+  });
+
+  test("and that we kill meanwhile stays dead", async () => {
+    const each = service([died], true);
+    expect(await startProved(each, spec, 1000, () => undefined)).toMatchObject({ ok: false });
+    expect(each.starts()).toBe(1);
+  });
+});
