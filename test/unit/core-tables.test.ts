@@ -1,7 +1,13 @@
 /** The small tables of the decisions: modes, lights of links, reservation keys. */
 import { describe, expect, test } from "vitest";
 import { epochMax, makeKey, parseKey } from "../../firmware-ts/core/keys.ts";
-import { linkColour, linkColours, newLinks, nobodyHeard } from "../../firmware-ts/core/links.ts";
+import {
+  excuseStall,
+  linkColour,
+  linkColours,
+  newLinks,
+  nobodyHeard,
+} from "../../firmware-ts/core/links.ts";
 import { checkTransition, modeTransitions } from "../../firmware-ts/core/modes.ts";
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
 import { modes } from "../../firmware-ts/schema/beat.ts";
@@ -72,6 +78,12 @@ describe("links", () => {
       network: "red",
       disk: "absent",
     });
+  });
+
+  test("a link begins silent, without a carrier, and no stall excuses what was never heard", () => {
+    const links = newLinks(["serial"]);
+    expect(links.serial).toMatchObject({ present: true, carrier: false, lastHeardMs: undefined });
+    expect(excuseStall(links, 50, 1000)).toEqual(links);
   });
 
   test("silence counts only on all present links", () => {
