@@ -1,0 +1,116 @@
+/** What a command means now, and every reason against it. */
+import { describe, expect, test } from "vitest";
+import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
+import type { Command } from "../../firmware-ts/core/events.ts";
+import { planMoves, stopped, vetoes } from "../../firmware-ts/core/vetoes.ts";
+import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
+import { Pair } from "../../hal/sim/pair.ts";
+
+/** Controller a of a whole pair: it serves alpha (0), the partner serves beta (1); both are at home. */
+const whole: ControllerState = (() => {
+  const pair = new Pair();
+  pair.start("a");
+  pair.start("b");
+  pair.run(2000);
+  const state = pair.controllers.a?.state;
+  if (state?.mode !== "paired") throw new Error("the pair is not whole");
+  return state;
+})();
+
+const serving: Phase = { kind: "serving", sinceMs: 0 };
+const off: Phase = { kind: "off" };
+const partnerWith = (more: Partial<NonNullable<ControllerState["partner"]>>, state = whole) => {
+  if (!state.partner) throw new Error("no partner");
+  return { ...state, partner: { ...state.partner, ...more } };
+};
+const phases = (...list: readonly Phase[]): ControllerState => ({
+  ...whole,
+  servers: whole.servers.map((each, i) => ({ ...each, phase: list[i] ?? each.phase })),
+});
+const allHere = partnerWith({ owned: 0 }, phases(serving, serving));
+const allThere = partnerWith({ owned: 3 }, phases(off, off));
+const nowhere = partnerWith({ owned: 0 }, phases(off, off));
+
+const request = { dryRun: false, force: false, reason: "" };
+const who = { id: 1, by: "operator", request } as const;
+const takeover: Command = { ...who, kind: "takeover" };
+const giveback: Command = { ...who, kind: "giveback" };
+const transferOf = (virtualServer: string): Command => ({
+  ...who,
+  kind: "transfer",
+  virtualServer,
+});
+
+describe("a command moves", () => {
+  test.each<[string, ControllerState, Command, readonly string[]]>([
+    ["takeover: what the partner has", whole, takeover, ["1 to a"]],
+    ["takeover: nothing that is here", allHere, takeover, []],
+    ["takeover: all that the partner has", allThere, takeover, ["0 to a", "1 to a"]],
+    ["takeover: nothing that nobody has", nowhere, takeover, []],
+    ["giveback: nothing that is at home", whole, giveback, []],
+    ["giveback: what is here and not at home", allHere, giveback, ["1 to b"]],
+    ["giveback: what is there and not at home", allThere, giveback, ["0 to a"]],
+    ["transfer: from here to the partner", whole, transferOf("alpha"), ["0 to b"]],
+    ["transfer: from the partner to here", whole, transferOf("beta"), ["1 to a"]],
+    ["transfer: nothing that nobody has", nowhere, transferOf("alpha"), []],
+    ["transfer: nothing that does not exist", whole, transferOf("gamma"), []],
+  ])("%s", (_, state, command, moves) => {
+    expect(planMoves(state, command).map(({ index, to }) => `${index} to ${to}`)).toEqual(moves);
+  });
+});
+
+describe("a veto", () => {
+  const codes = (state: ControllerState, ...moves: { index: number; to: "a" | "b" }[]) =>
+    vetoes(state, moves).map(({ code, severity }) => `${severity} ${code}`);
+  const [away, here] = [
+    { index: 0, to: "b" },
+    { index: 1, to: "a" },
+  ] as const;
+
+  test("is not raised against a healthy pair", () => {
+    expect(codes(whole, away, here)).toEqual([]);
+  });
+
+  const moving = { role: "source", at: "offered", deadlineMs: 0, urgent: false, why: "" } as const;
+  const busy = (kind: "starting" | "stopping") => phases({ ...serving, kind } as never);
+  test.each<[string, ControllerState, readonly string[]]>([
+    ["we are no pair", { ...whole, mode: "alone" }, ["hard notPaired"]],
+    ["the partner is not", partnerWith({ mode: "joining" }), ["hard partnerNotPaired"]],
+    ["it differs", partnerWith({ configuration: 99 }), ["hard configurationDiffers"]],
+    ["it is under way", { ...whole, transfers: { 0: moving } }, ["hard transferUnderWay"]],
+    ["another one is under way", { ...whole, transfers: { 1: moving } }, []],
+    ["it starts", busy("starting"), ["hard serverBusy"]],
+    ["it stops", busy("stopping"), ["hard serverBusy"]],
+    [
+      "the partner has no carrier",
+      partnerWith({ dataLinkDown: true }),
+      ["hard partnerDataLinkDown"],
+    ],
+    ["we have none", { ...whole, dataLinkUp: false }, []],
+    ["nobody is heard", { ...whole, mode: "joining", partner: undefined }, ["hard notPaired"]],
+  ])("against a move away: %s", (_, state, list) => {
+    expect(codes(state, away)).toEqual(list);
+  });
+
+  test("against a move to here: our own carrier counts, not the partner's", () => {
+    expect(codes({ ...whole, dataLinkUp: false }, here)).toEqual(["hard dataLinkDown"]);
+    expect(codes(partnerWith({ dataLinkDown: true }), here)).toEqual([]);
+  });
+
+  test("is soft for a red link, one for each, after the hard ones", () => {
+    const colours = { serial: "red", network: "red", disk: "yellow" } as const;
+    const state = { ...whole, colours, dataLinkUp: false };
+    expect(codes(state, here)).toEqual(["hard dataLinkDown", "soft linkRed", "soft linkRed"]);
+    expect(
+      codes({ ...whole, colours: { ...colours, serial: "absent", network: "green" } }),
+    ).toEqual([]);
+  });
+
+  test("stops a command, a soft one only when it is not forced", () => {
+    const hard = { code: "x", severity: "hard", message: "" } as const;
+    const soft = { ...hard, severity: "soft" } as const;
+    expect([stopped([], false), stopped([], true)]).toEqual([false, false]);
+    expect([stopped([soft], false), stopped([soft], true)]).toEqual([true, false]);
+    expect([stopped([soft, hard], false), stopped([soft, hard], true)]).toEqual([true, true]);
+  });
+});
