@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { CobsDecoder, encodeCobs } from "../../firmware-ts/wire/cobs.ts";
+import { CobsDecoder, cobsBytesMax, encodeCobs } from "../../firmware-ts/wire/cobs.ts";
 
 const run = (from: number, to: number) =>
   Uint8Array.from({ length: to - from + 1 }, (_, i) => (from + i) & 255);
@@ -58,7 +58,17 @@ describe("COBS decoder limits", () => {
     expect(decoder.counters()).toEqual({ truncated: 0, oversize: 0 });
   });
 
-  test("a limit that makes no sense is a broken invariant", () => {
-    expect(() => new CobsDecoder(0)).toThrow(RangeError);
+  test.each([
+    [0, 2],
+    [253, 255],
+    [254, 257],
+    [508, 512],
+  ])("a frame of %i bytes takes %i at most: a code for each 254 bytes", (bytes, most) => {
+    expect(cobsBytesMax(bytes)).toBe(most);
+  });
+
+  test.each([0, -1, 1.5])("a limit of %d makes no sense: a broken invariant", (limit) => {
+    expect(() => new CobsDecoder(limit)).toThrow(RangeError);
+    expect(new CobsDecoder(1).push(encodeCobs(Uint8Array.of(9)))).toEqual([Uint8Array.of(9)]);
   });
 });

@@ -1,3 +1,4 @@
+import { createHmac } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { type Beat, messageBytesMax } from "../../firmware-ts/schema/beat.ts";
 import { encodeCobs } from "../../firmware-ts/wire/cobs.ts";
@@ -44,7 +45,9 @@ describe("beat layout", () => {
 
   test("the longest beat fits one sector of the disk link", () => {
     const message = { id: 1, body: new Uint8Array(messageBytesMax) };
-    expect(encodeBeat({ ...plain, message }, pair)).toHaveLength(beatBytesMax);
+    const longest = encodeBeat({ ...plain, message }, pair);
+    expect(longest).toHaveLength(beatBytesMax);
+    expect(decodeBeat(longest, pair, "b")).toEqual({ ok: true, beat: { ...plain, message } });
     expect(beatBytesMax).toBeLessThanOrEqual(512);
   });
 
@@ -86,6 +89,47 @@ describe("beat refusals", () => {
     ["our own voice", encodeBeat({ ...plain, sender: "a" }, pair), "sender"],
   ])("%s", (_, bytes, reason) => {
     expect(decodeBeat(bytes, pair, "b")).toEqual({ ok: false, reason });
+  });
+});
+
+describe("an authentic beat that no release may send is refused as well", () => {
+  const body = Uint8Array.of(1, 2, 3);
+  const bare = encodeBeat(plain, pair).subarray(0, beatBytesMin - 16);
+  const said = encodeBeat({ ...plain, message: { id: 1, body } }, pair).subarray(0, -16);
+  /** Changed here and there, and signed again: the sender knows the key. */
+  const signed = (frame: Uint8Array, ...changes: readonly (readonly [number, number])[]) => {
+    const changed = frame.slice();
+    for (const [at, value] of changes) changed[at] = value;
+    const mac = createHmac("sha256", pair.key).update(changed).digest().subarray(0, 16);
+    return Uint8Array.of(...changed, ...mac);
+  };
+  const flagsOf = (frame: Uint8Array) => frame[3] ?? 0;
+  const noSession = [7, 8, 9, 10].map((at) => [at, 0] as const);
+  const messageFlag = 16;
+
+  test("unchanged it is heard", () => {
+    expect(decodeBeat(signed(bare), pair, "b").ok).toBe(true);
+    expect(decodeBeat(signed(said), pair, "b").ok).toBe(true);
+  });
+
+  test.each([
+    ["a mode that there is not", signed(bare, [6, 200])],
+    ["session 0", signed(bare, ...noSession)],
+    ["a flag of another release", signed(bare, [3, flagsOf(bare) | 64])],
+    ["a message that is not announced", signed(said, [3, flagsOf(said) & ~messageFlag])],
+    ["a message that is not there", signed(bare, [3, flagsOf(bare) | messageFlag])],
+    ["a message without its whole head", signed(said.subarray(0, 50))],
+    ["message 0", signed(said, [48, 0])],
+    ["a message that is longer than it says", signed(said, [50, 2])],
+    ["a message that is shorter than it says", signed(said, [50, 4])],
+  ])("%s", (_, bytes) => {
+    expect(decodeBeat(bytes, pair, "b")).toEqual({ ok: false, reason: "field" });
+  });
+
+  test("all flags that are known may be set", () => {
+    const every = { granting: true, goodbye: true, dyingGasp: true, dataLinkDown: true };
+    const beat: Beat = { ...plain, ...every, message: { id: 1, body } };
+    expect(decodeBeat(encodeBeat(beat, pair), pair, "b")).toEqual({ ok: true, beat });
   });
 });
 
