@@ -18,7 +18,7 @@ const environment = [
   // A mount on a dead device holds a thread of the pool for as long as it lasts.
   "UV_THREADPOOL_SIZE=16",
   // Sixteen threads would each keep freed memory of their own.
-  "MALLOC_ARENA_MAX=2",
+  "MALLOC_ARENA_MAX=1",
   // Otherwise the C library raises both with every large block that it sees, and gives back less and less.
   "MALLOC_TRIM_THRESHOLD_=131072",
   "MALLOC_MMAP_THRESHOLD_=131072",

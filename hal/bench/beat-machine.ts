@@ -3,7 +3,7 @@ import type { Config } from "../../firmware-ts/schema/config.ts";
 import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { openDiskLink } from "../linux/disk-link.ts";
 import { createGate } from "../linux/gate.ts";
-import { trimRegularly } from "../linux/memory.ts";
+import { giveBackRegularly } from "../linux/memory.ts";
 import { openNetworkLink } from "../linux/network-link.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { openSerialLink } from "../linux/serial-link.ts";
@@ -52,7 +52,7 @@ function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachin
       handlers: handlers.disk,
     }),
   );
-  trimRegularly();
+  giveBackRegularly({ collect: false });
   return good({
     links,
     gate: gate.value,

@@ -5,7 +5,7 @@ import { explain, good, type Outcome } from "../../firmware-ts/schema/outcome.ts
 import { createAddresses } from "../linux/addresses.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
 import { expediteGracePeriods } from "../linux/grace-periods.ts";
-import { trimRegularly } from "../linux/memory.ts";
+import { giveBackRegularly } from "../linux/memory.ts";
 import { prepareNic } from "../linux/nic.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { createServiceStates } from "../linux/service-state.ts";
@@ -50,7 +50,7 @@ export async function openBenchMachine(
       if (!gone.ok) return gone;
     }
   }
-  trimRegularly();
+  giveBackRegularly({ collect: true });
   const expedited = expediteGracePeriods();
   if (!expedited.ok) handlers.log(explain(expedited.fault));
   const disks = await openDataDisks(config, handlers);

@@ -4,7 +4,7 @@
  */
 import { readdirSync } from "node:fs";
 import { setPriority } from "node:os";
-import { trimRegularly } from "../../linux/memory.ts";
+import { giveBackRegularly } from "../../linux/memory.ts";
 import { requestSchema, type ServiceMessage } from "./protocol.ts";
 import { BlockServiceCore } from "./service.ts";
 
@@ -26,7 +26,7 @@ function raisePriority(): void {
 }
 
 raisePriority();
-trimRegularly();
+giveBackRegularly({ collect: true });
 const service = new BlockServiceCore(say);
 let ending = false;
 
