@@ -24,9 +24,9 @@ export default defineConfig({
   test: {
     include: [
       "test/unit/core-*.test.ts",
-      "test/unit/{panel,config,heartbeat,cobs,clients-parts}.test.ts",
+      "test/unit/{panel,config,heartbeat,cobs,clients-list}.test.ts",
       "test/unit/{shelf-disk,shelf-reservations,iscsi-*,nbd-codec,scsi-*,wire-*}.test.ts",
-      "test/property/{cobs,heartbeat,ip-address,clients-codec,iscsi-codec,scsi-codec}.test.ts",
+      "test/property/{cobs,heartbeat,ip-address,clients-list,iscsi-codec,scsi-codec}.test.ts",
       "test/property/{nbd-parser,panel,shelf-medium}.test.ts",
       "test/scenarios/scenarios.test.ts",
     ],
