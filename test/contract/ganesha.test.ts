@@ -207,6 +207,24 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
     await stop();
   });
 
+  it("leaves no half of a connection behind that swallows what clients say to the next owner", async () => {
+    await serve();
+    const talk = `require("node:net").connect(2049, "${address}").on("error", () => {})`;
+    const inClient = [`--net=/proc/${lab.clientPid}/ns/net`, process.execPath, "-e", talk];
+    const caller = spawn("nsenter", inClient, { stdio: "ignore" });
+    const halves = () => node.run("ss", "-Htan", "sport", "=", ":2049");
+    try {
+      await eventually(() => halves().includes("ESTAB"));
+      // As behind a closed gate: neither the end of the connection nor an answer to it gets through.
+      node.run("ip", "link", "set", "eth0", "down");
+      await stop();
+      expect(node.run("ss", "-Htan", "sport", "=", ":2049")).toBe("");
+    } finally {
+      caller.kill("SIGKILL");
+      node.run("ip", "link", "set", "eth0", "up");
+    }
+  });
+
   it("a kill while it starts leaves none behind", async () => {
     const starting = start();
     await node.ask({ op: "kill" });

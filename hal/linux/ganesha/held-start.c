@@ -10,6 +10,11 @@
  *   fails, and ganesha then binds every address without a word. A written address needs no lookup.
  * - ganesha asks for the device node of each file system above its exports. One without a device (major number 0) has none, which libblkid
  *   says after it has looked at all that is in /dev.
+ *
+ * And it sees to what the process leaves behind. A connection whose FIN the closed gate swallows outlives its process by minutes. When the
+ * address comes back here, and a client has used its port again meanwhile (kernel clients always do), that orphan takes the
+ * client's answer to a tickle, and the reset that the client waits for is never sent (docs/design/0014-clients-of-the-last-owner.md).
+ * Connections inherit from the listener that they end in a reset and leave nothing.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -64,9 +69,20 @@ int mkdir(const char *path, mode_t mode) {
   return mkdirat(AT_FDCWD, path, mode);
 }
 
+/* A socket that cannot be told so is bound all the same: it only leaves more behind. */
+static void leave_nothing(int socket) {
+  struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+  int error = errno;
+  setsockopt(socket, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  errno = error;
+}
+
 int bind(int socket, const struct sockaddr *address, socklen_t length) {
   ready();
-  if (address != NULL && (address->sa_family == AF_INET || address->sa_family == AF_INET6)) hold();
+  if (address != NULL && (address->sa_family == AF_INET || address->sa_family == AF_INET6)) {
+    hold();
+    leave_nothing(socket);
+  }
   return next_bind(socket, address, length);
 }
 
