@@ -1,9 +1,9 @@
 /** The beat process of one bench controller: serial line on a pty, UDP on the interconnect, beats on the coordinator disks, the gate. */
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { giveBackRegularly } from "../block/memory.ts";
 import { openDiskLink } from "../linux/disk-link.ts";
 import { createGate } from "../linux/gate.ts";
-import { giveBackRegularly } from "../linux/memory.ts";
 import { openNetworkLink } from "../linux/network-link.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { openSerialLink } from "../linux/serial-link.ts";

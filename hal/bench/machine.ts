@@ -2,10 +2,10 @@
 import { mkdirSync } from "node:fs";
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { explain, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { giveBackRegularly } from "../block/memory.ts";
 import { createAddresses } from "../linux/addresses.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
 import { expediteGracePeriods } from "../linux/grace-periods.ts";
-import { giveBackRegularly } from "../linux/memory.ts";
 import { prepareNic } from "../linux/nic.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { createServiceStates } from "../linux/service-state.ts";

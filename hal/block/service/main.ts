@@ -4,7 +4,7 @@
  */
 import { readdirSync } from "node:fs";
 import { setPriority } from "node:os";
-import { giveBackRegularly } from "../../linux/memory.ts";
+import { giveBackRegularly } from "../memory.ts";
 import { requestSchema, type ServiceMessage } from "./protocol.ts";
 import { BlockServiceCore } from "./service.ts";
 

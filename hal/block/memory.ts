@@ -1,7 +1,7 @@
 /**
  * Memory that nobody uses any more. What the C library has freed between pieces that live on stays with the process, and V8 collects old
  * objects only when they have grown by 8 MB: after a takeover some MB of each in each process of a controller, for ever
- * (docs/design/0015-memory.md).
+ * (docs/design/0015-memory.md). It lies here because the block service, which has the most of it, may import nothing from elsewhere.
  */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
