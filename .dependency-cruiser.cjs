@@ -21,6 +21,7 @@ module.exports = {
     only("schema-imports-nothing", "^firmware-ts/schema/", ["^firmware-ts/schema/"]),
     only("wire-imports-schema", "^firmware-ts/wire/", ["^firmware-ts/(wire|schema)/"]),
     only("core-imports-schema", "^firmware-ts/core/", ["^firmware-ts/(core|schema)/"]),
+    only("loop-imports-core", "^firmware-ts/loop/", ["^firmware-ts/(loop|core|schema)/"]),
     only("port-imports-schema", "^hal/port/", ["^hal/port/", "^firmware-ts/schema/"]),
     only("shelf", "^hal/shelf/", ["^hal/(shelf|port)/", "^firmware-ts/(wire|schema)/"]),
     only("block", "^hal/block/", ["^hal/(block|port)/", "^firmware-ts/(wire|schema)/"]),
@@ -29,16 +30,16 @@ module.exports = {
       "^hal/(bench|port|block|shelf|linux)/",
       "^firmware-ts/(wire|schema)/",
     ]),
-    // The simulator runs the production decisions in virtual time, over the pure disk model of the shelf.
+    // The simulator runs the production decisions and loops in virtual time, over the pure disk model of the shelf.
     only("sim", "^hal/sim/", [
       "^hal/(sim|port)/",
       "^hal/shelf/disk/",
-      "^firmware-ts/(core|wire|schema)/",
+      "^firmware-ts/(loop|core|wire|schema)/",
     ]),
     // Virtual time and seeds only: what reaches the system is the command line and its workers.
     pure("sim-is-pure", "^hal/sim/(?!cli/)", "^(node:)?(zlib|crypto|buffer)$"),
     only("daemon", "^firmware-ts/daemon/(?!wiring)", [
-      "^firmware-ts/(daemon|core|wire|schema|telemetry)/",
+      "^firmware-ts/(daemon|loop|core|wire|schema|telemetry)/",
       "^hal/port/",
     ]),
     only("telemetry", "^firmware-ts/telemetry/", ["^firmware-ts/(telemetry|schema|wire)/"]),
@@ -55,6 +56,7 @@ module.exports = {
     },
     pure("schema-is-pure", "^firmware-ts/schema/", "^$"),
     pure("core-is-pure", "^firmware-ts/core/", "^$"),
+    pure("loop-is-pure", "^firmware-ts/loop/", "^$"),
     // Checksums and message authentication are pure functions of bytes.
     pure("wire-is-pure", "^firmware-ts/wire/", "^(node:)?(zlib|crypto|buffer)$"),
     {

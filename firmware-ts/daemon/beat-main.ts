@@ -5,12 +5,12 @@
  */
 import { randomInt } from "node:crypto";
 import { deriveTiming } from "../core/timing.ts";
+import type { FromBeat, ToBeat } from "../loop/channel.ts";
 import { linkNames, partnerOf } from "../schema/ids.ts";
 import { explain } from "../schema/outcome.ts";
 import { sharedConfigurationCrc } from "../wire/configuration.ts";
 import { decodeBeat, encodeBeat } from "../wire/heartbeat.ts";
-import type { FromBeat, ToBeat } from "./beat-channel.ts";
-import { createBeatLoop } from "./beat-loop.ts";
+import { hostBeatLoop } from "./beat-host.ts";
 import { loadConfig } from "./config.ts";
 import { loadPairKey, openBeatMachine } from "./wiring-beat.ts";
 
@@ -26,7 +26,7 @@ async function main(configPath: string): Promise<void> {
   if (!key.ok) throw new Error(explain(key.fault));
   const pair = { pairId: config.pair.id, key: key.value };
   const me = config.controller.id;
-  const loop = createBeatLoop({
+  const loop = hostBeatLoop({
     me,
     session: randomInt(1, 0xffff_ffff),
     configuration: sharedConfigurationCrc(config),

@@ -40,3 +40,8 @@ export function monotonicMs(): number {
 export function fromProcessMs(processMs: number): number {
   return processOriginMs + processMs;
 }
+
+/** The same time as a driver of this process reads it from `performance.now()`. */
+export function toProcessMs(monotonic: number): number {
+  return monotonic - processOriginMs;
+}

@@ -6,15 +6,16 @@ import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { newController } from "../core/controller.ts";
 import { deriveTiming, type Timing } from "../core/timing.ts";
+import type { BeatCounters, FromBeat } from "../loop/channel.ts";
+import type { Happening } from "../loop/controller-loop.ts";
 import type { Config } from "../schema/config.ts";
 import { formatProblem } from "../schema/config-text.ts";
 import { explain } from "../schema/outcome.ts";
 import { sharedConfigurationCrc } from "../wire/configuration.ts";
-import type { BeatCounters, FromBeat } from "./beat-channel.ts";
 import { loadConfig } from "./config.ts";
 import { createEventRing } from "./events.ts";
+import { type Host, hostLoop } from "./host.ts";
 import { openJournal } from "./journal.ts";
-import { createLoop, type Happening, type Loop } from "./loop.ts";
 import { openOutside } from "./outside.ts";
 import { createPerformer } from "./performer.ts";
 import { openRecordStore } from "./record.ts";
@@ -52,7 +53,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
   const configuration = sharedConfigurationCrc(config);
   const events = createEventRing(config.controller.id);
   let counters: BeatCounters = { links: {}, refused: {}, renewals: 0, tickLateMsMax: 0 };
-  let loop: Loop | undefined;
+  let loop: Host | undefined;
   const early: Happening[] = [];
   const happen = (happening: Happening) => {
     if (loop) loop.happen(happening);
@@ -112,7 +113,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     }),
     command: (command) => happen({ kind: "command", command }),
   });
-  loop = createLoop({
+  loop = hostLoop({
     initial,
     coordinators: config.shelf.coordinators,
     disks: machine.value.disks,
@@ -136,11 +137,17 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
         process.exit(code),
       );
     },
+    broken: (error) => {
+      const told = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      log(`broken invariant, this controller stops: ${told}`);
+      journal.flush();
+      process.exit(exitSoftware);
+    },
   });
   const realTime = machine.value.realTime();
   if (!realTime.ok) log(explain(realTime.fault));
-  loop.start(store.read());
   for (const happening of early.splice(0)) loop.happen(happening);
+  loop.start(store.read());
 
   for (const signal of ["SIGTERM", "SIGINT"] as const)
     process.on(signal, () => happen({ kind: "shutdown", reason: `asked to stop (${signal})` }));

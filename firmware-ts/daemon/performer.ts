@@ -1,12 +1,9 @@
-/**
- * Performs the works of virtual servers on the machine. Works of one virtual server run one after another, in the order in
- * which the decisions asked for them, so that an end never overtakes the mount before it; different servers run
- * side by side. Every work is idempotent and ends within its limit, at least as far as the decisions are concerned.
- */
+/** Performs the works of virtual servers on the machine, in the order of loop/work-queue. Every work is idempotent. */
 
 import type { Machine } from "../../hal/port/machine.ts";
 import type { LocalDevice } from "../../hal/port/storage.ts";
 import type { Work } from "../core/effects.ts";
+import { WorkQueue } from "../loop/work-queue.ts";
 import type { Config, VirtualServerConfig } from "../schema/config.ts";
 import { done, failed, good, type Outcome } from "../schema/outcome.ts";
 import { ClientList } from "./clients.ts";
@@ -27,16 +24,19 @@ const clientsRefusedMs = 100;
 
 interface Bench {
   readonly server: VirtualServerConfig;
-  /** Ends when all works asked for so far have ended. */
-  turn: Promise<unknown>;
   /** Local device of each attached disk. */
   readonly devices: Map<string, LocalDevice>;
   readonly clients: ClientList;
 }
 
 export interface Performer {
-  /** Performs one work; settles with its outcome, or `timeout` when the limit ends first. Never rejects. */
-  perform(name: string, work: Work, limitMs: number): Promise<Outcome<string | undefined>>;
+  /** Performs one work; `settle` gets its outcome, or `timeout` when the limit ends first. */
+  perform(
+    name: string,
+    work: Work,
+    limitMs: number,
+    settle: (outcome: Outcome<string | undefined>) => void,
+  ): void;
   close(): void;
 }
 
@@ -49,7 +49,6 @@ export function createPerformer(
   for (const server of config.virtualServers)
     benches.set(server.name, {
       server,
-      turn: Promise.resolve(),
       devices: new Map(),
       clients: new ClientList(machine, server, log),
     });
@@ -58,41 +57,30 @@ export function createPerformer(
   }, clientsEveryMs);
   watch.unref();
 
-  return {
-    perform(name, work, limitMs) {
+  const queue = new WorkQueue({
+    after(delayMs, then) {
+      const timer = setTimeout(then, delayMs);
+      return () => clearTimeout(timer);
+    },
+    run(name, work, limitMs, ended) {
       const bench = benches.get(name);
       if (!bench) throw new Error(`perform: no virtual server ${name}`);
-      // A kill must not wait behind a work that hangs because of what is being killed.
-      const running = work.op === "killService" ? Promise.resolve() : bench.turn;
-      const mine = running.then(() => run(machine, config, bench, work, limitMs));
-      // Nor may what comes after a kill overtake what hangs before it.
-      bench.turn = Promise.allSettled([bench.turn, mine]);
-      return within(mine, `${work.op} ${name}`, limitMs);
+      void run(machine, config, bench, work, limitMs)
+        .catch((error: unknown) =>
+          failed("ioError", work.op, "the driver failed unexpectedly", error),
+        )
+        .then(ended);
     },
+  });
+
+  return {
+    perform: (name, work, limitMs, settle) => queue.perform(name, work, limitMs, settle),
     close: () => clearInterval(watch),
   };
 }
 
 const bare = (text: string) => text.split("/")[0] ?? text;
 const prefix = (text: string) => Number(text.split("/")[1] ?? 32);
-
-async function within<T>(
-  mine: Promise<Outcome<T>>,
-  operation: string,
-  limitMs: number,
-): Promise<Outcome<T>> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Outcome<T>>((resolve) => {
-    timer = setTimeout(() => {
-      resolve(failed("timeout", operation, `no end within ${limitMs} ms`));
-    }, limitMs);
-  });
-  try {
-    return await Promise.race([mine, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 async function run(
   machine: Machine,

@@ -2,7 +2,7 @@
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { realTimeFlag } from "../../hal/linux/realtime.ts";
-import type { FromBeat, ToBeat } from "./beat-channel.ts";
+import type { FromBeat, ToBeat } from "../loop/channel.ts";
 
 export { openBenchMachine as openMachine } from "../../hal/bench/machine.ts";
 

@@ -151,7 +151,7 @@ class DiskLink implements Link {
     if (this.#recent.includes(text)) return;
     this.#recent = [text, ...this.#recent.slice(0, recentMax - 1)];
     this.#counters.received++;
-    this.#options.handlers.frame(sector.slice(lengthBytes, lengthBytes + length), now);
+    this.#options.handlers.frame(sector.slice(lengthBytes, lengthBytes + length));
   }
 
   /** Carrier: a majority of the disks can be read. */

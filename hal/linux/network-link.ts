@@ -80,7 +80,6 @@ class NetworkLink implements Link {
   }
 
   #received(frame: Buffer, from: RemoteInfo): void {
-    const now = performance.now();
     const { partnerAddress, port, handlers } = this.#options;
     const stranger = from.address !== partnerAddress || from.port !== port;
     if (stranger || frame.length === 0 || frame.length > linkFrameBytesMax) {
@@ -88,7 +87,7 @@ class NetworkLink implements Link {
       return;
     }
     this.#counters.received++;
-    handlers.frame(frame, now);
+    handlers.frame(frame);
   }
 
   /** The address may not be there yet, or have been taken away: bind again later. */

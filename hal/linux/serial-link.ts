@@ -93,10 +93,9 @@ class SerialLink implements Link {
   }
 
   #received(chunk: Buffer): void {
-    const now = performance.now();
     for (const frame of this.#decoder.push(chunk)) {
       this.#counters.received++;
-      this.#options.handlers.frame(frame, now);
+      this.#options.handlers.frame(frame);
     }
   }
 

@@ -14,8 +14,7 @@ export interface LinkCounters {
 }
 
 export interface LinkHandlers {
-  /** `receivedAtMs` is the local monotonic clock. */
-  readonly frame: (frame: Uint8Array, receivedAtMs: number) => void;
+  readonly frame: (frame: Uint8Array) => void;
   /** The channel itself came up or went down (carrier, port closed, session lost); says nothing about the partner. */
   readonly carrier: (up: boolean, reason: string) => void;
 }

@@ -1,9 +1,11 @@
-/** The beat process of one controller: production `beatStep`, its links, its gates and its sessions to the coordinator disks. */
-import { type BeatState, newBeatState } from "../../firmware-ts/core/beat-state.ts";
-import type { BeatEffect, BeatEvent, Observation } from "../../firmware-ts/core/beat-types.ts";
+/** The beat process of one controller: the production loop, its links, its gates and its sessions to the coordinator disks. */
+import type { BeatState } from "../../firmware-ts/core/beat-state.ts";
 import type { Timing } from "../../firmware-ts/core/timing.ts";
+import { BeatLoop } from "../../firmware-ts/loop/beat-loop.ts";
+import type { FromBeat, ToBeat } from "../../firmware-ts/loop/channel.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
 import { type ControllerId, type LinkName, partnerOf } from "../../firmware-ts/schema/ids.ts";
+import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
@@ -17,10 +19,10 @@ import type { Shelf } from "./shelf.ts";
 import { Channel, type Timeline } from "./timeline.ts";
 import type { Wires } from "./wires.ts";
 
-const tickMs = 5;
-
 /** Frames that wait in the sockets of a process that does not read. */
 const socketFramesMax = 64;
+
+const refused = failed("gateExpired", "address gate", "the kernel refuses");
 
 export interface BeatSetup {
   readonly me: ControllerId;
@@ -37,135 +39,100 @@ export interface BeatSetup {
   readonly wires: Wires;
   /** One way of a disk command. */
   readonly diskMs: () => number;
-  readonly observed: (observation: Observation) => void;
+  readonly tell: (message: FromBeat) => void;
   /** The world looks at the gates at this time too. */
   readonly gateUntil: (atMs: number) => void;
 }
 
 export class BeatProcess {
   readonly #setup: BeatSetup;
-  readonly #machine: Machines["beat"];
-  readonly #clock: Clock;
   readonly process: Process;
-  state: BeatState;
-  /** Sent to the decisions of the main loop; counted for tests of refusals. */
-  readonly refusedFrames: Record<string, number> = {};
+  readonly #loop: BeatLoop;
+  /** Frames that came while nobody read. */
   #socketFrames = 0;
   readonly #disk: DiskBeats;
   readonly #ways = new Map<string, Channel>();
 
   constructor(setup: BeatSetup) {
     this.#setup = setup;
-    this.#machine = setup.machines.beat;
-    this.#clock = setup.clock;
-    this.process = new Process(setup.timeline);
-    this.state = newBeatState({ ...setup, nowMs: setup.clock.nowMs });
+    const { timeline, clock, kernel } = setup;
+    const process = new Process(timeline);
+    this.process = process;
+    const stride = () => this.#loop.advance();
+    this.#loop = new BeatLoop({
+      ...setup,
+      machine: setup.machines.beat,
+      host: {
+        wake: (first) => process.give(stride, first),
+        nowMs: () => clock.nowMs,
+        after: (delayMs, run) =>
+          timeline.after(clock.worldMs(delayMs), () => {
+            if (process.alive) run();
+          }),
+        send: (links, beat) => {
+          for (const link of links) this.#send(link, beat);
+        },
+        gate: {
+          open: (addresses, leaseMs) => this.#lease("open", addresses, leaseMs),
+          renew: (addresses, leaseMs) => this.#lease("renew", addresses, leaseMs),
+          close: (addresses) => {
+            kernel.close(addresses, timeline.nowMs);
+            return done;
+          },
+          seal: () => {
+            kernel.close(kernel.openGates(), timeline.nowMs);
+            return done;
+          },
+        },
+        tell: setup.tell,
+        reserve: (serial, command, deadlineMs, settle) =>
+          sendReservation(
+            { ...setup, process, way: wayTo(this.#ways, setup, serial) },
+            serial,
+            command,
+            deadlineMs,
+            settle,
+          ),
+      },
+    });
     this.#disk = new DiskBeats({
       ...setup,
       frame: (beat) => this.frame("disk", beat),
-      carrier: (up) => this.command((nowMs) => ({ kind: "carrier", nowMs, link: "disk", up })),
+      carrier: (up) => this.#loop.offer({ kind: "carrier", link: "disk", up }),
     });
-    setup.kernel.close(setup.kernel.openGates(), setup.timeline.nowMs);
-    this.#everyTick();
+    kernel.close(kernel.openGates(), timeline.nowMs);
+    this.#loop.start();
     if (setup.links.includes("disk")) this.#pollLater();
   }
 
-  get #nowMs(): number {
-    return this.#clock.nowMs;
+  get state(): BeatState {
+    return this.#loop.state;
   }
 
-  #everyTick(): void {
-    const { timeline } = this.#setup;
-    let waiting = false;
-    const job = () => {
-      waiting = false;
-      this.#step({ kind: "tick", nowMs: this.#nowMs });
-    };
-    const beat = () => {
-      if (!this.process.alive) return;
-      timeline.after(tickMs, beat);
-      if (waiting) return;
-      waiting = true;
-      this.process.give(job, this.process.frozen);
-    };
-    timeline.after(tickMs, beat);
+  /** Frames that were refused, by reason. */
+  get refusedFrames(): Readonly<Record<string, number>> {
+    return this.#loop.refused;
   }
 
-  /** A command of the main loop; its time is when this process takes it. */
-  command(make: (nowMs: number) => BeatEvent): void {
-    this.process.give(() => this.#step(make(this.#nowMs)));
+  /** A word of the main process. */
+  command(message: ToBeat): void {
+    this.#loop.command(message);
   }
-
-  /** The main loop has been round once more. */
-  progress(): void {
-    this.process.give(this.#progress);
-  }
-
-  readonly #progress = () => this.#step({ kind: "progress", nowMs: this.#clock.nowMs });
 
   /** A frame from a wire. */
   frame(link: LinkName, beat: Beat): void {
-    if (this.process.frozen && this.#socketFrames >= socketFramesMax) return;
-    this.#socketFrames += 1;
-    this.process.give(() => {
-      this.#socketFrames -= 1;
-      this.#step({ kind: "frame", nowMs: this.#nowMs, link, beat });
-    });
+    if (!this.process.frozen) this.#socketFrames = 0;
+    else if (++this.#socketFrames > socketFramesMax) return;
+    this.#loop.frame(link, beat);
   }
 
-  #step(event: BeatEvent): void {
-    const [state, effects] = this.#machine(this.state, event);
-    this.state = state;
-    if (effects.length > 0)
-      this.process.giveAll(effects.map((effect) => () => this.#perform(effect)));
-  }
-
-  #perform(effect: BeatEffect): void {
-    const { kernel, timeline } = this.#setup;
+  #lease(how: "open" | "renew", addresses: readonly string[], leaseMs: number): Outcome {
+    const { kernel, timeline, clock, gateUntil } = this.#setup;
     const { nowMs } = timeline;
-    switch (effect.kind) {
-      case "send":
-        for (const link of effect.links) this.#send(link, effect.beat);
-        return;
-      case "open":
-      case "renew": {
-        const leaseMs = Math.floor(effect.untilMs - this.#nowMs);
-        const untilMs = nowMs + this.#setup.clock.worldMs(leaseMs);
-        const asked = () =>
-          effect.kind === "open"
-            ? kernel.open(effect.addresses, untilMs, nowMs)
-            : kernel.renew(effect.addresses, untilMs, nowMs);
-        const ok = leaseMs > 0 && asked();
-        if (ok) this.#setup.gateUntil(untilMs);
-        this.#outcome(effect, ok);
-        return;
-      }
-      case "close":
-        kernel.close(effect.addresses, nowMs);
-        this.#outcome(effect, true);
-        return;
-      case "seal":
-        kernel.close(kernel.openGates(), nowMs);
-        this.#outcome(effect, true);
-        return;
-      case "observe": {
-        const { observation } = effect;
-        if (observation.kind === "frameRefused") {
-          const { reason } = observation;
-          this.refusedFrames[reason] = (this.refusedFrames[reason] ?? 0) + 1;
-        } else this.#setup.observed(observation);
-        return;
-      }
-      default:
-        throw new Error(`beat process: unknown effect ${JSON.stringify(effect)}`);
-    }
-  }
-
-  /** Gate calls are synchronous: their outcome comes before anything else. */
-  #outcome(effect: Exclude<BeatEffect, { kind: "send" | "observe" }>, ok: boolean): void {
-    const { kind: action, token, addresses } = effect;
-    const reason = ok ? "" : "the kernel refuses";
-    this.#step({ kind: "gateOutcome", nowMs: this.#nowMs, action, token, addresses, ok, reason });
+    const untilMs = nowMs + clock.worldMs(leaseMs);
+    if (!kernel[how](addresses, untilMs, nowMs)) return refused;
+    gateUntil(untilMs);
+    return done;
   }
 
   #send(link: LinkName, beat: Beat): void {
@@ -175,11 +142,11 @@ export class BeatProcess {
   }
 
   #writeBeat(beat: Beat): void {
-    const { coordinators } = this.#setup;
-    const sentAtMs = this.#nowMs;
+    const { coordinators, clock } = this.#setup;
+    const sentAtMs = clock.nowMs;
     const total = coordinators.length;
-    this.#disk.write(beat, (accepted, refused) =>
-      this.command((nowMs) => ({ kind: "written", nowMs, sentAtMs, accepted, refused, total })),
+    this.#disk.write(beat, (accepted, refusedCount) =>
+      this.#loop.offer({ kind: "written", sentAtMs, accepted, refused: refusedCount, total }),
     );
   }
 
@@ -194,31 +161,10 @@ export class BeatProcess {
     poll();
   }
 
-  /** A reservation command on a coordinator, through the nexus that writes the beats. */
-  reserve(
-    serial: string,
-    command: ReservationCommand,
-    deadlineMs: number,
-    settle: (answer: ReservationAnswer) => void,
-  ): void {
-    this.process.give(() =>
-      sendReservation(
-        { ...this.#setup, process: this.process, way: wayTo(this.#ways, this.#setup, serial) },
-        serial,
-        command,
-        deadlineMs,
-        settle,
-      ),
-    );
-  }
-
-  /** The main process is gone: gates closed, then a few beats that say so. */
+  /** The main process is gone. */
   lastWords(): void {
-    const { timeline, timing } = this.#setup;
-    this.command((nowMs) => ({ kind: "lastWords", nowMs }));
-    const saidMs = 3 * Math.max(timing.beatIntervalMs, timing.diskBeatIntervalMs);
     // A frozen process does not end either.
-    timeline.after(saidMs, () => this.process.give(() => this.process.kill()));
+    this.#loop.lastWords(() => this.process.give(() => this.process.kill()));
   }
 }
 

@@ -5,10 +5,21 @@ import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { Command, ControllerEvent } from "../../firmware-ts/core/events.ts";
 import { type Timing, tickMs } from "../../firmware-ts/core/timing.ts";
 import { bareAddresses } from "../../firmware-ts/core/vserver-types.ts";
+import type { FromBeat } from "../../firmware-ts/loop/channel.ts";
+import {
+  type ControllerHost,
+  ControllerLoop,
+  type ControllerStride,
+  type Happening,
+} from "../../firmware-ts/loop/controller-loop.ts";
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, type LinkName, linkNames } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
-import { failed } from "../../firmware-ts/schema/outcome.ts";
+import type {
+  ReservationAnswer,
+  ReservationCommand,
+} from "../../firmware-ts/schema/reservation.ts";
+import type { CommandAnswer } from "../../firmware-ts/schema/status.ts";
 import { BeatProcess, sendReservation, wayTo } from "./beat-process.ts";
 import type { Clock } from "./clock.ts";
 import { Files } from "./files.ts";
@@ -42,7 +53,8 @@ export interface ControllerSetup {
   readonly diskMs: () => number;
   readonly ipcMs: () => number;
   readonly stretch: () => number;
-  readonly dataLinkUp: boolean;
+  /** Looked at when the rest is open. */
+  readonly dataLinkUp: () => boolean;
   readonly persist: (record: PersistentRecord) => void;
   readonly say: (text: string) => void;
   readonly exited: (code: number, reason: string) => void;
@@ -63,10 +75,15 @@ export interface DataSetup {
 }
 
 /** One step of the decisions. */
-export interface Stepped extends Journalled {
+export interface Stepped extends ControllerStride {
   readonly who: ControllerId;
-  readonly before: ControllerState;
-  readonly after: ControllerState;
+}
+
+/** The answer to a command, as a line of the trace. */
+function told({ accepted, vetoes, plan }: CommandAnswer): string {
+  const why = vetoes.map(({ severity, code }) => `${severity}:${code}`).join(" ");
+  const moves = plan.map((each) => `${each.virtualServer}: ${each.action}`).join(", ");
+  return `answer: ${accepted ? "accepted" : "refused"} [${why}] plan: ${moves || "nothing"}`;
 }
 
 /** How a race went, disk by disk. */
@@ -80,15 +97,8 @@ function racedOn(detail: Readonly<Record<string, unknown>> | undefined): string 
 /** What an earlier life left behind is cleaned up before the decisions begin. */
 const cleanUpMs = 20;
 
-type Happening = ControllerEvent extends infer E
-  ? E extends { nowMs: number }
-    ? Omit<E, "nowMs">
-    : never
-  : never;
-
 export class Controller {
   readonly #setup: ControllerSetup;
-  readonly #machine: Machines["controller"];
   readonly me: ControllerId;
   readonly main: Process;
   readonly block: Process;
@@ -100,18 +110,15 @@ export class Controller {
   readonly works: Works;
   readonly initial: ControllerState;
   readonly journal: Journalled[] = [];
-  state: ControllerState;
+  readonly #loop: ControllerLoop;
   modeChanges = 0;
   readonly #ways = new Map<string, Channel>();
   readonly #downward: Channel;
   readonly #upward: Channel;
-  /** What happened before the decisions began. */
-  #early: Happening[] | undefined = [];
 
   constructor(setup: ControllerSetup) {
     this.#setup = setup;
-    this.#machine = setup.machines.controller;
-    const { timeline, kernel, shelf, config, timing, configuration } = setup;
+    const { timeline, config, timing, configuration } = setup;
     this.me = config.controller.id;
     this.#downward = new Channel(timeline, setup.ipcMs);
     this.#upward = new Channel(timeline, setup.ipcMs);
@@ -121,13 +128,18 @@ export class Controller {
     this.served = new Process(timeline);
     this.files = setup.data && this.#newFiles(setup.data);
     this.initial = newController({ config, timing, configuration });
-    this.state = this.initial;
+    this.#loop = new ControllerLoop({
+      initial: this.initial,
+      coordinators: config.shelf.coordinators,
+      machine: setup.machines.controller,
+      host: this.#host(),
+    });
     this.works = new Works({
+      ...setup,
       me: this.me,
-      timeline,
-      kernel,
-      shelf,
       hands: this.hands,
+      main: this.main,
+      servers: config.virtualServers,
       duration: (work) => workMs[work] * setup.stretch(),
       files: this.files,
     });
@@ -136,9 +148,13 @@ export class Controller {
       me: this.me,
       links: linkNames.filter((name: LinkName) => Boolean(config.links[name])),
       coordinators: config.shelf.coordinators,
-      observed: (observation) => this.happenLater({ kind: "seen", observation }),
+      tell: (message) => this.#upward.send(() => this.#hear(message)),
     });
     timeline.after(cleanUpMs, () => this.main.give(() => this.#begin()));
+  }
+
+  get state(): ControllerState {
+    return this.#loop.state;
   }
 
   #newFiles(data: DataSetup): Files {
@@ -156,36 +172,40 @@ export class Controller {
     });
   }
 
+  #host(): ControllerHost {
+    const { clock, persist, say } = this.#setup;
+    const stride = () => this.#loop.advance();
+    return {
+      wake: (first) => this.main.give(stride, first),
+      nowMs: () => clock.nowMs,
+      persist,
+      beat: (message) => this.#downward.send(() => this.beat.command(message)),
+      reserve: (serial, command, deadlineMs, settle) =>
+        this.#reserve(serial, command, deadlineMs, settle),
+      work: (server, work, limitMs, settle) => this.works.perform(server, work, limitMs, settle),
+      answer: (_id, answer) => say(told(answer)),
+      report: ({ code, message, detail }) => say(`${code}: ${message}${racedOn(detail)}`),
+      exit: (code, reason) => this.#exit(code, reason),
+      stepped: (stride) => this.#stepped(stride),
+    };
+  }
+
   #begin(): void {
     const { kernel, record, timeline, dataLinkUp } = this.#setup;
     kernel.forgetUse();
-    const early = this.#early ?? [];
-    this.#early = undefined;
-    this.happen({ kind: "boot", record });
+    this.#loop.start(record);
     // The beats are heard while the rest is still being opened; the data NIC is looked at last.
-    for (const happening of early) this.happen(happening);
-    this.happen({ kind: "carrier", up: dataLinkUp });
-    let waiting = false;
-    const { clock } = this.#setup;
-    const progress = () => this.beat.progress();
-    const job = () => {
-      waiting = false;
-      this.#step({ kind: "tick", nowMs: clock.nowMs });
-      this.#toBeat(progress);
-    };
+    this.happen({ kind: "carrier", up: dataLinkUp() });
     const tick = () => {
       if (!this.main.alive) return;
       timeline.after(tickMs, tick);
-      if (waiting) return;
-      waiting = true;
-      this.main.give(job, this.main.frozen);
+      this.#loop.tick();
     };
     timeline.after(tickMs, tick);
   }
 
   happen(happening: Happening): void {
-    if (this.#early) this.#early.push(happening);
-    else this.main.give(() => this.#take(happening));
+    this.#loop.offer(happening);
   }
 
   /** Something that another process of this controller tells the main process. */
@@ -193,108 +213,42 @@ export class Controller {
     this.#upward.send(() => this.happen(happening));
   }
 
+  #hear(message: FromBeat): void {
+    if (message.kind === "observation")
+      this.happen({ kind: "seen", observation: message.observation });
+    else if (message.kind === "reserved")
+      this.happen({ kind: "reserved", token: message.token, answer: message.answer });
+  }
+
   command(command: Omit<Command, "id" | "by">): void {
     this.happen({ kind: "command", command: { id: 1, by: "operator", ...command } });
   }
 
-  #take(happening: Happening): void {
-    this.#step({ ...happening, nowMs: this.#setup.clock.nowMs } as ControllerEvent);
-  }
-
-  #step(event: ControllerEvent): void {
-    const before = this.state;
-    const [after, effects] = this.#machine(before, event);
-    // A tick that finds nothing to do: most of them.
-    if (after === before && effects.length === 0 && event.kind === "tick") return;
-    this.state = after;
+  #stepped({ event, before, after, effects }: ControllerStride): void {
     if (after.mode !== before.mode) this.modeChanges += 1;
     if (event.kind === "command") forcedIsAudited(event, effects);
     if (this.#setup.journalled) this.journal.push({ event, effects });
     this.#setup.stepped?.({ who: this.me, before, after, event, effects });
-    if (effects.length > 0) this.main.giveAll(effects.map((effect) => () => this.#perform(effect)));
   }
 
-  #toBeat(job: () => void): void {
-    this.#downward.send(job);
-  }
-
-  #perform(effect: Effect): void {
-    const { say, persist } = this.#setup;
-    switch (effect.kind) {
-      case "persist":
-        return persist(effect.record);
-      case "gate":
-        return this.#toBeat(() => this.beat.command((nowMs) => ({ ...effect.command, nowMs })));
-      case "grant": {
-        const { kind: _kind, ...grant } = effect;
-        return this.#toBeat(() =>
-          this.beat.command((nowMs) => ({ kind: "grant", nowMs, ...grant })),
-        );
-      }
-      case "mandate":
-        return this.#toBeat(() =>
-          this.beat.command((nowMs) => ({ kind: "mandate", nowMs, mandate: effect.mandate })),
-        );
-      case "reserve":
-        return this.#reserve(effect);
-      case "work":
-        return this.#work(effect);
-      case "answer": {
-        const { accepted, vetoes, plan } = effect.answer;
-        const why = vetoes.map(({ severity, code }) => `${severity}:${code}`).join(" ");
-        const moves = plan.map((each) => `${each.virtualServer}: ${each.action}`).join(", ");
-        return say(
-          `answer: ${accepted ? "accepted" : "refused"} [${why}] plan: ${moves || "nothing"}`,
-        );
-      }
-      case "report":
-        return say(
-          `${effect.report.code}: ${effect.report.message}${racedOn(effect.report.detail)}`,
-        );
-      case "exit":
-        return this.#exit(effect.code, effect.reason);
-      default:
-        throw new Error(`main process: unknown effect ${JSON.stringify(effect)}`);
-    }
-  }
-
-  #reserve({ token, serial, command, deadlineMs }: Extract<Effect, { kind: "reserve" }>): void {
-    const settle = (answer: Extract<ControllerEvent, { kind: "reserved" }>["answer"]) =>
-      this.happenLater({ kind: "reserved", token, answer });
-    const { config } = this.#setup;
-    this.#toBeat(() => {
-      if (config.shelf.coordinators.includes(serial))
-        this.beat.reserve(serial, command, deadlineMs, settle);
-      else
-        this.block.give(() =>
-          sendReservation(
-            {
-              ...this.#setup,
-              me: this.me,
-              process: this.block,
-              way: wayTo(this.#ways, this.#setup, serial),
-            },
-            serial,
-            command,
-            deadlineMs,
-            settle,
-          ),
-        );
-    });
-  }
-
-  #work({ token, virtualServer, work, limitMs }: Extract<Effect, { kind: "work" }>): void {
-    const server = this.#setup.config.virtualServers.find(({ name }) => name === virtualServer);
-    if (!server) throw new Error(`work: no virtual server ${virtualServer}`);
-    let settled = false;
-    const settle = (outcome: Extract<ControllerEvent, { kind: "done" }>["outcome"]) => {
-      if (settled) return;
-      settled = true;
-      this.happen({ kind: "done", token, outcome });
+  #reserve(
+    serial: string,
+    command: ReservationCommand,
+    deadlineMs: number,
+    settle: (answer: ReservationAnswer) => void,
+  ): void {
+    const from = {
+      ...this.#setup,
+      me: this.me,
+      process: this.block,
+      way: wayTo(this.#ways, this.#setup, serial),
     };
-    this.works.perform(server, work, settle);
-    this.#setup.timeline.after(limitMs, () =>
-      settle(failed("timeout", work.op, `no end within ${limitMs} ms`)),
+    this.#downward.send(() =>
+      this.block.give(() =>
+        sendReservation(from, serial, command, deadlineMs, (answer) =>
+          this.#upward.send(() => settle(answer)),
+        ),
+      ),
     );
   }
 

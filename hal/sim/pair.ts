@@ -230,7 +230,7 @@ export class Pair {
       diskMs: () => this.#about(0.4),
       ipcMs: () => this.#about(0.1),
       stretch: () => this.#about(1),
-      dataLinkUp: this.dataLinks[who],
+      dataLinkUp: () => this.dataLinks[who],
       persist: (record) => this.#persist(who, record),
       say: (text) => this.say(who, text),
       exited: (code, reason) => {

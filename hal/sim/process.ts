@@ -4,6 +4,9 @@
  */
 import type { Timeline } from "./timeline.ts";
 
+/** One job; true: there is more of it, to be done before anything else of the process, and again a moment of its own. */
+export type Job = () => unknown;
+
 /** Time that one job takes: what makes an instant between two effects. */
 const jobMs = 0.02;
 
@@ -12,7 +15,7 @@ const jobsMax = 20_000;
 
 export class Process {
   readonly #timeline: Timeline;
-  #jobs: (() => void)[] = [];
+  #jobs: Job[] = [];
   /** The job under way ends then; an event of its own marks the end only when something waits for it. */
   #busyUntilMs = -1;
   #waking = false;
@@ -29,8 +32,8 @@ export class Process {
     };
   }
 
-  /** Queues a job; `first` puts it before all that waits (a synchronous call, or a timer that is due at a thaw). */
-  give(job: () => void, first = false): void {
+  /** Queues a job; `first` puts it before all that waits. */
+  give(job: Job, first = false): void {
     if (!this.alive) return;
     if (this.#jobs.length === 0 && !this.frozen && this.#isIdle()) {
       this.#run(job);
@@ -39,14 +42,6 @@ export class Process {
     if (this.#jobs.length >= jobsMax) throw new Error("process: too many jobs wait");
     if (first) this.#jobs.unshift(job);
     else this.#jobs.push(job);
-    this.#pump();
-  }
-
-  /** Queues jobs that one synchronous stretch does in turn, before anything else. The list is the process's from then on. */
-  giveAll(jobs: (() => void)[]): void {
-    if (!this.alive || jobs.length === 0) return;
-    if (this.#jobs.length === 0) this.#jobs = jobs;
-    else this.#jobs.unshift(...jobs);
     this.#pump();
   }
 
@@ -64,11 +59,12 @@ export class Process {
     return !this.#running && this.#busyUntilMs <= this.#timeline.nowMs;
   }
 
-  #run(job: () => void): void {
+  #run(job: Job): void {
     this.#busyUntilMs = this.#timeline.nowMs + jobMs;
     this.#running = true;
-    job();
+    const more = job() === true;
     this.#running = false;
+    if (more && this.alive) this.#jobs.unshift(job);
     if (this.#jobs.length > 0) this.#pump();
   }
 

@@ -1,11 +1,13 @@
 /**
- * The hands of one controller: works on virtual servers, one after another for each, with durations, failures and hangs that
+ * The hands of one controller: works on virtual servers in the order of the production queue, with durations, failures and hangs that
  * a test chooses. Postconditions are the kernel's: a mount needs a device and a disk that lets writes through.
  */
 import type { Work } from "../../firmware-ts/core/effects.ts";
+import { WorkQueue } from "../../firmware-ts/loop/work-queue.ts";
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { done, type FaultCode, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { Clock } from "./clock.ts";
 import type { Files } from "./files.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Process } from "./process.ts";
@@ -36,24 +38,23 @@ export type Trouble = { readonly kind: "fail"; left: number } | { readonly kind:
 export interface WorksSetup {
   readonly me: ControllerId;
   readonly timeline: Timeline;
+  readonly clock: Clock;
   readonly kernel: Kernel;
   readonly shelf: Shelf;
   readonly hands: Process;
+  /** The process that asks; its timers count the limits. */
+  readonly main: Process;
+  readonly servers: readonly VirtualServerConfig[];
   readonly duration: (work: WorkName) => number;
   /** Absent in worlds without clients. */
   readonly files: Files | undefined;
 }
 
-interface Queued {
-  readonly server: VirtualServerConfig;
-  readonly work: Work;
-  readonly settle: (outcome: Outcome<string | undefined>) => void;
-}
+type Settle = (outcome: Outcome<string | undefined>) => void;
 
 export class Works {
   readonly #setup: WorksSetup;
-  readonly #queues = new Map<string, Queued[]>();
-  readonly #running = new Set<string>();
+  readonly #queue: WorkQueue;
   /** Kills asked for, for each virtual server. */
   readonly #kills = new Map<string, number>();
   readonly trouble = new Map<WorkName, Trouble>();
@@ -64,50 +65,46 @@ export class Works {
 
   constructor(setup: WorksSetup) {
     this.#setup = setup;
-  }
-
-  perform(
-    server: VirtualServerConfig,
-    work: Work,
-    settle: (outcome: Outcome<string | undefined>) => void,
-  ): void {
-    const queued = { server, work, settle };
-    // A kill does not wait behind what hangs because of what is being killed.
-    if (work.op === "killService") {
-      this.#kills.set(server.name, this.#killsOf(server.name) + 1);
-      return this.#run(queued, () => undefined);
-    }
-    const queue = this.#queues.get(server.name) ?? [];
-    this.#queues.set(server.name, queue);
-    queue.push(queued);
-    this.#next(server.name);
-  }
-
-  #next(name: string): void {
-    if (this.#running.has(name)) return;
-    const queued = this.#queues.get(name)?.shift();
-    if (!queued) return;
-    this.#running.add(name);
-    this.#run(queued, () => {
-      this.#running.delete(name);
-      this.#next(name);
+    const { timeline, clock, main } = setup;
+    this.#queue = new WorkQueue({
+      after: (delayMs, run) => {
+        let isOver = false;
+        timeline.after(clock.worldMs(delayMs), () => {
+          if (!isOver) main.give(run, true);
+        });
+        return () => {
+          isOver = true;
+        };
+      },
+      run: (name, work, _limitMs, ended) => this.#run(this.#serverOf(name), work, ended),
     });
+  }
+
+  perform(name: string, work: Work, limitMs: number, settle: Settle): void {
+    this.#queue.perform(name, work, limitMs, settle);
+  }
+
+  #serverOf(name: string): VirtualServerConfig {
+    const server = this.#setup.servers.find((each) => each.name === name);
+    if (!server) throw new Error(`works: no virtual server ${name}`);
+    return server;
   }
 
   #killsOf(name: string): number {
     return this.#kills.get(name) ?? 0;
   }
 
-  #run({ server, work, settle }: Queued, after: () => void): void {
-    const { timeline, hands } = this.#setup;
+  #run(server: VirtualServerConfig, work: Work, ended: Settle): void {
+    const { timeline, hands, main } = this.#setup;
+    if (work.op === "killService") this.#kills.set(server.name, this.#killsOf(server.name) + 1);
     const kills = this.#killsOf(server.name);
     // A service that is killed while it starts does not come up.
     const isKilled = () => work.op === "startService" && kills !== this.#killsOf(server.name);
     const finish = () =>
       hands.give(() => {
         const killed = () => failed("serviceFailed", work.op, "killed while it started");
-        settle(isKilled() ? killed() : this.#outcome(server, work));
-        after();
+        const outcome = isKilled() ? killed() : this.#outcome(server, work);
+        main.give(() => ended(outcome));
       });
     hands.give(() => {
       if (this.trouble.get(work.op)?.kind === "hang") this.#hanging.push(finish);

@@ -59,7 +59,6 @@ describe("serial link", () => {
     await until("both received", () => logA.frames.length === 1 && logB.frames.length === 1);
     expect(logB.frames).toEqual([Uint8Array.of(1, 0, 2)]);
     expect(logA.frames).toEqual([new Uint8Array(a.maxFrameBytes).fill(7)]);
-    expect(Math.abs(performance.now() - logA.receivedAtMs)).toBeLessThan(1000);
     expect(a.counters()).toEqual({ sent: 1, received: 1, dropped: 0, malformed: 0 });
   });
 

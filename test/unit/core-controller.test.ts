@@ -367,9 +367,9 @@ describe("clients that the volume does not know", () => {
     if (!works) throw new Error(`${id} was not started`);
     const asked: Work[] = [];
     const perform = works.perform.bind(works);
-    works.perform = (server, work, settle) => {
+    works.perform = (server, work, limitMs, settle) => {
       asked.push(work);
-      perform(server, work, settle);
+      perform(server, work, limitMs, settle);
     };
     return { works, announced: () => asked.filter((work) => work.op === "announce") };
   };

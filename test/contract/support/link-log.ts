@@ -4,12 +4,9 @@ import type { LinkHandlers } from "../../../hal/port/link.ts";
 export class LinkLog implements LinkHandlers {
   readonly frames: Uint8Array[] = [];
   readonly carriers: { up: boolean; reason: string }[] = [];
-  /** When the last frame was said to have come. */
-  receivedAtMs = 0;
 
-  readonly frame = (frame: Uint8Array, receivedAtMs: number): void => {
+  readonly frame = (frame: Uint8Array): void => {
     this.frames.push(Uint8Array.from(frame));
-    this.receivedAtMs = receivedAtMs;
   };
 
   readonly carrier = (up: boolean, reason: string): void => {
