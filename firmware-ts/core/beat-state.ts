@@ -36,7 +36,8 @@ export interface BeatState {
   readonly epochHeard: number;
   /** A session that still has to prove itself. */
   readonly candidate: { readonly session: number; readonly sequence: number } | undefined;
-  readonly retired: readonly number[];
+  /** Sessions of the partner that have ended, each with the last of our beats that was sent before. */
+  readonly retired: readonly { readonly session: number; readonly sequence: number }[];
   /** Defined while the partner counts as alive. */
   readonly partner: PartnerView | undefined;
   /** Since when nobody is heard and the partner is not called lost, because we may be to blame: see core/beat-silence. */

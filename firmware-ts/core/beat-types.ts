@@ -43,6 +43,8 @@ export type BeatEvent =
       readonly link: LinkName;
       readonly beat: Beat;
     }
+  /** What a disk held when it was first looked at, or again after an absence: of an unknown time, no word of now. */
+  | { readonly kind: "remnant"; readonly nowMs: number; readonly beat: Beat }
   | {
       readonly kind: "carrier";
       readonly nowMs: number;

@@ -74,6 +74,8 @@ export function beatStep(state: BeatState, event: BeatEvent): Step {
       return tick(state, event.nowMs);
     case "frame":
       return frameIn(epochOf(state, event.beat), event.link, event.beat, event.nowMs);
+    case "remnant":
+      return epochOf(state, event.beat);
     case "carrier":
       return carrier(state, event.link, event.up, event.nowMs);
     case "written":
@@ -325,7 +327,7 @@ function frameIn(step: Step, link: LinkName, beat: Beat, nowMs: number): Step {
 }
 
 function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Step {
-  if (state.retired.includes(beat.session)) return refuse(state, "session");
+  if (isOver(state, beat)) return refuse(state, "session");
   const known = state.heard?.session === beat.session;
   if (known && beat.sequence <= linkOf(state.links, link).sequence) {
     // The disk keeps the last beat for ever: reading it again is no attack.
@@ -333,9 +335,21 @@ function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Ste
   }
   const ackedAtMs = answeredAt(state, beat, nowMs);
   if (!known && ackedAtMs === undefined) return meet(state, beat, nowMs);
-  // A frame of an earlier life that was long under way: it must not end the session that has answered what we said later.
-  if (!known && beat.ack.sequence < state.heardAck) return refuse(state, "stale");
+  // A frame of an earlier life that was long under way: it must not end the session that has answered as much or more.
+  if (!known && beat.ack.sequence <= state.heardAck) return refuse(state, "stale");
   return accept(state, link, beat, ackedAtMs, nowMs);
+}
+
+/**
+ * A session that has ended is believed no more. But an end can be a mistake: a late frame of the partner's last life, met before the new
+ * life had answered as much, passes for a life newer still. The living one answers what was said since, which no frame of a dead one
+ * can. Last words and goodbye are the exception: whoever says them ends, and may live beside its successor for a moment.
+ */
+function isOver(state: BeatState, beat: Beat): boolean {
+  const ended = state.retired.find((each) => each.session === beat.session);
+  if (!ended) return false;
+  const { ack, dyingGasp, goodbye } = beat;
+  return dyingGasp || goodbye || ack.session !== state.session || ack.sequence <= ended.sequence;
 }
 
 /** When we sent the beat that this one acknowledges; undefined when that is too long ago to prove anything, or was never. */
@@ -378,8 +392,10 @@ function accept(
     step = join(step, believe(step[0], beat, ackedAtMs, nowMs));
     step = join(step, renewGates(step[0], nowMs));
   }
-  // After the partner is shown, so that the main loop knows whose message it is; a lost partner's is not taken.
-  return step[0].partner ? join(step, takeMessage(step[0], beat)) : step;
+  // After the partner is shown, so that the main loop knows whose message it is; a lost partner's is not taken. Nor is one that was said to
+  // an earlier life of ours, or long ago: what it speaks of has ended, and whoever still means it repeats it in a beat that answers us.
+  const isForUs = step[0].partner !== undefined && ackedAtMs !== undefined;
+  return isForUs ? join(step, takeMessage(step[0], beat)) : step;
 }
 
 /** A beat that answers nothing which we said lately shows no living link: it is old, or the way works in one direction only. */
@@ -402,7 +418,9 @@ function heardOn(
 /** Same process, new session: whatever the partner's last session held is lost, and said so before the new one is shown. */
 function newSession(state: BeatState, beat: Beat): Step {
   const [next, effects]: Step = state.partner ? lose(state, "restarted") : [state, nothing];
-  const retired = next.heard ? [...next.retired, next.heard.session] : next.retired;
+  const others = next.retired.filter((each) => each.session !== beat.session);
+  const ended = next.heard && { session: next.heard.session, sequence: next.sequence };
+  const retired = ended ? [...others, ended] : others;
   const links = { ...next.links };
   for (const name of linkNames) links[name] = { ...links[name], sequence: 0 };
   const met: BeatState = {
@@ -422,7 +440,7 @@ function takeMessage(state: BeatState, beat: Beat): Step {
   let { messageSeen, messageAcked } = state;
   const { message } = beat;
   const isNew = message !== undefined && message.id > messageSeen;
-  const isAcked = beat.ack.session === state.session && beat.messageAck > messageAcked;
+  const isAcked = beat.messageAck > messageAcked;
   if (!isNew && !isAcked) return [state, nothing];
   const effects: BeatEffect[] = [];
   if (isNew) {

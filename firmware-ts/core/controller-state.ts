@@ -83,8 +83,6 @@ export interface ControllerState {
   readonly race: Race | undefined;
   /** The partner's addresses stay closed until then, after a takeover. */
   readonly openNotBeforeMs: number;
-  /** An urgent move that was refused is not offered again before this time. */
-  readonly evacuateAfterMs: number;
   /** Since when nobody was heard while joining. */
   readonly quietSinceMs: number;
   readonly servers: readonly VirtualServerState[];

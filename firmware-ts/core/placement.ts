@@ -59,14 +59,15 @@ function serving(
   sinceMs: number,
   nowMs: number,
 ): Part {
-  if (server.failures > 0 && nowMs - sinceMs >= forgiveAfterMs)
-    return [replaceServer(state, { ...server, failures: 0 }), []];
+  const hasFailed = server.failures > 0 || server.movesFailed > 0;
+  if (hasFailed && nowMs - sinceMs >= forgiveAfterMs)
+    return [replaceServer(state, { ...server, failures: 0, movesFailed: 0 }), []];
   const home = server.config.home !== state.me;
   const quietSinceMs = Math.max(sinceMs, state.pairedSinceMs, state.partnerLinkedSinceMs);
   const whole = state.mode === "paired" && nowMs - quietSinceMs >= givebackAfterMs;
   if (!state.config.autoGiveback || !home || !whole || state.transfers[server.index])
     return undefined;
-  if (nowMs < state.evacuateAfterMs || state.partner?.dataLinkDown) return undefined;
+  if (nowMs < server.moveNotBeforeMs || state.partner?.dataLinkDown) return undefined;
   return offerServer(state, server.index, false, "automatic giveback", nowMs);
 }
 
@@ -96,6 +97,6 @@ function orphan(state: ControllerState, server: VirtualServerState, nowMs: numbe
     // A partner that is not of the pair yet has not said what it owns.
     return state.partner.mode === "paired" ? takeServer(state, index, nowMs, nowMs) : undefined;
   }
-  const waited = nowMs - state.pairedSinceMs >= adoptAfterMs && nowMs >= state.evacuateAfterMs;
+  const waited = nowMs - state.pairedSinceMs >= adoptAfterMs && nowMs >= server.moveNotBeforeMs;
   return waited ? requestServer(state, index, "nobody serves it", nowMs) : undefined;
 }

@@ -6,10 +6,11 @@
  *
  *     0          the partner's gate can stay open until gateTimeout after it *sent* that beat, so until 150 at most
  *     60         serial and network are red (linkSilence)
- *     100        the disk link is red too (diskSilence): nothing granted any more, the race begins
- *     100..120   PREEMPT on all coordinator disks; the majority decides (raceBudget)
- *     120..      data disks preempted, mounted, exported; the survivor's own gate, last renewed at about 0 too,
- *                lives until 150 and is renewed on the ground of its coordinator writes from 120 on
+ *     20         a last beat on the disks is found there, as late as they are looked at (diskBeatInterval)
+ *     110        the disk link is red too (diskSilence after that): nothing granted any more, the race begins
+ *     110..140   a tick, then PREEMPT on all coordinator disks; the majority decides (raceBudget)
+ *     140..      data disks preempted, mounted, exported; the survivor's own gate, last renewed at about 0 too,
+ *                lives until 150 and is renewed on the ground of its coordinator writes from then on
  *     150        the partner's kernel is silent, even if every process there is frozen
  *     165        L + gateTimeout + clockMargin: the survivor may open the partner's addresses
  *
@@ -111,12 +112,16 @@ export function timingFaults(t: Timing): string[] {
     "disk_silence_ms must be at least four disk beat intervals",
   );
   need(
+    4 * t.beatIntervalMs <= t.freshAckMs && 4 * t.diskBeatIntervalMs <= t.freshAckMs,
+    `beat_interval_ms and disk_beat_interval_ms must be at most ${t.freshAckMs / 4}, or an answer is too old to prove anything when it comes`,
+  );
+  need(
     tickMs + t.stallMs < t.linkSilenceMs,
     "link_silence_ms must be longer than a tick may be late without counting as a stall",
   );
   need(
-    t.lossMs + t.raceBudgetMs + t.beatIntervalMs <= t.gateTimeoutMs,
-    "gate_timeout_ms must outlast the detection of a loss and the race, or the survivor's own addresses blink",
+    t.beatIntervalMs + t.diskBeatIntervalMs + t.lossMs + t.raceBudgetMs <= t.gateTimeoutMs,
+    "gate_timeout_ms must outlast the detection of a loss, by whichever link it was heard last, and the race, or the survivor's own addresses blink",
   );
   need(
     t.clockMarginMs >= kernelJiffyMs + (t.soloGateTimeoutMs * clockDriftPpm) / 1e6,

@@ -34,8 +34,9 @@ import { takeServer } from "./takeover.ts";
 import { hasLetGo, isHeld, stopServer } from "./vserver-stop.ts";
 import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
-/** An urgent move that was refused is offered again after this time. */
-const evacuateAgainMs = 1000;
+/** A move that came to nothing is begun again after this time; doubles with each further one in a row. */
+const moveAgainMs = 1000;
+const moveAgainMsMax = 60_000;
 
 /** Failures after which a server that keeps failing here is offered to the partner. */
 const failuresBeforeMove = 2;
@@ -73,6 +74,15 @@ export function requestServer(
   const deadlineMs = nowMs + 2 * state.timing.transferAnswerMs;
   const next = setTransfer(state, index, { role: "target", at: "requested", deadlineMs, why });
   return [sendMessage(next, { type: "request", server: index, why }), []];
+}
+
+/** The move of a virtual server came to nothing: none is begun by itself for a while. */
+function postponeMove(state: ControllerState, index: number, nowMs: number): ControllerState {
+  const server = state.servers[index];
+  if (!server) throw new Error(`postponeMove: no virtual server ${index}`);
+  const movesFailed = server.movesFailed + 1;
+  const waitMs = Math.min(moveAgainMsMax, moveAgainMs * 2 ** (movesFailed - 1));
+  return replaceServer(state, { ...server, movesFailed, moveNotBeforeMs: nowMs + waitMs });
 }
 
 function nameOf(state: ControllerState, index: number): string {
@@ -115,6 +125,8 @@ function onRequest(
   nowMs: number,
 ): Step {
   const { index, phase } = server;
+  // Only members know what is whose: what a guest believes to be off may be starting at the partner.
+  if (state.mode !== "paired") return refuse(state, index, `this controller is ${state.mode}`);
   if (state.transfers[index]) return refuse(state, index, "a transfer of it is under way");
   if (phase.kind === "serving") return offerServer(state, index, false, why, nowMs);
   if (phase.kind === "off" || phase.kind === "failed") {
@@ -196,7 +208,7 @@ function onRefuse(
   if (at !== "offered" && at !== "requested") return [state, []];
   const next = setTransfer(state, server.index, undefined);
   return [
-    { ...next, evacuateAfterMs: nowMs + evacuateAgainMs },
+    postponeMove(next, server.index, nowMs),
     [tell("warning", "transfer.refused", `the partner refuses ${server.config.name}: ${why}`)],
   ];
 }
@@ -240,7 +252,7 @@ function onStarted(state: ControllerState, server: VirtualServerState): Step {
   if (transfer?.role !== "source") return [state, []];
   // Served there: what failed here before is no claim any more.
   const phase = server.phase.kind === "failed" ? ({ kind: "off" } as const) : server.phase;
-  const told = replaceServer(state, { ...server, phase, clients: undefined });
+  const told = replaceServer(state, { ...server, phase, clients: undefined, movesFailed: 0 });
   return [
     setTransfer(told, server.index, undefined),
     [tell("info", "transfer.done", `${server.config.name} is served by the partner`)],
@@ -259,10 +271,7 @@ function onFailed(
   if (ownsServer(server))
     return [setTransfer(state, server.index, { ...transfer, failure: why }), []];
   if (state.mode !== "paired") return notTakenBack(state, server, why);
-  const next = {
-    ...setTransfer(state, server.index, undefined),
-    evacuateAfterMs: nowMs + evacuateAgainMs,
-  };
+  const next = postponeMove(setTransfer(state, server.index, undefined), server.index, nowMs);
   const said = tell(
     "error",
     "transfer.failed",
@@ -311,7 +320,7 @@ function sourceTick(
   // It cannot be taken back before somebody lets go of it: the partner is asked to try again (see `evacuate`).
   if (transfer.failure !== undefined && isHeld(server))
     return [
-      { ...setTransfer(state, index, undefined), evacuateAfterMs: nowMs + evacuateAgainMs },
+      postponeMove(setTransfer(state, index, undefined), index, nowMs),
       [
         tell(
           "error",
@@ -327,7 +336,7 @@ function sourceTick(
   const said = tell("warning", "transfer.timeout", `the transfer of ${config.name} timed out`);
   if (transfer.at === "released" && !partnerOwns(state, index) && state.mode === "paired")
     return andThen([next, [said]], (after) => takeServer(after, index, nowMs, nowMs));
-  return [{ ...next, evacuateAfterMs: nowMs + evacuateAgainMs }, [said]];
+  return [postponeMove(next, index, nowMs), [said]];
 }
 
 function targetTick(
@@ -367,11 +376,11 @@ function targetTick(
 /** Virtual servers that this controller should not keep, offered to a partner that can do better. */
 export function evacuate(state: ControllerState, nowMs: number): Part {
   if (state.mode !== "paired" || !state.partner || state.partner.dataLinkDown) return undefined;
-  if (nowMs < state.evacuateAfterMs) return undefined;
   let step: Part;
   for (const server of state.servers) {
+    if (nowMs < server.moveNotBeforeMs || state.transfers[server.index]) continue;
     const why = reasonToLeave(state, server);
-    if (why === undefined || state.transfers[server.index]) continue;
+    if (why === undefined) continue;
     const now = step ? step[0] : state;
     step = joinParts(step, offerServer(now, server.index, true, why, nowMs));
   }

@@ -100,6 +100,9 @@ export interface VirtualServerState {
   readonly round: number;
   /** Failures since the last long stretch of service: the back-off counts from them. */
   readonly failures: number;
+  /** Moves in a row that came to nothing, and until when none is begun by itself: what neither controller can start must not go to and fro. */
+  readonly movesFailed: number;
+  readonly moveNotBeforeMs: number;
   readonly lastStartMs?: number | undefined;
   readonly fault?: string | undefined;
   /** Clients that the volume does not know of, from whoever gave it up to whoever serves it next (wire/clients). */

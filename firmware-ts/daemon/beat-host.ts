@@ -99,6 +99,11 @@ export function hostBeatLoop(setup: BeatHostSetup): BeatHost {
       network: linkHandlers("network"),
       disk: {
         ...linkHandlers("disk"),
+        remnant(frame) {
+          const decoded = setup.decode(frame);
+          if (decoded.ok) loop.offer({ kind: "remnant", beat: decoded.beat });
+          else loop.refuse(decoded.reason);
+        },
         written: (sentAtMs, accepted, refused, total) =>
           loop.offer({
             kind: "written",

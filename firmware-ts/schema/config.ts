@@ -48,7 +48,7 @@ const timing = z.strictObject({
   /** Silence on the serial and network links after which they are red. */
   linkSilenceMs: milliseconds(20, 5000).default(60),
   /** Silence on the disk link after which it is red. */
-  diskSilenceMs: milliseconds(40, 10000).default(100),
+  diskSilenceMs: milliseconds(40, 10000).default(90),
   gateTimeoutMs: milliseconds(60, 20000).default(150),
   soloGateTimeoutMs: milliseconds(100, 30000).default(400),
   /** Covers the granularity of the kernel's timer and the drift of two clocks over one gate timeout. */

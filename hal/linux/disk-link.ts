@@ -7,7 +7,7 @@
  *
  * Obligations. No disk waits for another: a command has a deadline after which it counts as late, and a disk that still
  * works on one gets no second of its kind. What a sector held before we first looked is as old as
- * the last life of the partner: only a change is a beat.
+ * the last life of the partner: a remnant. Only a change is a beat.
  */
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { partnerOf } from "../../firmware-ts/schema/ids.ts";
@@ -141,17 +141,19 @@ class DiskLink implements Link {
     const text = Buffer.from(sector).toString("latin1");
     const changed = text !== disk.seen;
     disk.seen = text;
-    if (!changed || !fresh) return;
+    if (!changed) return;
     const length = sector.length === sectorBytes ? ((sector[0] ?? 0) << 8) | (sector[1] ?? 0) : -1;
     if (length === 0) return; // Wiped: the disk was made a coordinator anew.
     if (length < 0 || length > linkFrameBytesMax) {
       this.#counters.malformed++;
       return;
     }
+    const frame = sector.slice(lengthBytes, lengthBytes + length);
+    if (!fresh) return this.#options.handlers.remnant(frame);
     if (this.#recent.includes(text)) return;
     this.#recent = [text, ...this.#recent.slice(0, recentMax - 1)];
     this.#counters.received++;
-    this.#options.handlers.frame(sector.slice(lengthBytes, lengthBytes + length));
+    this.#options.handlers.frame(frame);
   }
 
   /** Carrier: a majority of the disks can be read. */

@@ -9,12 +9,13 @@
  */
 import { mkdirSync } from "node:fs";
 import { constants, type FileHandle, open } from "node:fs/promises";
-import { setTimeout as pause } from "node:timers/promises";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileSystems, LocalDevice } from "../port/storage.ts";
+import { deviceFree } from "./device-free.ts";
 import { type MountEntry, mountAt } from "./mount-table.ts";
 import {
   errno,
+  errnoOf,
   errorName,
   ioctlLater,
   mountLater,
@@ -128,7 +129,7 @@ class Ext4FileSystems implements FileSystems {
   async #released(path: string): Promise<Outcome> {
     const device = this.#unreleased.get(path);
     if (device === undefined) return done;
-    const released = await isReleased(device);
+    const released = await deviceFree(device, releaseMsMax);
     if (released.ok) this.#unreleased.delete(path);
     return released;
   }
@@ -181,30 +182,6 @@ async function onRoot(
   } finally {
     await root.close();
   }
-}
-
-/** An exclusive open succeeds only when no file system has claimed the block device, in whatever namespace. */
-async function isReleased(device: string): Promise<Outcome> {
-  const end = performance.now() + releaseMsMax;
-  for (;;) {
-    try {
-      await (await open(device, constants.O_RDONLY | constants.O_EXCL)).close();
-      return done;
-    } catch (error) {
-      // A device that no longer exists is held by nobody.
-      if (errnoOf(error) !== errno.EBUSY) return done;
-    }
-    if (performance.now() > end) break;
-    await pause(2);
-  }
-  const reason = "open files or another mount namespace still hold it";
-  return failed("stillMounted", "abandon", `${device} is not free: ${reason}`);
-}
-
-function errnoOf(error: unknown): number {
-  const number = error instanceof Error && "errno" in error ? Number(error.errno) : Number.NaN;
-  if (!Number.isInteger(number)) throw error;
-  return Math.abs(number);
 }
 
 /** File systems of the caller's mount namespace. After `limitMs` an operation is reported as `timeout`. */

@@ -46,12 +46,20 @@ export const MSG_DONTWAIT = 0x40;
 export const errno = {
   ENOENT: 2,
   EIO: 5,
+  ENXIO: 6,
   EAGAIN: 11,
   EEXIST: 17,
   ENODEV: 19,
   EBUSY: 16,
   EADDRNOTAVAIL: 99,
 } as const;
+
+/** The error number of what a function of Node threw; anything else it threw is thrown on. */
+export function errnoOf(error: unknown): number {
+  const number = error instanceof Error && "errno" in error ? Number(error.errno) : Number.NaN;
+  if (!Number.isInteger(number)) throw error;
+  return Math.abs(number);
+}
 
 function checked(result: number | bigint): number {
   return Number(result) < 0 ? -koffi.errno() : Number(result);

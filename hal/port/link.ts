@@ -33,6 +33,8 @@ export interface Link {
  * registration stood there. SAFETY: the ground on which a controller alone may renew its gate.
  */
 export interface DiskLinkHandlers extends LinkHandlers {
+  /** What a disk held when it was first looked at, or again after an absence: authentic perhaps, but no word of now. */
+  readonly remnant: (frame: Uint8Array) => void;
   /**
    * One beat was offered to every coordinator disk at `sentAtMs`. `accepted` disks took the write, `refused` answered
    * RESERVATION CONFLICT (we were preempted there), the rest failed or were late.

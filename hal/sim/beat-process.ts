@@ -11,7 +11,7 @@ import type {
   ReservationCommand,
 } from "../../firmware-ts/schema/reservation.ts";
 import type { Clock } from "./clock.ts";
-import { DiskBeats, noPathMs } from "./disk-beats.ts";
+import { DiskBeats, noPathMs, pollEveryMs } from "./disk-beats.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Machines } from "./machines.ts";
 import { Process } from "./process.ts";
@@ -98,6 +98,7 @@ export class BeatProcess {
     this.#disk = new DiskBeats({
       ...setup,
       frame: (beat) => this.frame("disk", beat),
+      remnant: (beat) => this.#loop.offer({ kind: "remnant", beat }),
       carrier: (up) => this.#loop.offer({ kind: "carrier", link: "disk", up }),
     });
     kernel.close(kernel.openGates(), timeline.nowMs);
@@ -154,7 +155,7 @@ export class BeatProcess {
     const { timeline, timing } = this.#setup;
     const poll = () => {
       this.#disk.poll();
-      timeline.after(timing.diskBeatIntervalMs / 2, due);
+      timeline.after(pollEveryMs(timing), due);
     };
     // A process that does not run asks nothing.
     const due = () => this.process.give(poll);

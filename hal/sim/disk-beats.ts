@@ -22,8 +22,16 @@ export interface DiskBeatsSetup {
   readonly shelf: Shelf;
   readonly diskMs: () => number;
   readonly frame: (beat: Beat) => void;
+  /** What a disk held when it was first looked at, or again after an absence. */
+  readonly remnant: (beat: Beat) => void;
   readonly carrier: (up: boolean) => void;
 }
+
+/** Time between two looks at the partner's slots, as on the bench (hal/bench/beat-machine). */
+export const pollEveryMs = (timing: Timing) => timing.diskBeatIntervalMs;
+
+/** As in the driver (hal/linux/disk-link). */
+const lostPeriods = 5;
 
 interface Count {
   accepted: number;
@@ -35,12 +43,30 @@ interface Count {
 
 export class DiskBeats {
   readonly #setup: DiskBeatsSetup;
-  readonly #lastRead: Record<string, Beat | undefined> = {};
+  readonly #seen: Record<string, Beat | undefined> = {};
+  /** When each disk was read last. */
+  readonly #readAtMs: Record<string, number> = {};
+  /** Disks that still work on a read: they get no second one. */
+  readonly #reading = new Set<string>();
   readonly #recent: (Beat | undefined)[] = new Array(recentMax).fill(undefined);
   #carrier: boolean | undefined;
 
   constructor(setup: DiskBeatsSetup) {
     this.#setup = setup;
+    for (const serial of setup.coordinators) this.#readAtMs[serial] = Number.NEGATIVE_INFINITY;
+  }
+
+  poll(): void {
+    const { timeline, diskMs, shelf, coordinators } = this.#setup;
+    if (!shelf.anySlow && this.#reading.size === 0)
+      timeline.after(diskMs(), () => this.#read(coordinators));
+    else
+      for (const [serials, slowMs] of this.#groups()) {
+        const free = serials.filter((serial) => !this.#reading.has(serial));
+        if (slowMs > 0) for (const serial of free) this.#reading.add(serial);
+        timeline.after(diskMs() + slowMs, () => this.#read(free));
+      }
+    this.#judge();
   }
 
   /** Disks that answer alike travel together; a slow one goes alone. */
@@ -54,51 +80,50 @@ export class DiskBeats {
     ];
   }
 
-  poll(): void {
-    const { timeline, diskMs, shelf, coordinators } = this.#setup;
-    const round = { ok: 0, answered: 0 };
-    if (!shelf.anySlow) return timeline.after(diskMs(), () => this.#read(coordinators, round));
-    for (const [serials, slowMs] of this.#groups())
-      timeline.after(diskMs() + slowMs, () => this.#read(serials, round));
-  }
-
-  #read(serials: readonly string[], round: { ok: number; answered: number }): void {
-    const { timeline, shelf, me, coordinators, diskMs } = this.#setup;
-    let news: [string, Beat | undefined][] | undefined;
-    let quiet = 0;
+  /** All that nobody would notice is left out: a word that was read before is not carried back. */
+  #read(serials: readonly string[]): void {
+    const { timeline, shelf, me, diskMs } = this.#setup;
+    const { nowMs } = timeline;
+    let news: [string, Beat, boolean][] | undefined;
     for (const serial of serials) {
+      this.#reading.delete(serial);
       const read = shelf.readBeat(serial, me, partnerOf(me));
-      if (read === "failed") timeline.after(noPathMs, () => this.#answered(round, false, 1));
-      else if (read === this.#lastRead[serial]) quiet += 1;
-      else {
-        news ??= [];
-        news.push([serial, read]);
-      }
+      if (read === "failed") continue;
+      const isFresh = nowMs - (this.#readAtMs[serial] ?? 0) <= this.#lostMs;
+      this.#readAtMs[serial] = nowMs;
+      if (read === undefined || read === this.#seen[serial]) continue;
+      this.#seen[serial] = read;
+      news ??= [];
+      news.push([serial, read, isFresh]);
     }
-    // All that nobody would notice is left out: an answer like the last one, by disks that all answer.
-    const unchanged = quiet === coordinators.length && this.#carrier === true;
-    if (unchanged || (quiet === 0 && news === undefined)) return;
+    if (this.#carrier !== true) this.#judge();
+    if (!news) return;
+    const found = news;
     timeline.after(diskMs(), () => {
-      for (const [serial, beat] of news ?? []) this.#look(serial, beat);
-      this.#answered(round, true, quiet + (news?.length ?? 0));
+      for (const [, beat, isFresh] of found) this.#look(beat, isFresh);
     });
   }
 
-  #look(serial: string, beat: Beat | undefined): void {
-    if (beat === undefined || this.#lastRead[serial] === beat) return;
-    this.#lastRead[serial] = beat;
+  #look(beat: Beat, isFresh: boolean): void {
+    if (!isFresh) return this.#setup.remnant(beat);
     if (this.#recent.includes(beat)) return;
     this.#recent.shift();
     this.#recent.push(beat);
     this.#setup.frame(beat);
   }
 
-  #answered(round: { ok: number; answered: number }, ok: boolean, count: number): void {
-    round.answered += count;
-    if (ok) round.ok += count;
-    const total = this.#setup.coordinators.length;
-    if (round.answered !== total) return;
-    const up = 2 * round.ok > total;
+  /** A disk that was not read for so long is lost; what it says when it is back was said meanwhile. */
+  get #lostMs(): number {
+    return lostPeriods * pollEveryMs(this.#setup.timing);
+  }
+
+  /** Carrier: a majority of the disks can be read. */
+  #judge(): void {
+    const { timeline, coordinators } = this.#setup;
+    const oldestMs = timeline.nowMs - this.#lostMs;
+    let readable = 0;
+    for (const serial of coordinators) if ((this.#readAtMs[serial] ?? 0) >= oldestMs) readable += 1;
+    const up = 2 * readable > coordinators.length;
     if (this.#carrier === up) return;
     this.#carrier = up;
     this.#setup.carrier(up);

@@ -3,6 +3,7 @@ import { type Timing, tickMs } from "../../firmware-ts/core/timing.ts";
 import { partnerOf } from "../../firmware-ts/schema/ids.ts";
 import { mendAll, strike, supervise } from "./chaos.ts";
 import type { Stepped } from "./controller.ts";
+import { pollEveryMs } from "./disk-beats.ts";
 import { whyNotLinearizable } from "./history.ts";
 import { Violation } from "./invariants.ts";
 import { ids, Pair } from "./pair.ts";
@@ -170,11 +171,14 @@ const startMs = 75;
  * How long an address of the lost controller may be dark in a plain loss: until the loss is noticed and the race is over, or until the
  * partner's gates have ended, whichever is later; then what is left of the start. See the timeline in core/timing.
  */
-export function darkBoundMs(timing: Timing, how: PlainLoss["how"]): number {
+export function darkBoundMs(timing: Timing, how: PlainLoss["how"] | "crash"): number {
   const noticedMs =
     how === "hang" ? timing.progressTimeoutMs + timing.beatIntervalMs : timing.lossMs;
   const silentMs = (how === "hang" ? noticedMs : 0) + timing.partnerSilentMs;
-  return Math.max(noticedMs + timing.raceBudgetMs + startMs, silentMs) + 4 * tickMs;
+  // The last beat on the disks may be found there a look later than it was written, and everything counts from its hearing.
+  return (
+    Math.max(noticedMs + timing.raceBudgetMs + startMs, silentMs) + 4 * tickMs + pollEveryMs(timing)
+  );
 }
 
 function digestOf(pair: Pair): string {

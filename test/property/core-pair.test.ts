@@ -5,18 +5,18 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
-import { tickMs } from "../../firmware-ts/core/timing.ts";
 import { type Mishap, mendAll, strike, supervise, workNames } from "../../hal/sim/chaos.ts";
 import { ids, Pair, type PairSetup } from "../../hal/sim/pair.ts";
+import { darkBoundMs } from "../../hal/sim/run.ts";
 
 /** Slower beats than the default: fewer events for the same interleavings. */
 const timing = {
   beatIntervalMs: 25,
   diskBeatIntervalMs: 50,
   linkSilenceMs: 110,
-  diskSilenceMs: 220,
-  gateTimeoutMs: 300,
-  soloGateTimeoutMs: 600,
+  diskSilenceMs: 200,
+  gateTimeoutMs: 310,
+  soloGateTimeoutMs: 620,
   clockMarginMs: 15,
   progressTimeoutMs: 300,
   startupWaitMs: 1500,
@@ -131,20 +131,6 @@ function lose(pair: Pair, victim: "a" | "b", how: Loss): void {
   else pair[how](victim);
 }
 
-/**
- * How long an address of the lost controller may be dark in a plain loss: until the loss is noticed and the race is over, or until the
- * partner's gates have ended, whichever is later; then what is left of the start. See the timeline in core/timing.
- */
-function darkBoundMs(pair: Pair, how: Loss): number {
-  const { timing } = pair;
-  const noticedMs =
-    how === "hang" ? timing.progressTimeoutMs + timing.beatIntervalMs : timing.lossMs;
-  const silentMs = (how === "hang" ? noticedMs : 0) + timing.partnerSilentMs;
-  // claim, attach, mount, state, address, export of the harness, at their slowest, and the ticks and commands between them.
-  const startMs = 75;
-  return Math.max(noticedMs + timing.raceBudgetMs + startMs, silentMs) + 4 * tickMs;
-}
-
 const runs = Number(process.env.CHAOS_RUNS ?? 150);
 
 describe("a pair in trouble", () => {
@@ -189,7 +175,7 @@ describe("a pair in trouble", () => {
         expect(darkOf(own), story).toEqual([]);
         expect(pair.answers(taken ?? ""), story).toBe(survivor);
         const lastMs = Math.max(...darkOf(taken).map(({ toMs }) => toMs));
-        expect(lastMs - lostAtMs, story).toBeLessThanOrEqual(darkBoundMs(pair, how));
+        expect(lastMs - lostAtMs, story).toBeLessThanOrEqual(darkBoundMs(pair.timing, how));
       }),
       { numRuns: runs },
     );

@@ -31,6 +31,8 @@ export const off: VirtualServerState = {
   key: undefined,
   round: 0,
   failures: 0,
+  movesFailed: 0,
+  moveNotBeforeMs: 0,
 };
 
 export const serving: VirtualServerState = {

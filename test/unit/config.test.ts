@@ -227,7 +227,7 @@ test("times that break the safety argument are refused with their line, by the d
 });
 
 test("a time with its default is blamed on the table that made it wrong", async () => {
-  const { text } = edited("disk_silence_ms = 100 ", "disk_silence_ms = 9000 ");
+  const { text } = edited("disk_silence_ms = 90 ", "disk_silence_ms = 9000 ");
   const without = text.replace(/^gate_timeout_ms.*\n/m, "");
   const outcome = judgeConfig(new TextEncoder().encode(without), "f");
   const line = without.split("\n").indexOf("[timing]") + 1;

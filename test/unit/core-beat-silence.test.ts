@@ -120,10 +120,12 @@ describe("a stall", () => {
   });
 
   test("judges nothing itself: what came in meanwhile may not have been read", () => {
-    expect(runUntilLost(heardMs + 5, heardMs + 95)).toBeUndefined();
-    tick(heardMs + 95 + tickMs + stallMs + 1);
+    const lastMs = timing.diskSilenceMs - 5;
+    expect(runUntilLost(heardMs + 5, heardMs + lastMs)).toBeUndefined();
+    const lateMs = lastMs + tickMs + stallMs + 1;
+    tick(heardMs + lateMs);
     expect(losses()).toEqual([]);
-    expect(runUntilLost(heardMs + 130, heardMs + 140)).toBe(heardMs + 130);
+    expect(runUntilLost(heardMs + lateMs + 4, heardMs + lateMs + 14)).toBe(heardMs + lateMs + 4);
   });
 
   test("excuses no partner that says itself that it is gone", () => {

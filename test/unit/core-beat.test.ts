@@ -153,6 +153,7 @@ describe("whom it believes", () => {
     hear({}, 1);
     hear({ sequence: 1 }, 2);
     expect(seen()).toEqual([{ kind: "frameRefused", reason: "replay" }]);
+    say({}, 3);
     hear({ session: 333, sequence: 1 }, 3);
     expect(seen().map(({ kind }) => kind)).toEqual(["partnerLost", "partner"]);
     expect(state.heard?.session).toBe(333);

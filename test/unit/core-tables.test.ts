@@ -65,8 +65,8 @@ describe("links", () => {
     ["serial", 60, "red"],
     ["network", 60, "red"],
     ["disk", 60, "yellow"],
-    ["disk", 99, "yellow"],
-    ["disk", 100, "red"],
+    ["disk", 89, "yellow"],
+    ["disk", 90, "red"],
   ] as const)("%s after %i ms of silence is %s", (name, silentMs, colour) => {
     expect(linkColour(name, heard, timing, 1000 + silentMs)).toBe(colour);
   });

@@ -12,13 +12,13 @@ describe("derived durations", () => {
     const t = derived();
     expect(t).toMatchObject({
       linkSilenceMs: 60,
-      diskSilenceMs: 100,
-      lossMs: 110,
+      diskSilenceMs: 90,
+      lossMs: 100,
       partnerSilentMs: 165,
       soloSilentMs: 415,
       firstLeaseMs: 60,
       stallMs: 20,
-      stallGraceMs: 110,
+      stallGraceMs: 100,
     });
     expect(timingFaults(t)).toEqual([]);
   });
@@ -49,13 +49,26 @@ describe("derived durations", () => {
   });
 });
 
+/** Everything as slow as the slowest beat that works. */
+const slowest: Change = {
+  beatIntervalMs: 250,
+  diskBeatIntervalMs: 250,
+  linkSilenceMs: 1000,
+  diskSilenceMs: 1000,
+  gateTimeoutMs: 2000,
+  soloGateTimeoutMs: 2000,
+  progressTimeoutMs: 2000,
+  startupWaitMs: 10_000,
+};
+
 const isAboutStalls = (sentence: string) => sentence.includes("counting as a stall");
 
 /** Which fault, the last values that hold, and the first that do not. */
 const limits: readonly (readonly [string, Change, Change])[] = [
   ["link_silence_ms", { linkSilenceMs: 40 }, { linkSilenceMs: 39 }],
-  ["disk_silence_ms", { diskBeatIntervalMs: 25 }, { diskBeatIntervalMs: 26 }],
-  ["gate_timeout_ms", { gateTimeoutMs: 140 }, { gateTimeoutMs: 139 }],
+  ["disk_silence_ms", { diskBeatIntervalMs: 22 }, { diskBeatIntervalMs: 23 }],
+  ["gate_timeout_ms", { gateTimeoutMs: 150 }, { gateTimeoutMs: 149 }],
+  ["gate_timeout_ms", { diskBeatIntervalMs: 20 }, { diskBeatIntervalMs: 21 }],
   ["clock_margin_ms", { clockMarginMs: 11 }, { clockMarginMs: 10 }],
   ["solo_gate_timeout_ms", { soloGateTimeoutMs: 150 }, { soloGateTimeoutMs: 149 }],
   [
@@ -64,11 +77,13 @@ const limits: readonly (readonly [string, Change, Change])[] = [
     { soloGateTimeoutMs: 149, gateTimeoutMs: 145, diskBeatIntervalMs: 25 },
   ],
   ["progress_timeout_ms", { progressTimeoutMs: 5 * tickMs }, { progressTimeoutMs: 5 * tickMs - 1 }],
+  ["too old to prove", slowest, { ...slowest, beatIntervalMs: 251, linkSilenceMs: 1004 }],
+  ["too old to prove", slowest, { ...slowest, diskBeatIntervalMs: 251, diskSilenceMs: 1004 }],
   ["longer than two races", { startupWaitMs: 1001 }, { startupWaitMs: 1000 }],
   [
     "longer than a loss and a solo gate",
-    { soloGateTimeoutMs: 10_000, startupWaitMs: 10_126 },
-    { soloGateTimeoutMs: 10_000, startupWaitMs: 10_125 },
+    { soloGateTimeoutMs: 10_000, startupWaitMs: 10_116 },
+    { soloGateTimeoutMs: 10_000, startupWaitMs: 10_115 },
   ],
 ];
 

@@ -22,7 +22,7 @@ const whole: ControllerState = (() => {
   pair.run(2000);
   const state = pair.controllers.a?.state;
   if (state?.mode !== "paired") throw new Error("the pair is not whole");
-  return { ...state, outbox: [], evacuateAfterMs: 0 };
+  return { ...state, outbox: [] };
 })();
 const { timing } = whole;
 
@@ -62,6 +62,12 @@ const source = (at: string, index = alpha, state = whole) =>
 const target = (at: string, index = beta, state = whole) =>
   moving(index, { role: "target", at } as Partial<Transfer>, state);
 
+/** How many moves of alpha have failed in a row, and until when none is begun by itself. */
+const waitOf = ({ servers }: ControllerState) => [
+  servers[alpha]?.movesFailed,
+  servers[alpha]?.moveNotBeforeMs,
+];
+
 const hear = (state: ControllerState, message: Message) => {
   const [next, effects] = transferMessage(state, message, nowMs);
   return { next, effects, asked: said(effects), says: next.outbox };
@@ -97,6 +103,15 @@ describe("a request", () => {
       deadlineMs: nowMs + timing.transferStartMs,
     });
   });
+
+  test.each(["joining", "alone", "racing", "leaving"] as const)(
+    "to one that is %s is refused: only members know what is whose",
+    (mode) => {
+      const { next, says } = hear({ ...inPhase(alpha, off), mode }, requestOf(alpha));
+      expect(says).toMatchObject([{ type: "refuse", server: alpha }]);
+      expect(next.transfers).toEqual({});
+    },
+  );
 
   test.each(["starting", "stopping"] as const)("for what is %s is refused", (kind) => {
     const { next, says } = hear(inPhase(alpha, busy(kind)), requestOf(alpha));
@@ -193,11 +208,11 @@ describe("a refusal", () => {
   const refusal: Message = { type: "refuse", server: alpha, why: "busy" };
 
   test.each([source("offered"), target("requested", alpha)])(
-    "ends what waits for an answer, and an urgent move waits a second",
+    "ends what waits for an answer, and the next move of it waits a second",
     (state) => {
       const { next, asked } = hear(state, refusal);
       expect(next.transfers).toEqual({});
-      expect(next.evacuateAfterMs).toBe(nowMs + 1000);
+      expect(waitOf(next)).toEqual([1, nowMs + 1000]);
       expect(asked).toEqual(["transfer.refused"]);
     },
   );
@@ -284,7 +299,7 @@ describe("the end of a move", () => {
     const { next, asked } = hear(source("released", alpha, gone), failure);
     expect(asked).toEqual(["transfer.failed", "persist", "vserver.starting", "register d1"]);
     expect(next.transfers).toEqual({});
-    expect(next.evacuateAfterMs).toBe(nowMs + 1000);
+    expect(waitOf(next)).toEqual([1, nowMs + 1000]);
   });
 
   test("the target failed: a source that leaves does not take it back", () => {
@@ -320,7 +335,7 @@ describe("the end of a move", () => {
     const [next, effects] = transferTick(failed, nowMs) ?? [failed, []];
     expect(said(effects)).toEqual(["transfer.failed"]);
     expect(next.transfers).toEqual({});
-    expect(next.evacuateAfterMs).toBe(nowMs + 1000);
+    expect(waitOf(next)).toEqual([1, nowMs + 1000]);
   });
 });
 
@@ -354,7 +369,7 @@ describe("with time", () => {
       const { next, asked } = tick(state, endMs);
       expect(asked).toEqual(["transfer.timeout"]);
       expect(next.transfers).toEqual({});
-      expect(next.evacuateAfterMs).toBe(endMs + 1000);
+      expect(waitOf(next)).toEqual([1, endMs + 1000]);
     }
   });
 
@@ -444,13 +459,13 @@ describe("an urgent move", () => {
       { ...linkless, partner: { ...whole.partner, dataLinkDown: true } as never },
     ],
     ["that is being asked already", source("offered", alpha, linkless)],
-    ["that has just refused", { ...linkless, evacuateAfterMs: nowMs + 1 }],
+    ["that has just refused", change(alpha, { moveNotBeforeMs: nowMs + 1 }, linkless)],
   ])("is not offered to a partner %s", (_, state) => {
     expect(evacuate(state, nowMs)).toBeUndefined();
   });
 
   test("is offered again from the moment on at which it may be", () => {
-    expect(offers({ ...linkless, evacuateAfterMs: nowMs })).toEqual([[alpha, true]]);
+    expect(offers(change(alpha, { moveNotBeforeMs: nowMs }, linkless))).toEqual([[alpha, true]]);
   });
 
   test("says that it is urgent, also to who keeps it in mind", () => {

@@ -42,6 +42,7 @@ const open: Link[] = [];
 
 function setUp(me: "a" | "b", disks: readonly Disk[]) {
   const frames: Uint8Array[] = [];
+  const remnants: Uint8Array[] = [];
   const carriers: boolean[] = [];
   const written: (readonly [number, number, number])[] = [];
   const link = openDiskLink({
@@ -50,12 +51,13 @@ function setUp(me: "a" | "b", disks: readonly Disk[]) {
     periodMs,
     handlers: {
       frame: (frame) => frames.push(frame),
+      remnant: (frame) => remnants.push(frame),
       carrier: (up) => carriers.push(up),
       written: (_sentAtMs, accepted, refused, total) => written.push([accepted, refused, total]),
     },
   });
   open.push(link);
-  return { link, frames, carriers, written };
+  return { link, frames, remnants, carriers, written };
 }
 
 const three = () =>
@@ -90,13 +92,15 @@ describe("disk link", () => {
     expect(a.link.counters()).toEqual({ sent: 1, received: 1, dropped: 0, malformed: 0 });
   });
 
-  test("what lay there before we looked is no beat", async () => {
+  test("what lay there before we looked is no beat, but a remnant", async () => {
     const disks = three();
     setUp("a", disks).link.send(Uint8Array.of(9));
     await pass(periodMs);
     const late = setUp("b", disks);
     await pass(5 * periodMs);
     expect(late.frames).toEqual([]);
+    expect(late.remnants).toEqual(disks.map(() => Uint8Array.of(9)));
+    expect(late.link.counters()).toMatchObject({ received: 0, malformed: 0 });
   });
 
   test("what a lost disk says when it is back is as old as its absence", async () => {
@@ -110,6 +114,7 @@ describe("disk link", () => {
     for (const disk of disks) disk.readable = true;
     await pass(2 * periodMs);
     expect(b.frames).toEqual([]);
+    expect(b.remnants).toEqual(disks.map(() => Uint8Array.of(1)));
     a.link.send(Uint8Array.of(2));
     await pass(periodMs);
     expect(b.frames).toEqual([Uint8Array.of(2)]);

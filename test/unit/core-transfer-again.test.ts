@@ -1,0 +1,80 @@
+/** Moves that come to nothing: when the next is begun by itself. */
+import { describe, expect, test } from "vitest";
+import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
+import { keepServers } from "../../firmware-ts/core/placement.ts";
+import { evacuate, transferMessage } from "../../firmware-ts/core/transfer.ts";
+import type { VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
+import type { Message } from "../../firmware-ts/schema/messages.ts";
+import { Pair } from "../../hal/sim/pair.ts";
+
+const nowMs = 10_000;
+const alpha = 0;
+
+/** Controller a of a whole pair, which has handed alpha to its partner. */
+const handedOver: ControllerState = (() => {
+  const pair = new Pair();
+  pair.start("a");
+  pair.start("b");
+  pair.run(2000);
+  const state = pair.controllers.a?.state;
+  if (state?.mode !== "paired") throw new Error("the pair is not whole");
+  return { ...state, outbox: [] };
+})();
+
+const released = {
+  role: "source",
+  at: "released",
+  deadlineMs: nowMs,
+  urgent: true,
+  why: "",
+} as const;
+
+function change(more: Partial<VirtualServerState>, moving = true): ControllerState {
+  const servers = handedOver.servers.map((each) =>
+    each.index === alpha ? { ...each, ...more } : each,
+  );
+  return { ...handedOver, servers, transfers: moving ? { [alpha]: released } : {} };
+}
+
+const off = { kind: "off" } as const;
+const failure: Message = { type: "failed", server: alpha, why: "no" };
+const told = (state: ControllerState, message: Message) =>
+  transferMessage(state, message, nowMs)[0].servers[alpha];
+
+describe("what neither controller can start", () => {
+  test.each([
+    [0, 1000],
+    [1, 2000],
+    [2, 4000],
+    [5, 32_000],
+    [6, 60_000],
+    [40, 60_000],
+  ])(
+    "after %i moves that failed rests for %i ms after the next, a minute at most",
+    (count, restMs) => {
+      const server = told(change({ phase: off, movesFailed: count }), failure);
+      expect(server).toMatchObject({ movesFailed: count + 1, moveNotBeforeMs: nowMs + restMs });
+    },
+  );
+
+  test("rests alone: others are moved", () => {
+    const servers = change({ phase: off }).servers.map((each) => ({ ...each, movesFailed: 3 }));
+    const [next] = transferMessage({ ...change({ phase: off }), servers }, failure, nowMs);
+    expect(next.servers[1]).toMatchObject({ movesFailed: 3, moveNotBeforeMs: 0 });
+  });
+
+  test("begins anew when the partner serves it, and when it was served here for a minute", () => {
+    const started: Message = { type: "started", server: alpha };
+    expect(told(change({ phase: off, movesFailed: 5 }), started)?.movesFailed).toBe(0);
+    const serving = change({ phase: { kind: "serving", sinceMs: 0 }, movesFailed: 5 }, false);
+    const forgiven = (atMs: number) => keepServers(serving, atMs)?.[0].servers[alpha]?.movesFailed;
+    expect([forgiven(59_999), forgiven(60_000)]).toEqual([undefined, 0]);
+  });
+
+  test("is not offered while it rests, and is from then on", () => {
+    const phase = { kind: "failed", fault: "no", retryAtMs: 1e9 } as const;
+    const resting = change({ phase, failures: 2, moveNotBeforeMs: nowMs }, false);
+    expect(evacuate(resting, nowMs - 1)).toBeUndefined();
+    expect(evacuate(resting, nowMs)?.[0].transfers[alpha]).toMatchObject({ at: "offered" });
+  });
+});
