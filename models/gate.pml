@@ -111,7 +111,7 @@ bit written;
 #else
 #define ANSWERED(turn, here) (turn >= here)
 #endif
-/* pairing.ts mayGrant; beat.ts mayGrant, which looks again at each beat. */
+/* pairing.ts mayGrant; beat-send.ts mayGrant, which looks again at each beat. */
 #ifdef BUG_GRANT_ALONE
 #define MAY_GRANT(mode, knows, turn, here) (mode == JOINING || mode == PAIRED || mode == ALONE)
 #else
@@ -137,7 +137,7 @@ inline renew() {
   check()
 }
 
-/* beat.ts lose, soloBound. */
+/* beat-loss.ts lose, soloBound. */
 inline loseT() {
   sees = NOBODY; seesGranting = 0; lost = 1; heard = 0;
 #ifndef BUG_GRANT_ON
@@ -152,7 +152,7 @@ inline loseT() {
 
 inline loseH() { seesH = NOBODY; aloneH = 0; grantsH = 0; goneH = 1 }
 
-/* beat.ts believe, endOf. */
+/* beat-hear.ts believe, endOf. */
 inline believeT() {
   AHEAD(turnH, 2); AHEAD(turnT, 4);
   if
@@ -218,7 +218,7 @@ inline outH() { SET_H(OUT) }
 active proctype HolderBeat() ORDERLY(SETTLED_H && SETTLED_T) {
 end:
   do
-  /* beat.ts send; a beat that is overtaken is one that was not sent. */
+  /* beat-send.ts send; a beat that is overtaken is one that was not sent. */
   :: d_step { toTaker == NOBODY -> toTaker = saysH; grantingH = (grantsH && MAY_GRANT(saysH, seesH, turnH, 5)); AHEAD(turnH, 1); AHEAD(turnT, 3) }
   :: d_step { toHolder != NOBODY -> believeH() }
   /* Silence, a stall: anything that beat.ts calls a loss, at any moment. */
@@ -289,7 +289,7 @@ end:
   :: d_step { toTaker != NOBODY -> toTaker = NOBODY; grantingH = 0; BACK(turnH, 1); BACK(turnT, 3) }
   :: d_step { toHolder != NOBODY -> toHolder = NOBODY; lease = 0; BACK(turnT, 1); BACK(turnH, 3) }
   :: d_step { sees != NOBODY && losses > 0 -> losses--; loseT(); printf("MSC: taker loses the holder\n") }
-  /* beat.ts send: what it acknowledges is a lease if it grants, and lastGrantedMs is when that was heard. */
+  /* beat-send.ts send: what it acknowledges is a lease if it grants, and lastGrantedMs is when that was heard. */
   :: d_step { toHolder == NOBODY ->
        toHolder = SAYS_T;
        if :: granting && MAY_GRANT(modeT, sees, turnT, 5) -> lease = LEASE; granted = MAX(granted, heard) :: else fi;

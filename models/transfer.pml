@@ -269,7 +269,7 @@ inline onMessage(i) {
   m = 0
 }
 
-/* beat.ts takeMessage: of the present session, and not taken before. */
+/* beat-hear.ts takeMessage: of the present session, and not taken before. */
 #ifdef BUG_TWICE
 #define FRESH(i, n, l, to) (true)
 #else
@@ -290,7 +290,7 @@ proctype Main(byte i) {
 end:
   do
   /* ---- the partner ---- */
-  /* beat.ts believe, endOf, newSession; controller.ts partnerSeen. */
+  /* beat-hear.ts believe, endOf, newSession; controller.ts partnerSeen. */
   :: d_step { mode[i] > OUT && sees[i] != GONE && mode[OTHER(i)] != GONE &&
        (met[i] != life[OTHER(i)] || mode[OTHER(i)] == OUT || (mode[OTHER(i)] == JOINING && sees[i] > JOINING)) -> lose(i) }
   :: d_step { mode[i] > OUT && mode[OTHER(i)] > OUT && (sees[i] == GONE || (met[i] == life[OTHER(i)] && !(mode[OTHER(i)] == JOINING && sees[i] > JOINING))) &&

@@ -16,8 +16,7 @@
  * are closed at lastGrantedMs + gateTimeout + margin. That holds only because granting stops in the very step that
  * declares the loss.
  */
-import type { Beat, Mode } from "../schema/beat.ts";
-import { type LinkName, linkNames } from "../schema/ids.ts";
+import type { LinkName } from "../schema/ids.ts";
 import {
   closeForGood,
   closeGates,
@@ -27,35 +26,21 @@ import {
   queueOpen,
   renewGates,
 } from "./beat-gates.ts";
+import { epochOf, frameIn } from "./beat-hear.ts";
+import { lose } from "./beat-loss.ts";
+import { sayEverywhere, send, sendDue } from "./beat-send.ts";
 import { judge, noteTick, stalledFor } from "./beat-silence.ts";
 import {
   type BeatState,
   inTurn,
   join,
-  keepSent,
   nothing,
   observe,
   type Part,
   type Step,
-  sentAt,
 } from "./beat-state.ts";
-import type { BeatEffect, BeatEvent, LossReason, Mandate } from "./beat-types.ts";
-import { sameView, viewOf } from "./beat-view.ts";
-import {
-  hasColours,
-  type LinkState,
-  linkColour,
-  linkColours,
-  linkOf,
-  nobodyHeard,
-  withLink,
-} from "./links.ts";
-
-/** Sessions of the partner that have ended; a frame of one is a replay. */
-const retiredSessionsMax = 16;
-
-/** "No bound is known": far beyond any clock, and still a number in the journal. */
-const unknownBoundMs = Number.MAX_SAFE_INTEGER;
+import type { BeatEvent, Mandate } from "./beat-types.ts";
+import { hasColours, linkColours, withLink } from "./links.ts";
 
 /** Commands of a main loop; one that was still on its way when the loop died must not undo the last words. */
 const commands: readonly BeatEvent["kind"][] = [
@@ -154,152 +139,6 @@ function judgeSilence(state: BeatState, stallMs: number, nowMs: number): Part {
   return [{ ...state, doubtedSinceMs: state.doubtedSinceMs ?? nowMs }, nothing];
 }
 
-/** Ends the partner's session in our eyes: from here on nothing is granted. */
-function lose(state: BeatState, reason: LossReason): Step {
-  const soloBoundMs = soloBound(state);
-  const next: BeatState = {
-    ...state,
-    contact: state.contact + 1,
-    granting: false,
-    partner: undefined,
-    doubtedSinceMs: undefined,
-    pairedHeardAtMs: undefined,
-  };
-  return [
-    next,
-    [
-      observe({
-        kind: "partnerLost",
-        reason,
-        lastGrantedMs: state.lastGrantedMs,
-        soloBoundMs,
-        leasedAtMs:
-          state.ackLeaseMs > 0 ? state.ackLeaseMs - state.timing.gateTimeoutMs : undefined,
-      }),
-    ],
-  ];
-}
-
-/**
- * A partner that was alone renews by its coordinator writes until it turns paired; what it renewed just before lives for
- * soloGateTimeout more. We learn of the turn when a beat says so, hence from that moment, and without one, from now on.
- */
-function soloBound(state: BeatState): number {
-  if (!state.partner) return 0;
-  const turned = state.pairedHeardAtMs;
-  if (turned === undefined) return unknownBoundMs;
-  return turned + state.timing.soloSilentMs;
-}
-
-/** Sends one beat on every link that is due; all carry the same sequence number. */
-function sendDue(state: BeatState, nowMs: number): Part {
-  const { links, nextSendMs } = state;
-  const serial = links.serial.present && nowMs >= nextSendMs.serial;
-  const network = links.network.present && nowMs >= nextSendMs.network;
-  const disk = links.disk.present && nowMs >= nextSendMs.disk;
-  if (!serial && !network && !disk) return undefined;
-  const isDue = { serial, network, disk };
-  return send(
-    state,
-    linkNames.filter((name) => isDue[name]),
-    nowMs,
-  );
-}
-
-function send(state: BeatState, due: readonly LinkName[], nowMs: number): Step {
-  const sequence = state.sequence + 1;
-  const { mandate, timing } = state;
-  const ack = state.candidate ?? state.heard ?? { session: 0, sequence: 0 };
-  // Whom we doubt we promise nothing: to the partner a postponed loss is a loss.
-  const trusted = state.candidate === undefined && state.doubtedSinceMs === undefined;
-  const granting = state.granting && trusted && mayGrant(state);
-  const { message } = mandate;
-  // The main loop may not know yet that the partner has restarted: numbers of its last session mean nothing to this one.
-  const current = mandate.messageSession === ack.session;
-  const bare: Beat = {
-    sender: state.me,
-    session: state.session,
-    sequence,
-    ack: { session: ack.session, sequence: ack.sequence },
-    granting,
-    mode: mandate.mode,
-    epoch: mandate.epoch,
-    configuration: state.configuration,
-    progressAgeMs: Math.min(65_535, Math.max(0, Math.round(nowMs - state.progressAtMs))),
-    goodbye: mandate.goodbye,
-    dyingGasp: state.ending === "closed",
-    dataLinkDown: mandate.dataLinkDown,
-    owned: mandate.owned,
-    serving: mandate.serving,
-    messageAck: current ? mandate.messageAck : 0,
-  };
-  const beat = current && message ? { ...bare, message } : bare;
-  const nextSendMs = { ...state.nextSendMs };
-  for (const name of due) {
-    const interval = name === "disk" ? timing.diskBeatIntervalMs : timing.beatIntervalMs;
-    // Catch up without bursts: a late beat moves the schedule.
-    nextSendMs[name] =
-      nextSendMs[name] + interval > nowMs ? nextSendMs[name] + interval : nowMs + interval;
-  }
-  const next: BeatState = {
-    ...state,
-    sequence,
-    nextSendMs,
-    sent: keepSent(state.sent, { sequence, atMs: nowMs }, nowMs - timing.freshAckMs),
-    lastGrantedMs: granting ? state.heardAtMs : state.lastGrantedMs,
-  };
-  return [next, sendEffects(due, beat, state, nowMs)];
-}
-
-/**
- * A grant was decided by the main loop, which may have seen less of the partner than we have, and is in force for its whole contact. Alone
- * we answer at the partner's addresses, so then only a guest has our word: one that says so after it has heard that we are alone. It
- * answers nowhere before it has heard more.
- */
-function mayGrant({ mandate, partner }: BeatState): boolean {
-  switch (mandate.mode) {
-    case "joining":
-    case "paired":
-    case "leaving":
-      return true;
-    case "alone":
-      return partner?.mode === "joining" && partner.answersTurn === mandate.turn;
-    // Nothing is promised before we are on the coordinators, while we race, or when we have lost.
-    case "starting":
-    case "racing":
-    case "out":
-      return false;
-    default:
-      throw new Error(`beat: unknown mode ${String(mandate.mode)}`);
-  }
-}
-
-/** Last words do not wait for the turn of their link. */
-function sayEverywhere(state: BeatState, nowMs: number): Step {
-  return send(
-    state,
-    linkNames.filter((name) => state.links[name].present),
-    nowMs,
-  );
-}
-
-/** A message makes a beat five times longer: the slow serial line carries it only when the network does not. */
-function sendEffects(
-  due: readonly LinkName[],
-  beat: Beat,
-  state: BeatState,
-  nowMs: number,
-): BeatEffect[] {
-  if (!beat.message || !due.includes("serial")) return [{ kind: "send", links: due, beat }];
-  const network = linkColour("network", state.links.network, state.timing, nowMs);
-  if (network === "red" || network === "absent") return [{ kind: "send", links: due, beat }];
-  const others = due.filter((name) => name !== "serial");
-  const { message: _message, ...short } = beat;
-  const effects: BeatEffect[] = [{ kind: "send", links: ["serial"], beat: short }];
-  if (others.length > 0) effects.push({ kind: "send", links: others, beat });
-  return effects;
-}
-
 /** What the main loop says is heard by the partner now, not at the next tick: a transfer is made of such turns. */
 function mandate(state: BeatState, said: Mandate, nowMs: number): Step {
   const turnFirst = said.turn === state.mandate.turn ? state.turnFirst : state.sequence + 1;
@@ -314,189 +153,6 @@ function carrier(state: BeatState, name: LinkName, up: boolean, nowMs: number): 
   const links = withLink(state.links, name, { ...state.links[name], carrier: up });
   const next: BeatState = { ...state, links };
   return join([next, nothing], showLinks(next, nowMs));
-}
-
-/** Epochs only rise, and a beat is signed: an old one can teach us an epoch that was really in force, and nothing wrong. */
-function epochOf(state: BeatState, { epoch }: Beat): Step {
-  if (epoch <= state.epochHeard) return [state, nothing];
-  return [{ ...state, epochHeard: epoch }, [observe({ kind: "epoch", epoch })]];
-}
-
-function frameIn(step: Step, link: LinkName, beat: Beat, nowMs: number): Step {
-  return join(step, frame(step[0], link, beat, nowMs));
-}
-
-function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Step {
-  if (isOver(state, beat)) return refuse(state, "session");
-  const known = state.heard?.session === beat.session;
-  if (known && beat.sequence <= linkOf(state.links, link).sequence) {
-    // The disk keeps the last beat for ever: reading it again is no attack.
-    return link === "disk" ? [state, nothing] : refuse(state, "replay");
-  }
-  const ackedAtMs = answeredAt(state, beat, nowMs);
-  if (!known && ackedAtMs === undefined) return meet(state, beat, nowMs);
-  // A frame of an earlier life that was long under way: it must not end the session that has answered as much or more.
-  if (!known && beat.ack.sequence <= state.heardAck) return refuse(state, "stale");
-  return accept(state, link, beat, ackedAtMs, nowMs);
-}
-
-/**
- * A session that has ended is believed no more. But an end can be a mistake: a late frame of the partner's last life, met before the new
- * life had answered as much, passes for a life newer still. The living one answers what was said since, which no frame of a dead one
- * can. Last words and goodbye are the exception: whoever says them ends, and may live beside its successor for a moment.
- */
-function isOver(state: BeatState, beat: Beat): boolean {
-  const ended = state.retired.find((each) => each.session === beat.session);
-  if (!ended) return false;
-  const { ack, dyingGasp, goodbye } = beat;
-  return dyingGasp || goodbye || ack.session !== state.session || ack.sequence <= ended.sequence;
-}
-
-/** When we sent the beat that this one acknowledges; undefined when that is too long ago to prove anything, or was never. */
-function answeredAt(state: BeatState, { ack }: Beat, nowMs: number): number | undefined {
-  if (ack.session !== state.session) return undefined;
-  const atMs = sentAt(state.sent, ack.sequence);
-  // What we have sent is forgotten when we send: after a stall, what comes first is not.
-  const isFresh = atMs !== undefined && nowMs - atMs <= state.timing.freshAckMs;
-  return isFresh ? atMs : undefined;
-}
-
-function refuse(state: BeatState, reason: "replay" | "session" | "stale"): Step {
-  return [state, [observe({ kind: "frameRefused", reason })]];
-}
-
-/**
- * A session that we do not know: it is acknowledged (as a receipt) so that it can prove itself, and not believed before it
- * has named a beat that we sent lately.
- */
-function meet(state: BeatState, beat: Beat, nowMs: number): Step {
-  // Whatever the reason for the silence: a partner that restarted while we did not run is to be met at once.
-  const silent = nobodyHeard(state.links, state.timing, nowMs);
-  // While the known session speaks, a stranger must not steal the one acknowledgement that a beat has room for.
-  if (state.heard && !silent) return refuse(state, "stale");
-  return [{ ...state, candidate: { session: beat.session, sequence: beat.sequence } }, []];
-}
-
-function accept(
-  state: BeatState,
-  link: LinkName,
-  beat: Beat,
-  ackedAtMs: number | undefined,
-  nowMs: number,
-): Step {
-  const isKnown = state.heard?.session === beat.session;
-  let step: Step = isKnown ? [state, nothing] : newSession(state, beat);
-  const newest = step[0].heard?.sequence ?? 0;
-  step = join(step, heardOn(step[0], link, beat.sequence, ackedAtMs !== undefined, nowMs));
-  if (beat.sequence > newest) {
-    step = join(step, believe(step[0], beat, ackedAtMs, nowMs));
-    step = join(step, renewGates(step[0], nowMs));
-  }
-  // After the partner is shown, so that the main loop knows whose message it is; a lost partner's is not taken. Nor is one that was said to
-  // an earlier life of ours, or long ago: what it speaks of has ended, and whoever still means it repeats it in a beat that answers us.
-  const isForUs = step[0].partner !== undefined && ackedAtMs !== undefined;
-  return isForUs ? join(step, takeMessage(step[0], beat)) : step;
-}
-
-/** A beat that answers nothing which we said lately shows no living link: it is old, or the way works in one direction only. */
-function heardOn(
-  state: BeatState,
-  name: LinkName,
-  sequence: number,
-  fresh: boolean,
-  nowMs: number,
-): Step {
-  const { present, carrier, lastHeardMs, stalledMs } = linkOf(state.links, name);
-  const link: LinkState = fresh
-    ? { present, carrier, lastHeardMs: nowMs, stalledMs: 0, sequence }
-    : { present, carrier, lastHeardMs, stalledMs, sequence };
-  const links = withLink(state.links, name, link);
-  const doubtedSinceMs = fresh ? undefined : state.doubtedSinceMs;
-  return [{ ...state, links, candidate: undefined, doubtedSinceMs }, nothing];
-}
-
-/** Same process, new session: whatever the partner's last session held is lost, and said so before the new one is shown. */
-function newSession(state: BeatState, beat: Beat): Step {
-  const [next, effects]: Step = state.partner ? lose(state, "restarted") : [state, nothing];
-  const others = next.retired.filter((each) => each.session !== beat.session);
-  const ended = next.heard && { session: next.heard.session, sequence: next.sequence };
-  const retired = ended ? [...others, ended] : others;
-  const links = { ...next.links };
-  for (const name of linkNames) links[name] = { ...links[name], sequence: 0 };
-  const met: BeatState = {
-    ...next,
-    links,
-    heard: { session: beat.session, sequence: 0 },
-    heardAck: 0,
-    candidate: undefined,
-    messageSeen: 0,
-    messageAcked: 0,
-    retired: retired.slice(-retiredSessionsMax),
-  };
-  return [met, effects];
-}
-
-function takeMessage(state: BeatState, beat: Beat): Step {
-  let { messageSeen, messageAcked } = state;
-  const { message } = beat;
-  const isNew = message !== undefined && message.id > messageSeen;
-  const isAcked = beat.messageAck > messageAcked;
-  if (!isNew && !isAcked) return [state, nothing];
-  const effects: BeatEffect[] = [];
-  if (isNew) {
-    messageSeen = message.id;
-    effects.push(observe({ kind: "message", id: messageSeen, body: message.body }));
-  }
-  if (isAcked) {
-    messageAcked = beat.messageAck;
-    effects.push(observe({ kind: "messageAcked", id: messageAcked }));
-  }
-  return [{ ...state, messageSeen, messageAcked }, effects];
-}
-
-/** The newest word of the partner: how it is, and how long our gates may live. */
-function believe(state: BeatState, beat: Beat, ackedAtMs: number | undefined, nowMs: number): Step {
-  const leaseMs =
-    beat.granting && ackedAtMs !== undefined
-      ? Math.max(state.ackLeaseMs, ackedAtMs + state.timing.gateTimeoutMs)
-      : state.ackLeaseMs;
-  const heard = { session: beat.session, sequence: beat.sequence };
-  const heardAck =
-    ackedAtMs === undefined ? state.heardAck : Math.max(state.heardAck, beat.ack.sequence);
-  const { mandate, partner, turnFirst } = state;
-  const ending = endOf(beat, state);
-  // A contact begins with an answer to what we said lately: so both ways are open, and the beat is no old one.
-  if (ending || (!partner && ackedAtMs === undefined)) {
-    const next: BeatState = { ...state, heard, heardAtMs: nowMs, heardAck, ackLeaseMs: leaseMs };
-    return ending && partner ? lose(next, ending) : [next, nothing];
-  }
-  const answersTurn = heardAck >= turnFirst ? mandate.turn : (partner?.answersTurn ?? 0);
-  const view = viewOf(beat, state.contact, answersTurn);
-  const believed: BeatState = {
-    ...state,
-    heard,
-    heardAtMs: nowMs,
-    heardAck,
-    ackLeaseMs: leaseMs,
-    partner: view,
-    pairedHeardAtMs: view.mode === "alone" ? undefined : (state.pairedHeardAtMs ?? nowMs),
-  };
-  const changed = !partner || !sameView(partner, view);
-  return [believed, changed ? [observe({ kind: "partner", view })] : nothing];
-}
-
-/** Modes in which a controller may hold something of the pair; from these it cannot become a guest but by losing. */
-const member: readonly Mode[] = ["paired", "racing", "alone", "leaving"];
-
-/** A partner that says so itself is lost at once, whatever its links show. */
-function endOf(beat: Beat, state: BeatState): LossReason | undefined {
-  if (beat.goodbye) return "goodbye";
-  if (beat.dyingGasp) return "dyingGasp";
-  if (beat.mode === "out" || beat.mode === "starting") return "restarted";
-  if (beat.mode === "joining" && state.partner && member.includes(state.partner.mode))
-    return "restarted";
-  if (beat.progressAgeMs >= state.timing.progressTimeoutMs) return "stalled";
-  return undefined;
 }
 
 /** A write that a majority of coordinators let through proves that nobody had preempted us when it was sent. */

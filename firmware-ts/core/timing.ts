@@ -19,7 +19,7 @@
  */
 import type { TimingConfig } from "../schema/config.ts";
 
-/** The clock that both event loops advance by; also the largest delay between a timeout and its notice, unloaded. */
+/** The clock that the main loop advances by; also the largest delay between a timeout and its notice in either loop, unloaded. */
 export const tickMs = 10;
 
 /** Kernel timer granularity for set elements: one jiffy at HZ=100, the coarsest kernel that we run on. */
@@ -29,6 +29,10 @@ const kernelJiffyMs = 10;
 const clockDriftPpm = 500;
 
 export interface Timing extends TimingConfig {
+  /** The clock of the beat process: the precision of sending and of opening gates. */
+  readonly beatTickMs: number;
+  /** How often the main loop says that it has got through what waited: often enough for `progressTimeoutMs`. */
+  readonly progressEveryMs: number;
   /** Longest silence before the partner counts as lost, when every link fell silent at once. */
   readonly lossMs: number;
   /** A tick of the beat process that comes later than this shows that the process did not run. */
@@ -70,6 +74,8 @@ export function deriveTiming(config: TimingConfig): Timing {
   const lossMs = Math.max(config.linkSilenceMs, config.diskSilenceMs) + tickMs;
   return {
     ...config,
+    beatTickMs: Math.min(tickMs, Math.floor(config.beatIntervalMs / 2)),
+    progressEveryMs: Math.floor(config.progressTimeoutMs / 20),
     lossMs,
     // Lateness below this is a part of every silence; two thirds of the limit are left for beats that are lost or late.
     stallMs: Math.floor(config.linkSilenceMs / 3),

@@ -13,9 +13,6 @@ import { explain, failed, type Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import type { FromBeat, ToBeat } from "./channel.ts";
 
-/** Half a beat interval at the fastest setting: the precision of sending and of opening gates. */
-export const beatTickMs = 5;
-
 /** How often last words are said on the slowest link: a beat may be lost. */
 const lastBeats = 3;
 
@@ -103,6 +100,7 @@ export class BeatLoop {
 
   /** Begins to tick; gates and links must be open. */
   start(): void {
+    const { beatTickMs } = this.#timing;
     this.#dueMs = this.#host.nowMs() + beatTickMs;
     this.#host.after(beatTickMs, this.#tickDue);
   }
@@ -117,6 +115,7 @@ export class BeatLoop {
    * sockets, in the serial port and behind the thread pool is read.
    */
   #ticked(nowMs: number): void {
+    const { beatTickMs } = this.#timing;
     const lateMs = nowMs - this.#dueMs;
     this.#tickLateMsMax = Math.max(this.#tickLateMsMax, lateMs);
     this.#dueMs = lateMs > beatTickMs ? nowMs + beatTickMs : this.#dueMs + beatTickMs;
@@ -194,8 +193,9 @@ export class BeatLoop {
     if (!happening) return;
     if (happening.kind === "reserve") return this.#reserve(happening);
     const nowMs = this.#host.nowMs();
-    if (happening === tick) this.#ticked(nowMs);
-    this.#step({ ...happening, nowMs } as BeatEvent);
+    if (happening !== tick) return this.#step({ ...happening, nowMs } as BeatEvent);
+    this.#ticked(nowMs);
+    this.#step({ kind: "tick", nowMs });
   }
 
   #reserve({ token, serial, command, deadlineMs }: Reserve): void {

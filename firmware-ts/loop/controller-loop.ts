@@ -85,6 +85,7 @@ export class ControllerLoop {
   #tickWaits = false;
   /** The beat process is told of a tick's progress when the tick's effects are performed. */
   #progressed = false;
+  #progressToldMs = Number.NEGATIVE_INFINITY;
 
   constructor({ host, initial, coordinators, machine = controllerStep }: ControllerLoopSetup) {
     this.#host = host;
@@ -150,13 +151,17 @@ export class ControllerLoop {
     if (!happening) return;
     const isTick = happening === tick;
     if (isTick) this.#tickWaits = false;
-    const event = { ...happening, nowMs: this.#host.nowMs() } as ControllerEvent;
+    const nowMs = this.#host.nowMs();
+    const event: ControllerEvent = isTick
+      ? { kind: "tick", nowMs }
+      : ({ ...happening, nowMs } as ControllerEvent);
     const before = this.#state;
     const [after, effects] = this.#machine(before, event);
     this.#state = after;
     this.#effects = effects;
     this.#next = 0;
-    this.#progressed = isTick;
+    this.#progressed = isTick && nowMs - this.#progressToldMs >= this.#state.timing.progressEveryMs;
+    if (this.#progressed) this.#progressToldMs = nowMs;
     // Most ticks find nothing to do; a journal without them replays to the same decisions.
     if (isTick && after === before && effects.length === 0) return;
     this.#host.stepped({ event, before, after, effects });

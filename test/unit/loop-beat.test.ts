@@ -4,7 +4,7 @@
  */
 import { describe, expect, test } from "vitest";
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
-import { BeatLoop, beatTickMs } from "../../firmware-ts/loop/beat-loop.ts";
+import { BeatLoop } from "../../firmware-ts/loop/beat-loop.ts";
 import type { FromBeat } from "../../firmware-ts/loop/channel.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
 import { linkNames } from "../../firmware-ts/schema/ids.ts";
@@ -239,7 +239,7 @@ describe("after a stall", () => {
     loop.tickLateMsMax();
     standStill(200);
     expect(loop.tickLateMsMax()).toBeGreaterThan(190);
-    run(beatTickMs - 1);
+    run(timing.beatTickMs - 1);
     expect(loop.tickLateMsMax()).toBe(0);
     expect(loop.state.tickedAtMs).toBe(220);
     run(1);

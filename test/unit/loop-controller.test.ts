@@ -43,7 +43,7 @@ function start(
   };
   const loop = new ControllerLoop({
     host,
-    initial: {} as ControllerState,
+    initial: { timing: { progressEveryMs: 25 } } as ControllerState,
     coordinators: ["c1"],
     machine: (state, event) => {
       story.push(`take ${event.kind} at ${event.nowMs}`);
@@ -147,6 +147,20 @@ describe("the main loop", () => {
     loop.offer({ kind: "carrier", up: true });
     stepWhole();
     expect(story).not.toContain("beat progress");
+  });
+
+  test("progress is told no more often than it is needed", () => {
+    const { loop, story, stepWhole, later } = booted(start(() => []));
+    const told = () => {
+      loop.tick();
+      stepWhole();
+      return story.splice(0).includes("beat progress");
+    };
+    expect(told()).toBe(true);
+    later(24);
+    expect(told()).toBe(false);
+    later(1);
+    expect(told()).toBe(true);
   });
 
   test("a tick that changes the state is journalled though it asks for nothing", () => {
