@@ -140,8 +140,12 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     broken: (error) => {
       const told = error instanceof Error ? (error.stack ?? error.message) : String(error);
       log(`broken invariant, this controller stops: ${told}`);
-      journal.flush();
-      process.exit(exitSoftware);
+      // A full disk may be what was thrown: the end must not depend on what it fails again.
+      try {
+        journal.flush();
+      } finally {
+        process.exit(exitSoftware);
+      }
     },
   });
   const realTime = machine.value.realTime();
