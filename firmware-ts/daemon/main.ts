@@ -88,12 +88,12 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     process.exit(exitSoftware);
   }
 
-  const journal = openJournal(`${config.controller.stateDir}/journal.jsonl`, {
-    version: 1,
-    startedAt: new Date().toISOString(),
-    config,
-    configuration,
-  });
+  const startedAt = new Date().toISOString();
+  const journal = openJournal(
+    `${config.controller.stateDir}/journal.jsonl`,
+    { version: 1, startedAt, config, configuration },
+    { log },
+  );
   const performer = createPerformer(config, machine.value, log);
   const initial = newController({ config, timing, configuration });
   const outside = openOutside({
@@ -140,12 +140,8 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     broken: (error) => {
       const told = error instanceof Error ? (error.stack ?? error.message) : String(error);
       log(`broken invariant, this controller stops: ${told}`);
-      // A full disk may be what was thrown: the end must not depend on what it fails again.
-      try {
-        journal.flush();
-      } finally {
-        process.exit(exitSoftware);
-      }
+      journal.flush();
+      process.exit(exitSoftware);
     },
   });
   const realTime = machine.value.realTime();
