@@ -197,11 +197,14 @@ function wireOf(word: string | undefined): Wire {
   return word;
 }
 
-/** `let network to a`, `let network to a last 1`: what was held up comes now. */
-function letGo(pair: Pair, [link, , to, , last]: Words): void {
+/** `let network to a`, `let network to a first 1`, `let network to a last 1`: what was held up comes now; what is not named is lost. */
+function letGo(pair: Pair, [link, , to, which, some]: Words): void {
   const who = whoOf(to);
-  const count = last === undefined ? Number.POSITIVE_INFINITY : Number(last);
-  const late = pair.wires.let(wireOf(link), who, count);
+  const count = Number(some ?? 0);
+  const late = pair.wires.let(wireOf(link), who, (held) => {
+    if (which === undefined) return held;
+    return which === "first" ? held.slice(0, count) : held.slice(held.length - count);
+  });
   pair.say(who, `${late} frames that were held up on the ${link} come now`);
 }
 

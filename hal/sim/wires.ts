@@ -94,11 +94,11 @@ export class Wires {
   send(link: Wire, to: ControllerId, beat: Beat): void {
     if (this.#recording) this.#record(link, to, beat);
     const wire = this.#direction(link, to);
+    if (wire.cut || (wire.loss > 0 && this.#random() < wire.loss)) return;
     if (wire.held) {
       wire.held.push(beat);
       return;
     }
-    if (wire.cut || (wire.loss > 0 && this.#random() < wire.loss)) return;
     this.#carry(link, to, wire, beat);
     if (wire.twice > 0 && this.#random() < wire.twice) this.#carry(link, to, wire, beat);
   }
@@ -108,12 +108,11 @@ export class Wires {
     this.#direction(link, to).held ??= [];
   }
 
-  /** What was held up comes now, in its order, or only the last of it; what is sent from now on passes. */
-  let(link: Wire, to: ControllerId, last: number): number {
+  /** What was held up comes now, in its order, and what is sent from now on passes; or only some of it, and the rest is lost. */
+  let(link: Wire, to: ControllerId, pick: (held: readonly Beat[]) => readonly Beat[]): number {
     const wire = this.#direction(link, to);
-    const held = wire.held ?? [];
+    const late = pick(wire.held ?? []);
     wire.held = undefined;
-    const late = held.slice(Math.max(0, held.length - last));
     for (const beat of late) this.#timeline.after(wire.delayMs, () => this.deliver(to, link, beat));
     return late.length;
   }
