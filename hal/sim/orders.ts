@@ -64,6 +64,9 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   status: (pair, whos) => each(whos, (who) => status(pair, who)),
 };
 
+/** The first words of all lines that a script may have, but for the comments and the set-up. */
+export const orderNames: readonly string[] = Object.keys(orders);
+
 /** Carries out one line of a script. */
 export function obey(pair: Pair, [order, ...words]: Words): void {
   const run = orders[order ?? ""];
