@@ -6,7 +6,7 @@ import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import { strike } from "./chaos.ts";
 import type { Client } from "./client.ts";
 import { ids, type Pair } from "./pair.ts";
-import type { Kinship, Wire } from "./wires.ts";
+import type { Wire } from "./wires.ts";
 import type { WorkName } from "./works.ts";
 
 type Words = readonly string[];
@@ -29,8 +29,7 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   see: (pair, whos) => each(whos, (who) => pair.shelf.setBlind(who, false)),
   disk: (pair, [serial, how]) => pair.shelf.setAlive(text(serial), how === "alive"),
   nic: (pair, [who, how]) => pair.dataLink(whoOf(who), how === "up"),
-  die: (pair, [who, name]) =>
-    strike(pair, { do: "die", who: whoOf(who), server: name === "alpha" ? name : "beta" }),
+  die: (pair, [who, name]) => strike(pair, { do: "die", who: whoOf(who), server: serverOf(name) }),
   fail: (pair, [who, op, count]) =>
     alive(pair, whoOf(who)).works.trouble.set(op as WorkName, {
       kind: "fail",
@@ -245,7 +244,7 @@ function strangerSays(pair: Pair, [count, , link, , to, , kinship]: Words): void
     throw new Error(`script: a stranger has nothing like ${kinship}`);
   for (let i = 1; i <= Number(text(count)); i += 1)
     pair.timeline.after(10 * i, () =>
-      pair.wires.stranger(wire, who, strangerBeat(partnerOf(who), i), kinship satisfies Kinship),
+      pair.wires.stranger(wire, who, strangerBeat(partnerOf(who), i), kinship),
     );
 }
 
@@ -288,9 +287,14 @@ function keys(pair: Pair, disk: string): void {
   pair.say("-", `${disk}: registered are ${list.join(", ") || "none"}; ${held}`);
 }
 
+function serverOf(word: string | undefined): "alpha" | "beta" {
+  if (word !== "alpha" && word !== "beta") throw new Error(`script: no virtual server ${word}`);
+  return word;
+}
+
 function addressOf(pair: Pair, name: string | undefined): string {
-  const address = name === "alpha" ? pair.addresses[0] : pair.addresses[1];
-  if (address === undefined) throw new Error(`script: no virtual server ${name}`);
+  const address = pair.addresses[serverOf(name) === "alpha" ? 0 : 1];
+  if (address === undefined) throw new Error(`script: ${name} has no address`);
   return address;
 }
 

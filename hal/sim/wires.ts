@@ -35,7 +35,7 @@ interface Direction extends WireState {
 const pair = { pairId: 17, key: new Uint8Array(32).fill(7) };
 
 /** What another pair on the same wire may have in common with ours. */
-export type Kinship = "id" | "key" | "both";
+type Kinship = "id" | "key" | "both";
 
 const strangers: Readonly<Record<Kinship, typeof pair>> = {
   id: { pairId: pair.pairId, key: new Uint8Array(32).fill(8) },
