@@ -176,6 +176,18 @@ describe("a controller as a machine", () => {
     await clock.ended;
   });
 
+  it("loses a process, too, that joins it only after the kill", async () => {
+    const machine = world.machines.a;
+    machine.kill();
+    const late = machine.start("late", ["sleep", "infinity"]);
+    await waitFor("joined", () => machine.cgroup.processes().includes(late.pid), {
+      deadlineMs: 60_000,
+    });
+    await machine.cgroup.empty(60_000);
+    await late.ended;
+    expect(machine.cgroup.processes()).toEqual([]);
+  });
+
   it("gives its processes real-time priority when they ask", async () => {
     const said: string[] = [];
     const child = world.machines.a.start("chrt", ["chrt", "-f", "10", "chrt", "-p", "0"], {
