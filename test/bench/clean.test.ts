@@ -3,6 +3,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
+import { rememberSetting } from "../../bench/world/kernel-setting.ts";
+import { Ledger } from "../../bench/world/ledger.ts";
 import { cleanPrefix } from "../../bench/world/world.ts";
 import { expeditedPath } from "../../hal/linux/grace-periods.ts";
 import { leftovers } from "./support/leftovers.ts";
@@ -10,6 +12,7 @@ import { leftovers } from "./support/leftovers.ts";
 const prefix = "bclean";
 
 afterEach(async () => {
+  await cleanPrefix(`${prefix}2`);
   await cleanPrefix(prefix);
 });
 
@@ -39,6 +42,10 @@ describe("a killed run", () => {
   it("leaves nothing after a clean when it was serving, and the kernel's setting as it was", async () => {
     const setting = () => readFileSync(expeditedPath, "utf8");
     const before = setting();
+    // Another world that has found the same.
+    const other = new Ledger(`${prefix}2`);
+    other.begin();
+    rememberSetting(other);
     const { child, serving, ended } = startWorld();
     await serving;
     expect(await leftovers(prefix)).not.toEqual([]);
@@ -48,6 +55,8 @@ describe("a killed run", () => {
     const cleaned = await cleanPrefix(prefix);
     expect(cleaned.namespaces.length).toBeGreaterThan(5);
     expect(cleaned.processes).toBeGreaterThan(5);
+    expect(setting()).toBe("1\n");
+    await cleanPrefix(`${prefix}2`);
     expect(setting()).toBe(before);
     expect(await leftovers(prefix)).toEqual([]);
     expect(await cleanPrefix(prefix)).toMatchObject({ processes: 0, namespaces: [], loops: [] });
