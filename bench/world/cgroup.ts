@@ -15,7 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { BenchError } from "./error.ts";
-import { waitFor } from "./exec.ts";
+import { limitMs, waitFor } from "./exec.ts";
 
 export interface CgroupRoot {
   readonly version: 1 | 2;
@@ -113,7 +113,7 @@ export class Cgroup {
   }
 
   /** Kills what is left and removes the group with all below it. */
-  async remove(deadlineMs = 10_000): Promise<void> {
+  async remove(deadlineMs = limitMs): Promise<void> {
     await waitFor(
       `remove ${this.path}`,
       () => {
