@@ -8,9 +8,9 @@ import { createAddresses } from "../../hal/linux/addresses.ts";
 import { prepareNic } from "../../hal/linux/nic.ts";
 import { PacketSocket } from "../../hal/linux/packet-socket.ts";
 import type { Addresses, Connection } from "../../hal/port/addresses.ts";
+import { until } from "../support/until.ts";
 import { speaksFor } from "./support/frames.ts";
 import { Namespace, removeLeftovers, rootMissing } from "./support/namespaces.ts";
-import { until } from "./support/until.ts";
 
 const nic = "wire0";
 const serverScript = new URL("./support/server.ts", import.meta.url).pathname;
@@ -174,7 +174,6 @@ describe.skipIf(rootMissing)("floating addresses", () => {
       await onA.remove(nic, address, prefix);
       await onB.remove(nic, address, prefix);
     },
-    30_000,
   );
 
   test("IPv4 clients of a server that listens on :: are listed under their own addresses", async () => {

@@ -17,9 +17,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { Attachment } from "../../hal/block/attach.ts";
 import { createFileSystems } from "../../hal/linux/filesystems.ts";
 import type { FileSystems } from "../../hal/port/storage.ts";
+import { until } from "../support/until.ts";
 import { makeLoopFolder, removeLoopFolder } from "./support/loop-folder.ts";
 import { endProcess, rootMissing, run } from "./support/namespaces.ts";
-import { until } from "./support/until.ts";
 
 const imageBytes = 32 << 20;
 const agentPath = new URL("./nbd-file-agent.ts", import.meta.url).pathname;

@@ -10,9 +10,9 @@ import { createGate } from "../../hal/linux/gate.ts";
 import { PacketSocket } from "../../hal/linux/packet-socket.ts";
 import { realTimeFlag } from "../../hal/linux/realtime.ts";
 import type { Gate } from "../../hal/port/gate.ts";
+import { until } from "../support/until.ts";
 import * as frames from "./support/frames.ts";
 import { endProcess, joinedNamespaces, type Namespace, rootMissing } from "./support/namespaces.ts";
-import { until } from "./support/until.ts";
 
 const floating4 = "10.9.0.50";
 const other4 = "10.9.0.51";

@@ -8,9 +8,9 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { encodeCobs } from "../../firmware-ts/wire/cobs.ts";
 import { openSerialLink } from "../../hal/linux/serial-link.ts";
 import type { Link } from "../../hal/port/link.ts";
+import { until } from "../support/until.ts";
 import { LinkLog } from "./support/link-log.ts";
 import { endProcess } from "./support/namespaces.ts";
-import { until } from "./support/until.ts";
 
 const baudRate = 115_200;
 
