@@ -10,3 +10,13 @@ export const limitsMs = {
   /** A condition that a test waits for, and a call with a limit that the test is not about. */
   condition: 60_000,
 } as const;
+
+/** An iSCSI disk none of whose limits passes unless a test is about it. */
+export const patientDisk = {
+  commandTimeoutMs: limitsMs.condition,
+  ioTimeoutMs: 2 * limitsMs.condition,
+  loginTimeoutMs: limitsMs.condition,
+  keepaliveMs: limitsMs.condition,
+  keepaliveTimeoutMs: limitsMs.condition,
+  abortTimeoutMs: limitsMs.condition,
+} as const;
