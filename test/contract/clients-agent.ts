@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import type { FileServiceSpec } from "../../hal/linux/ganesha/config.ts";
 import { createPortMapper } from "../../hal/linux/ganesha/rpcbind.ts";
 import { createGanesha } from "../../hal/linux/ganesha.ts";
+import { limitsMs } from "../support/limits.ts";
 
 type Command =
   | { op: "kill" | "state" }
@@ -49,5 +50,5 @@ for await (const line of createInterface({ input: process.stdin })) {
   const startedAt = performance.now();
   void perform(command).then((value) => say({ id, value, ms: performance.now() - startedAt }));
 }
-await ganesha.close({ timeoutMs: 2000 });
+await ganesha.close({ timeoutMs: limitsMs.condition });
 await portMapper.stop();
