@@ -317,6 +317,7 @@ describe("what an initiator accepts as answer", () => {
     ["a number out of range", "FirstBurstLength", "511"],
     ["a No where we said Yes and either suffices (13.18)", "DataPDUInOrder", "No"],
     ["a digest that was not offered (13.1)", "DataDigest", "CRC32C"],
+    ["a list of digests, which leaves open which (6.2.1)", "HeaderDigest", "None,CRC32C"],
     ["a segment length out of range (13.12)", "MaxRecvDataSegmentLength", "511"],
     ["no Yes and no No", "ImmediateData", "Perhaps"],
     ["Reject, of a negotiated key (6.2)", "MaxBurstLength", "Reject"],

@@ -134,12 +134,11 @@ const withKey = (parameters: SessionParameters, key: string, value: string): Ses
   }
 };
 
-const isDigest = (key: string) => key === "HeaderDigest" || key === "DataDigest";
 const SEGMENT_KEY = "MaxRecvDataSegmentLength";
 
 /** The outcome of a value of the other side; undefined for a key that is not negotiated here. */
 const negotiate = (key: string, value: string, own: OwnParameters): Decoded<string> | undefined => {
-  if (isDigest(key)) return answerDigest(key, value, own);
+  if (key === "HeaderDigest" || key === "DataDigest") return answerDigest(key, value, own);
   const rule = rules.get(key);
   return rule && combine(key, rule, value, own);
 };
@@ -217,7 +216,7 @@ export const acceptAnswers = (
     if (outcome === undefined) continue;
     if (!outcome.ok) return outcome;
     // Combining an honest answer with our offer once more gives the answer itself.
-    if (!isDigest(key) && ![value, `${Number(value)}`].includes(outcome.value))
+    if (![value, `${Number(value)}`].includes(outcome.value))
       return malformed(`${key}=${value} is not within our offer`);
     parameters = withKey(parameters, key, outcome.value);
   }
