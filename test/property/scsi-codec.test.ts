@@ -16,9 +16,12 @@ const u8 = upTo(0xff);
 const u16 = upTo(0xffff);
 const u32 = upTo(0xffff_ffff);
 const key = fc.bigInt({ min: 0n, max: 0xffff_ffff_ffff_ffffn });
-const bytes = (max: number) => fc.uint8Array({ maxLength: max }).map((value) => Buffer.from(value));
+const bytes = (max: number) =>
+  fc.uint8Array({ maxLength: max, size: "max" }).map((value) => Buffer.from(value));
 const text = (max: number) =>
-  fc.stringMatching(/^[!-~]*$/, { maxLength: max }).map((value) => value.slice(0, max));
+  fc
+    .stringMatching(/^[!-~]*$/, { maxLength: max, size: "max" })
+    .map((value) => value.slice(0, max));
 const constant = <const T>(value: T) => fc.constant(value);
 const type = fc.constantFrom(...Object.values(reservation.ReservationType));
 
@@ -234,7 +237,7 @@ describe("sense data", () => {
 describe("persistent reservations", () => {
   const { isReservationType } = reservation;
   const initiator = fc.record({
-    name: fc.stringMatching(/^iqn\.[a-z0-9.:-]{1,60}$/),
+    name: fc.stringMatching(/^iqn\.[a-z0-9.:-]{1,60}$/, { size: "max" }),
     isid: fc.stringMatching(/^[0-9a-f]{12}$/),
   });
 
@@ -252,7 +255,7 @@ describe("persistent reservations", () => {
     ));
   test("READ KEYS", () =>
     roundTrip(
-      fc.record({ generation: u32, keys: fc.array(key, { maxLength: 40 }) }),
+      fc.record({ generation: u32, keys: fc.array(key, { maxLength: 40, size: "max" }) }),
       reservation.encodeReadKeys,
       reservation.decodeReadKeys,
       whole,
@@ -437,7 +440,7 @@ describe("other parameter data", () => {
   });
   test("UNMAP", () =>
     roundTrip(
-      fc.array(fc.record({ lba: fc.maxSafeNat(), blocks: u32 }), { maxLength: 64 }),
+      fc.array(fc.record({ lba: fc.maxSafeNat(), blocks: u32 }), { maxLength: 64, size: "max" }),
       parameters.encodeUnmap,
       parameters.decodeUnmap,
     ));
@@ -454,7 +457,7 @@ describe("other parameter data", () => {
     const entry = fc.record({ opcode: u8, action: fc.option(u16), cdbBytes: u16 });
     for (const timeouts of [false, true]) {
       roundTrip(
-        fc.array(entry, { maxLength: 40 }),
+        fc.array(entry, { maxLength: 40, size: "max" }),
         (value) => parameters.encodeSupportedOpcodes(value, timeouts),
         parameters.decodeSupportedOpcodes,
       );
@@ -462,7 +465,7 @@ describe("other parameter data", () => {
   });
   test("REPORT LUNS", () => {
     fc.assert(
-      fc.property(fc.array(upTo(lun.LUN_MAX), { maxLength: 64 }), (luns) => {
+      fc.property(fc.array(upTo(lun.LUN_MAX), { maxLength: 64, size: "max" }), (luns) => {
         expect(lun.decodeReportLuns(lun.encodeReportLuns(luns))).toEqual({
           ok: true,
           value: { luns, complete: true },
