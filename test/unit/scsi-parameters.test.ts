@@ -172,13 +172,15 @@ describe("MODE SENSE data", () => {
 
   test("has no more than 256 pages for us, however short they are", () => {
     const page = { page: 1, subpage: 0, body: bytes("0102") };
-    const value = {
-      writeProtected: false,
-      dpoFua: false,
-      pages: Array.from({ length: 300 }, () => page),
+    const read = (count: number) => {
+      const pages = Array.from({ length: count }, () => page);
+      const value = { writeProtected: false, dpoFua: false, pages };
+      const decoding = decodeModeData(encodeModeData(value, 10), 10);
+      return decoding.ok ? decoding.value.pages : [];
     };
-    const read = decodeModeData(encodeModeData(value, 10), 10);
-    expect(read.ok && read.value.pages).toEqual(value.pages.slice(0, 256));
+    expect(read(1)).toEqual([page]);
+    expect(read(256)).toHaveLength(256);
+    expect(read(300)).toEqual(read(256));
   });
 
   test("the PS bit beside a page code is none of it (SPC-4 7.5.6)", () => {

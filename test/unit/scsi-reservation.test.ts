@@ -307,6 +307,8 @@ describe("READ FULL STATUS (SPC-4 6.15.5)", () => {
     const port = Buffer.from(data);
     port[8 + 24] = 0x46;
     expect(decodeFullStatus(port).ok).toBe(false);
+    const nobody = Buffer.concat([bytes("00000007 00000018"), Buffer.alloc(24)]);
+    expect(decodeFullStatus(nobody).ok).toBe(false);
   });
 
   test("is refused with more registrations than anybody has", () => {

@@ -108,6 +108,7 @@ describe("descriptor format (SPC-4 4.5.2)", () => {
   test.each([
     ["less than its header", "72 05 2400 000000"],
     ["a descriptor that exceeds the additional length", `72 0e 1d00 000000 0b ${information}`],
+    ["the head of a descriptor and nothing of it", "72 0e 1d00 000000 02 00 0a"],
     ["a descriptor that exceeds the data", "72 0e 1d00 000000 0c 00 0a 80 00 00000000010203"],
   ])("is refused with %s", (_, hex) => {
     expect(decodeSense(bytes(hex)).ok).toBe(false);

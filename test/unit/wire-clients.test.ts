@@ -25,11 +25,11 @@ describe("a packed list of clients", () => {
 
   test("counts an address that is none as no address of the server", () => {
     const strange = { ...four, localAddress: "alpha" };
-    expect(packClients([strange, four], ["beta", ...addresses], 1000)).toEqual({
-      text: packed(fourHex),
+    expect(packClients([strange, six], ["beta", ...addresses], 1000)).toEqual({
+      text: packed(sixHex),
       left: 1,
     });
-    expect(unpackClients(packed(fourHex), ["beta", ...addresses])).toEqual([four]);
+    expect(unpackClients(packed(sixHex), ["beta", ...addresses])).toEqual([six]);
   });
 
   test("holds what its room holds to the last character, and later clients that are smaller", () => {
