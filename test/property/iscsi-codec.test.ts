@@ -454,4 +454,8 @@ test("serial numbers go around the end", () => {
   expect(serialAdd(0xffff_ffff, 2)).toBe(1);
   expect(serialDistance(0xffff_fffe, 3)).toBe(5);
   expect(serialDistance(3, 0xffff_fffe)).toBe(-5);
+  expect(serialDistance(7, 7)).toBe(0);
+  // Half the numbers lie after, half before (RFC 1982 3.2).
+  expect(serialDistance(0, 0x7fff_ffff)).toBe(2 ** 31 - 1);
+  expect(serialDistance(0, 0x8000_0001)).toBe(1 - 2 ** 31);
 });
