@@ -138,6 +138,10 @@ describe("an authentic beat that no release may send is refused as well", () => 
     expect(decodeBeat(bytes, pair, "b")).toEqual({ ok: false, reason: "field" });
   });
 
+  test("a flag of another release alone", () => {
+    expect(decodeBeat(signed(bare, [3, 64]), pair, "a")).toEqual({ ok: false, reason: "field" });
+  });
+
   test("all flags that are known may be set", () => {
     const every = { granting: true, goodbye: true, dyingGasp: true, dataLinkDown: true };
     const beat: Beat = { ...plain, ...every, message: { id: 1, body } };
