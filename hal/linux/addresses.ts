@@ -122,6 +122,11 @@ class LinuxAddresses implements Addresses {
     return found.ok ? good(found.value.filter((each) => wanted.has(each.localAddress))) : found;
   }
 
+  close(): void {
+    for (const announcing of this.#announcements.values()) announcing.stop();
+    for (const socket of [this.#socket, this.#slowSocket, this.#listSocket]) socket.close();
+  }
+
   watchCarrier(nic: string, handler: (up: boolean) => void): () => void {
     const events = NetlinkSocket.open(netlinkProtocol.route, linkGroup);
     // Looks go through a socket of their own, which carries one question at a time.

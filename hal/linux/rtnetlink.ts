@@ -105,11 +105,12 @@ export async function removeAddress(
   return changed(answer, "remove address", sequence, errno.EADDRNOTAVAIL);
 }
 
-function changed(
+/** What became of a change: refused because it is `already` so is a success. */
+export function changed(
   answer: Outcome<NetlinkAnswer>,
   operation: string,
   sequence: number,
-  already: number,
+  already = 0,
 ): Outcome {
   if (!answer.ok) return failed("addressFailed", operation, "no answer", answer.fault);
   const refusal = answer.value.refusals.get(sequence) ?? 0;

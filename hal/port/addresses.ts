@@ -30,4 +30,6 @@ export interface Addresses {
   connections(addresses: readonly string[], port: number): Promise<Outcome<readonly Connection[]>>;
   /** Calls back with the carrier state now and at each change, until the returned function is called. */
   watchCarrier(nic: string, handler: (up: boolean) => void): () => void;
+  /** Ends announcements and lets go of everything; addresses stay. */
+  close(): void;
 }

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
-import { readBarrier } from "../../hal/linux/ganesha/native-library.ts";
+import { readBarrier } from "../../hal/linux/native-build.ts";
 import { must, until } from "./block-lab.ts";
 import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
 import {

@@ -10,9 +10,9 @@ import { rmSync, writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
 import type { Writable } from "node:stream";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { heldStart, noRegistrations, readBarrier } from "../native-build.ts";
+import { ordinaryCommand } from "../ordinary.ts";
 import { createLineCutter, type GraceView, graceAfter, messageOf, noGrace } from "./log-lines.ts";
-import { heldStart, noRegistrations, readBarrier } from "./native-library.ts";
-import { ordinaryCommand } from "./ordinary.ts";
 
 const lineBytesMax = 4096;
 const lastWordsMax = 20;

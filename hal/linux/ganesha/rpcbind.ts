@@ -9,7 +9,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { connect } from "node:net";
 import { performance } from "node:perf_hooks";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { ordinaryCommand } from "./ordinary.ts";
+import { ordinaryCommand } from "../ordinary.ts";
 import { connectRpc } from "./rpc-connection.ts";
 import { XdrReader, XdrWriter } from "./xdr.ts";
 
