@@ -5,7 +5,9 @@ import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { explainEnd } from "../linux/ganesha/instance.ts";
 import { createPortMapper } from "../linux/ganesha/rpcbind.ts";
 import { createGanesha, type Ganesha } from "../linux/ganesha.ts";
+import { programsOf } from "../linux/place/programs.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
+import type { Places } from "./places.ts";
 
 /** Where ganesha keeps the records of NFSv4 clients, on the first volume of the virtual server. */
 const recoveryDir = ".dyad/nfs4";
@@ -21,6 +23,7 @@ export async function openFileServices(
   config: Config,
   handlers: MachineHandlers,
   mountPath: Machine["mountPath"],
+  places: Places,
 ): Promise<FileServices> {
   const portMapper = createPortMapper();
   const servers = new Map<string, Ganesha>();
@@ -30,6 +33,7 @@ export async function openFileServices(
       name,
       runDir: `${config.controller.runDir}/services`,
       portMapper,
+      place: programsOf(places.of(name), places.folder, name),
       log: (message) => handlers.log(`${name}: ${message}`),
       onEnd: (end) => {
         if (!end.expected) {

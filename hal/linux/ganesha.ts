@@ -29,6 +29,7 @@ import { killLeftovers } from "./ganesha/leftovers.ts";
 import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
 import { probeService } from "./ganesha/probe.ts";
 import type { PortMapper } from "./ganesha/rpcbind.ts";
+import type { ProgramPlace } from "./place/programs.ts";
 
 export interface GaneshaOptions {
   /** Name of the virtual server: letters, digits, dashes. */
@@ -36,6 +37,8 @@ export interface GaneshaOptions {
   /** A directory in memory, private to this controller. */
   readonly runDir: string;
   readonly portMapper: PortMapper;
+  /** Where it runs. */
+  readonly place: ProgramPlace;
   readonly log: (message: string) => void;
   /** Called once for each server that ended; `expected` when `stop` or `kill` asked for it. */
   readonly onEnd: (end: InstanceEnd & { readonly expected: boolean }) => void;
@@ -131,7 +134,8 @@ class Driver implements Ganesha {
       return failed("serviceFailed", `probe ${this.#options.name}`, "not started");
     }
     const stillUseful = () => mine.instance.alive();
-    return await probeService(mine.service, { deadlineMs, stillUseful });
+    const { place } = this.#options;
+    return await probeService(mine.service, { deadlineMs, stillUseful, place });
   }
 
   stop({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
@@ -259,8 +263,8 @@ class Driver implements Ganesha {
     this.#count += 1;
     mkdirSync(this.#options.runDir, { recursive: true });
     const base = `${this.#prefix}${process.pid}.${this.#count}`;
-    const { log } = this.#options;
-    return startInstance({ base, configuration, held, blkidFile: this.#blkidFile, log });
+    const { log, place } = this.#options;
+    return startInstance({ base, configuration, held, blkidFile: this.#blkidFile, place, log });
   }
 
   #adopt(instance: Instance, service: FileService): void {

@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import type { FileServiceSpec } from "../../hal/linux/ganesha/config.ts";
 import { createPortMapper } from "../../hal/linux/ganesha/rpcbind.ts";
 import { createGanesha } from "../../hal/linux/ganesha.ts";
+import { here } from "../../hal/linux/place/programs.ts";
 
 type Command =
   | { op: "kill" | "state" }
@@ -19,6 +20,7 @@ const ganesha = createGanesha({
   name: process.argv[2] ?? "vs1",
   runDir: "/run/dyad-test",
   portMapper,
+  place: here,
   log: (message) => say({ event: "log", message }),
   onEnd: (end) => say({ event: "end", ...end }),
 });

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { fileServiceSchema } from "../../hal/linux/ganesha/config.ts";
 import { probeService } from "../../hal/linux/ganesha/probe.ts";
 import { XdrWriter } from "../../hal/linux/ganesha/xdr.ts";
+import { here } from "../../hal/linux/place/programs.ts";
 
 const servers: Server[] = [];
 const sockets: Socket[] = [];
@@ -51,7 +52,7 @@ async function serviceWith(deafNfs: number, deafMount: number) {
   });
 }
 
-const limit = { deadlineMs: 10_000, stillUseful: () => true };
+const limit = { place: here, deadlineMs: 10_000, stillUseful: () => true };
 
 describe("a probe", () => {
   test.each([

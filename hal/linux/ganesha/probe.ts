@@ -4,9 +4,10 @@
  */
 import { performance } from "node:perf_hooks";
 import { failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import type { ProgramPlace } from "../place/programs.ts";
 import type { FileService } from "./config.ts";
 import type { AuthSys, RpcProcedure } from "./rpc.ts";
-import { connectRpc } from "./rpc-connection.ts";
+import { connectRpc, type RpcPlace } from "./rpc-connection.ts";
 import { XdrReader, XdrWriter } from "./xdr.ts";
 
 const nfsNull: RpcProcedure = { program: 100003, version: 3, procedure: 0 };
@@ -23,9 +24,10 @@ const retryMs = 1;
  */
 const attemptMsFirst = 200;
 
-/** How to end a probe early: `stillUseful` is asked before each new attempt. */
+/** How to end a probe early: `stillUseful` is asked before each new attempt. `place`: where the service is. */
 export interface ProbeOptions {
   readonly deadlineMs: number;
+  readonly place: ProgramPlace;
   readonly stillUseful: () => boolean;
 }
 
@@ -35,7 +37,7 @@ export interface ProbeOptions {
  */
 export async function probeService(
   service: FileService,
-  { deadlineMs, stillUseful }: ProbeOptions,
+  { deadlineMs, stillUseful, place }: ProbeOptions,
 ): Promise<Outcome<number>> {
   const startedAt = performance.now();
   const operation = `probe ${service.address}`;
@@ -43,7 +45,7 @@ export async function probeService(
   for (;;) {
     const beganAt = performance.now();
     const leftMs = deadlineMs - (beganAt - startedAt);
-    const attempt = await probeOnce(service, Math.max(1, Math.min(patienceMs, leftMs)));
+    const attempt = await probeOnce(service, place, Math.max(1, Math.min(patienceMs, leftMs)));
     if (performance.now() - beganAt >= patienceMs) patienceMs *= 2;
     if (attempt.ok) return good(performance.now() - startedAt);
     if (!stillUseful()) {
@@ -56,12 +58,17 @@ export async function probeService(
   }
 }
 
-async function probeOnce(service: FileService, timeoutMs: number): Promise<Outcome> {
-  const nfs = await withConnection(service.address, service.port, timeoutMs, (call) =>
+async function probeOnce(
+  service: FileService,
+  place: ProgramPlace,
+  timeoutMs: number,
+): Promise<Outcome> {
+  const at = (port: number): RpcPlace => ({ host: service.address, port, socket: place.socket });
+  const nfs = await withConnection(at(service.port), timeoutMs, (call) =>
     call(nfsNull, Buffer.alloc(0)),
   );
   if (!nfs.ok) return nfs;
-  return await withConnection(service.address, service.mountdPort, timeoutMs, async (call) => {
+  return await withConnection(at(service.mountdPort), timeoutMs, async (call) => {
     for (const each of service.exports) {
       const reply = await call(mountMnt, new XdrWriter().string(each.pseudo).finish());
       if (!reply.ok) return reply;
@@ -88,12 +95,11 @@ export function decodeMount(body: Buffer, exportPath: string): Outcome<Buffer> {
 type Call = (target: RpcProcedure, args: Uint8Array) => Promise<Outcome<Buffer>>;
 
 async function withConnection(
-  host: string,
-  port: number,
+  server: RpcPlace,
   timeoutMs: number,
   use: (call: Call) => Promise<Outcome<Buffer>>,
 ): Promise<Outcome> {
-  const opened = await connectRpc({ host, port }, identity, timeoutMs);
+  const opened = await connectRpc(server, identity, timeoutMs);
   if (!opened.ok) return opened;
   let xid = 0;
   const outcome = await use((target, args) => opened.value.call(++xid, target, args, timeoutMs));
