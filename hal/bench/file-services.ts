@@ -3,7 +3,7 @@ import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/confi
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { explainEnd } from "../linux/ganesha/instance.ts";
-import { createPortMapper } from "../linux/ganesha/rpcbind.ts";
+import { createPortMapper, type PortMapper } from "../linux/ganesha/port-mapper.ts";
 import { createGanesha, type Ganesha } from "../linux/ganesha.ts";
 import { programsOf } from "../linux/place/programs.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
@@ -25,15 +25,18 @@ export async function openFileServices(
   mountPath: Machine["mountPath"],
   places: Places,
 ): Promise<FileServices> {
-  const portMapper = createPortMapper();
   const servers = new Map<string, Ganesha>();
+  const mappers: PortMapper[] = [];
   const exportIds = exportIdsOf(config);
-  for (const { name } of config.virtualServers) {
+  for (const { name, addresses } of config.virtualServers) {
+    const place = programsOf(places.of(name), places.folder, name);
+    const portMapper = createPortMapper(place, (addresses[0] ?? "").split("/")[0] ?? "");
+    mappers.push(portMapper);
     const ganesha = createGanesha({
       name,
       runDir: `${config.controller.runDir}/services`,
       portMapper,
-      place: programsOf(places.of(name), places.folder, name),
+      place,
       log: (message) => handlers.log(`${name}: ${message}`),
       onEnd: (end) => {
         if (!end.expected) {
@@ -47,8 +50,6 @@ export async function openFileServices(
     const cleaned = await ganesha.killLeftovers(leftoversMs);
     if (!cleaned.ok) handlers.log(explain(cleaned.fault));
   }
-  const mapper = await portMapper.ensure();
-  if (!mapper.ok) handlers.log(explain(mapper.fault));
 
   const find = (name: string): Ganesha => {
     const ganesha = servers.get(name);
@@ -100,7 +101,7 @@ export async function openFileServices(
     async close() {
       for (const timer of waiting.values()) clearTimeout(timer);
       for (const ganesha of servers.values()) await ganesha.close({ timeoutMs: leftoversMs });
-      await portMapper.stop();
+      for (const mapper of mappers) await mapper.stop();
     },
   };
 }

@@ -16,7 +16,7 @@ import { execFile } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { promisify } from "node:util";
-import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { writeBlkidCache } from "./ganesha/blkid-cache.ts";
 import {
   type FileService,
@@ -27,8 +27,8 @@ import {
 import { type Instance, type InstanceEnd, startInstance } from "./ganesha/instance.ts";
 import { killLeftovers } from "./ganesha/leftovers.ts";
 import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
+import type { PortMapper } from "./ganesha/port-mapper.ts";
 import { probeService } from "./ganesha/probe.ts";
-import type { PortMapper } from "./ganesha/rpcbind.ts";
 import type { ProgramPlace } from "./place/programs.ts";
 
 export interface GaneshaOptions {
@@ -242,7 +242,9 @@ class Driver implements Ganesha {
       makeRecoveryDir(recoveryDir, this.#options.log),
       writeBlkidCache(this.#blkidFile, paths),
     ]);
-    return mapped.ok ? made : mapped;
+    // Without a mapper kernel clients of NFSv3 cannot mount anew; everybody else is served.
+    if (!mapped.ok) this.#options.log(explain(mapped.fault));
+    return made;
   }
 
   async #launchReady(configuration: string): Promise<Outcome<Instance>> {

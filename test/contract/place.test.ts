@@ -8,8 +8,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { createPortMapper } from "../../hal/linux/ganesha/port-mapper.ts";
 import { createGate } from "../../hal/linux/gate.ts";
+import type { PlacesFolder } from "../../hal/linux/place/folder.ts";
 import { Place, placeNic } from "../../hal/linux/place/place.ts";
+import { programsOf } from "../../hal/linux/place/programs.ts";
 import { joinedNamespaces, type Namespace, rootMissing, run } from "./support/namespaces.ts";
 import { until } from "./support/until.ts";
 
@@ -136,6 +139,23 @@ describe.skipIf(rootMissing)("places", () => {
     await until("the client has learnt it", () =>
       client.ip("neigh", "show", "10.6.0.20").includes("02:dd:00:00:00:02"),
     );
+  });
+
+  test("its port mapper answers rpcinfo, by stream and datagram, in every version", async () => {
+    const folder = { path: "/nowhere" } as PlacesFolder;
+    const mapper = createPortMapper(programsOf(one, folder, "one"), "10.6.0.10");
+    expect((await mapper.ensure()).ok).toBe(true);
+    expect((await mapper.ensure()).ok).toBe(true);
+    // The mapper is of this process, which must go on while the client asks.
+    const rpcinfo = (...words: string[]) => client.later("rpcinfo", ...words);
+    expect(await rpcinfo("-p", "10.6.0.10")).toMatch(/100003 +3 +tcp +2049/);
+    for (const version of ["2", "3", "4"])
+      for (const transport of ["tcp", "udp"])
+        expect(await rpcinfo("-T", transport, "10.6.0.10", "100000", version)).toContain(
+          `version ${version} ready and waiting`,
+        );
+    expect(await rpcinfo("10.6.0.10")).toMatch(/100005 +3 +tcp +10\.6\.0\.10\.78\.80/);
+    await mapper.stop();
   });
 
   test("a place that an earlier life left is found as it was", async () => {
