@@ -41,13 +41,16 @@ function frame(state: BeatState, link: LinkName, beat: Beat, nowMs: number): Ste
 /**
  * A session that has ended is believed no more. But an end can be a mistake: a late frame of the partner's last life, met before the new
  * life had answered as much, passes for a life newer still. The living one answers what was said since, which no frame of a dead one
- * can. Last words and goodbye are the exception: whoever says them ends, and may live beside its successor for a moment.
+ * can. So once the session that took its place has answered such a thing, the end was no mistake: who still speaks is a life that was
+ * left over, and its leases and last words would count as those of its successor. Whoever says last words or goodbye ends in any case.
  */
 function isOver(state: BeatState, beat: Beat): boolean {
   const ended = state.retired.find((each) => each.session === beat.session);
   if (!ended) return false;
   const { ack, dyingGasp, goodbye } = beat;
-  return dyingGasp || goodbye || ack.session !== state.session || ack.sequence <= ended.sequence;
+  const isReplaced = state.heardAck > ended.sequence;
+  const answers = ack.session === state.session && ack.sequence > ended.sequence;
+  return isReplaced || dyingGasp || goodbye || !answers;
 }
 
 /** When we sent the beat that this one acknowledges; undefined when that is too long ago to prove anything, or was never. */

@@ -34,7 +34,10 @@ import { takeServer } from "./takeover.ts";
 import { hasLetGo, isHeld, stopServer } from "./vserver-stop.ts";
 import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
-/** A move that came to nothing is begun again after this time; doubles with each further one in a row. */
+/**
+ * A move that came to nothing is begun again after this time; doubles with each further one in a row. A refusal does not count: nothing
+ * has moved, and only the partner knows when what it lacks is mended.
+ */
 const moveAgainMs = 1000;
 const moveAgainMsMax = 60_000;
 
@@ -207,8 +210,9 @@ function onRefuse(
   const at = state.transfers[server.index]?.at;
   if (at !== "offered" && at !== "requested") return [state, []];
   const next = setTransfer(state, server.index, undefined);
+  const moveNotBeforeMs = Math.max(server.moveNotBeforeMs, nowMs + moveAgainMs);
   return [
-    postponeMove(next, server.index, nowMs),
+    replaceServer(next, { ...server, moveNotBeforeMs }),
     [tell("warning", "transfer.refused", `the partner refuses ${server.config.name}: ${why}`)],
   ];
 }

@@ -88,12 +88,12 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     process.exit(exitSoftware);
   }
 
-  const journal = openJournal(`${config.controller.stateDir}/journal.jsonl`, {
-    version: 1,
-    startedAt: new Date().toISOString(),
-    config,
-    configuration,
-  });
+  const startedAt = new Date().toISOString();
+  const journal = openJournal(
+    `${config.controller.stateDir}/journal.jsonl`,
+    { version: 1, startedAt, config, configuration },
+    { log },
+  );
   const performer = createPerformer(config, machine.value, log);
   const initial = newController({ config, timing, configuration });
   const outside = openOutside({

@@ -112,8 +112,7 @@ export class ControllerLoop {
   }
 
   /**
-   * Time has gone by; a tick that still waits is enough. It comes before all that waits, because the timers of a process that wakes are
-   * looked at before its sockets.
+   * Time has gone by; a tick that still waits is enough. It comes before all that waits.
    */
   tick(): void {
     if (this.#tickWaits) return;

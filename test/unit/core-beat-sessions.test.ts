@@ -49,6 +49,38 @@ describe("which life of the partner lives", () => {
     expect(bench.state.heard?.session).toBe(next);
   });
 
+  describe("a life that was left over beside the next one", () => {
+    /** The next one has answered what was said since: there was no mistake. */
+    const leftOver = () => {
+      mistaken();
+      bench.say({}, 6);
+      bench.hear({ session: next, sequence: 9001 }, 7);
+      bench.step({ kind: "grant", nowMs: 7, on: true, contact: bench.state.contact });
+      bench.say({ mode: "paired", ground: "acknowledged" }, 8);
+    };
+
+    test("stays ended, whatever it answers, and gives no lease", () => {
+      leftOver();
+      const before = bench.state;
+      bench.hear({ granting: true }, 9);
+      expect(bench.seen()).toEqual([{ kind: "frameRefused", reason: "session" }]);
+      expect(bench.state).toEqual(before);
+    });
+
+    test("stays ended also when the next one is lost, and its last words end nothing", () => {
+      leftOver();
+      const lostMs = 9 + timing.diskSilenceMs;
+      for (let nowMs = 9; nowMs <= lostMs; nowMs += timing.beatTickMs)
+        bench.step({ kind: "tick", nowMs });
+      bench.say({ mode: "racing" }, lostMs);
+      for (const words of [{ granting: true }, { dyingGasp: true }]) {
+        bench.hear(words, lostMs + 1);
+        expect(bench.seen()).toEqual([{ kind: "frameRefused", reason: "session" }]);
+      }
+      expect(bench.state.partner).toBeUndefined();
+    });
+  });
+
   test("an ended life that answers an earlier life of ours stays ended", () => {
     mistaken();
     bench.say({}, 6);

@@ -78,3 +78,38 @@ describe("what neither controller can start", () => {
     expect(evacuate(resting, nowMs)?.[0].transfers[alpha]).toMatchObject({ at: "offered" });
   });
 });
+
+describe("what the partner refuses", () => {
+  const offered = { ...released, at: "offered" } as const;
+  const refusal: Message = { type: "refuse", server: alpha, why: "no path" };
+  const refused = (more: Partial<VirtualServerState>) =>
+    told({ ...change(more), transfers: { [alpha]: offered } }, refusal);
+
+  test("is offered again after a second however often: what it lacks may be mended at any time", () => {
+    const server = refused({ movesFailed: 6 });
+    expect(server).toMatchObject({ movesFailed: 6, moveNotBeforeMs: nowMs + 1000 });
+  });
+
+  test("rests no shorter than it would have without having been asked", () => {
+    const server = refused({ moveNotBeforeMs: nowMs + 30_000 });
+    expect(server).toMatchObject({ moveNotBeforeMs: nowMs + 30_000 });
+  });
+
+  test("is served a second or two after the partner's path is mended, however long that took", () => {
+    const pair = new Pair();
+    pair.start("a");
+    pair.start("b");
+    pair.run(3000);
+    pair.path("b", "d1", false);
+    pair.controllers.a?.works.trouble.set("startService", { kind: "fail", left: 1000 });
+    pair.controllers.a?.happenLater({
+      kind: "serviceExited",
+      virtualServer: "alpha",
+      reason: "killed",
+    });
+    pair.run(70_000);
+    expect(pair.answers("10.0.0.100")).toBeUndefined();
+    pair.path("b", "d1", true);
+    expect(pair.runUntil(() => pair.answers("10.0.0.100") === "b", 2000)).toBe(true);
+  });
+});

@@ -212,7 +212,7 @@ describe("a refusal", () => {
     (state) => {
       const { next, asked } = hear(state, refusal);
       expect(next.transfers).toEqual({});
-      expect(waitOf(next)).toEqual([1, nowMs + 1000]);
+      expect(waitOf(next)).toEqual([0, nowMs + 1000]);
       expect(asked).toEqual(["transfer.refused"]);
     },
   );

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -12,6 +12,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
+const quiet = { log: () => undefined };
 const header = { version: 1, startedAt: "now", config: {}, configuration: 7 } as const;
 
 describe("journal", () => {
@@ -27,7 +28,7 @@ describe("journal", () => {
   test("a header begins each life, events follow in order", () => {
     const path = join(folder, "journal.jsonl");
     for (const life of [1, 2]) {
-      const journal = openJournal(path, header);
+      const journal = openJournal(path, header, quiet);
       journal.write({ kind: "carrier", up: true, nowMs: life }, []);
       journal.write({ kind: "tick", nowMs: life + 0.5 }, [{ kind: "grant", on: true, contact: 1 }]);
       journal.close();
@@ -48,7 +49,7 @@ describe("journal", () => {
 
   test("a full file is put aside, and the oldest is given up", () => {
     const path = join(folder, "journal.jsonl");
-    const journal = openJournal(path, header);
+    const journal = openJournal(path, header, quiet);
     const large = "x".repeat(1024 * 1024);
     for (let i = 0; i < 90; i += 1) {
       journal.write({ kind: "shutdown", reason: large, nowMs: i }, []);
@@ -64,6 +65,46 @@ describe("journal", () => {
     ]);
     for (const name of readdirSync(folder))
       expect(readFileSync(join(folder, name), "utf8").startsWith('{"header"')).toBe(true);
+  });
+
+  test("a disk that takes nothing ends nobody: entries are dropped, which is told once, and a line says where", () => {
+    const path = join(folder, "journal.jsonl");
+    const told: string[] = [];
+    let isFull = false;
+    const journal = openJournal(path, header, {
+      log: (message) => told.push(message),
+      append(file, text) {
+        if (!isFull) return writeSync(file, text);
+        // A disk may take a part of it first.
+        writeSync(file, text.slice(0, 10));
+        throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+      },
+    });
+    const note = (nowMs: number) => {
+      journal.write({ kind: "carrier", up: true, nowMs }, []);
+      journal.flush();
+    };
+    note(1);
+    isFull = true;
+    for (const nowMs of [2, 3, 4]) note(nowMs);
+    isFull = false;
+    note(5);
+    journal.close();
+    expect(told).toHaveLength(2);
+    expect(told[0]).toContain("ENOSPC");
+    expect(told[1]).toContain("3 entries are missing");
+    const lines = readFileSync(path, "utf8").split("\n");
+    expect(lines.map((line) => line.slice(0, 12))).toContain('{"dropped":3');
+    expect(lines.some((line) => line.includes('"nowMs":5'))).toBe(true);
+    // Whoever replays it ends where something is missing.
+    expect(replayJournal(lines.slice(1)).events).toBe(0);
+  });
+
+  test("a journal on a full disk from the start still lets the controller run", () => {
+    const journal = openJournal("/dev/full", header, quiet);
+    journal.write({ kind: "carrier", up: true, nowMs: 1 }, []);
+    expect(() => journal.flush()).not.toThrow();
+    expect(() => journal.close()).not.toThrow();
   });
 
   test("a replay notices a decision that comes out differently", () => {
