@@ -14,11 +14,13 @@ interface Mutant {
   readonly mutatorName: string;
   readonly replacement?: string;
   readonly status: string;
+  /** It acts while its module is loaded, before any test. */
+  readonly static?: boolean;
   readonly location: { readonly start: { readonly line: number; readonly column: number } };
 }
 
 interface Report {
-  readonly files: Readonly<Record<string, { readonly mutants: readonly Mutant[] }>>;
+  readonly files: Readonly<Record<string, { mutants: readonly Mutant[] }>>;
 }
 
 interface Score {
@@ -36,7 +38,22 @@ const reportOf = (source: string) => join(store, `${source.replaceAll("/", "+")}
 const caughtStates = ["Killed", "Timeout"];
 const missedStates = ["Survived", "NoCoverage"];
 
+/**
+ * Stryker judges a survivor again when a test has come that reaches it. No test is counted as reaching a mutant that acts while its
+ * module is loaded: such a survivor would stay one for ever, so it is forgotten.
+ */
+function forgetStaticSurvivors(source: string): void {
+  if (!existsSync(reportOf(source))) return;
+  const report = JSON.parse(readFileSync(reportOf(source), "utf8")) as Report;
+  for (const file of Object.values(report.files))
+    file.mutants = file.mutants.filter(
+      (each) => !each.static || !missedStates.includes(each.status),
+    );
+  writeFileSync(reportOf(source), JSON.stringify(report));
+}
+
 function judge(source: string): void {
+  forgetStaticSurvivors(source);
   const run = spawnSync(
     join(root, "node_modules", ".bin", "stryker"),
     ["run", "--mutate", source, "--incrementalFile", reportOf(source)],

@@ -112,7 +112,6 @@ export class CobsDecoder {
   }
 
   #append(byte: number): void {
-    if (this.#skipping) return;
     if (this.#length === this.#frame.length) {
       this.#oversize++;
       this.#skipping = true;
@@ -122,8 +121,8 @@ export class CobsDecoder {
   }
 
   #end(): Uint8Array | undefined {
+    if (!this.#skipping && this.#left > 0) this.#truncated++;
     const whole = this.#started && !this.#skipping && this.#left === 0;
-    if (this.#started && !this.#skipping && this.#left > 0) this.#truncated++;
     const frame = whole ? this.#frame.slice(0, this.#length) : undefined;
     this.reset();
     return frame;

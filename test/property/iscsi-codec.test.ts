@@ -31,7 +31,7 @@ const lun = upTo(0x3fff);
 const isid = fc.stringMatching(/^[0-9a-f]{12}$/);
 const constant = <const T>(value: T) => fc.constant(value);
 const bytes = (min: number, max: number) =>
-  fc.uint8Array({ minLength: min, maxLength: max }).map((value) => Buffer.from(value));
+  fc.uint8Array({ minLength: min, maxLength: max, size: "max" }).map((value) => Buffer.from(value));
 
 const numbered = { immediate: flag, taskTag: u32, cmdSn: u32, expStatSn: u32 };
 const answered = { statSn: u32, expCmdSn: u32, maxCmdSn: u32 };
@@ -241,7 +241,7 @@ describe("framing", () => {
     fc.assert(
       fc.property(
         fc.array(pdu, { minLength: 1, maxLength: 6 }),
-        fc.array(upTo(20_000), { maxLength: 30 }),
+        fc.array(upTo(20_000), { maxLength: 30, size: "max" }),
         digests,
         (pdus, cuts, using) => {
           const stream = Buffer.concat(
@@ -351,12 +351,12 @@ test("CRC32C of a whole is that of its parts in turn", () => {
 
 describe("text", () => {
   const pair = fc.tuple(
-    fc.stringMatching(/^[A-Za-z][A-Za-z0-9.-]{0,62}$/),
-    fc.stringMatching(/^[ -~]{0,80}$/),
+    fc.stringMatching(/^[A-Za-z][A-Za-z0-9.-]{0,62}$/, { size: "max" }),
+    fc.stringMatching(/^[ -~]{0,80}$/, { size: "max" }),
   );
   test("pairs", () => {
     fc.assert(
-      fc.property(fc.array(pair, { maxLength: 40 }), (pairs) => {
+      fc.property(fc.array(pair, { maxLength: 40, size: "max" }), (pairs) => {
         expect(decodeText(encodeText(pairs))).toEqual({ ok: true, value: pairs });
       }),
     );

@@ -63,7 +63,7 @@ const anyRequest: fc.Arbitrary<Wanted> = fc
     cookie: fc.bigInt(0n, 2n ** 64n - 1n),
     offset: fc.bigInt(0n, 2n ** 53n - 1n),
     length: fc.nat(0xffff_ffff),
-    data: fc.uint8Array({ maxLength: 3000 }),
+    data: fc.uint8Array({ maxLength: 3000, size: "max" }),
   })
   .map((one) =>
     one.type === command.write
@@ -96,12 +96,15 @@ describe("NBD parser", () => {
   test("yields the same messages however the stream is cut", () => {
     fc.assert(
       fc.property(
-        fc.array(fc.record({ option: fc.nat(20), data: fc.uint8Array({ maxLength: 200 }) }), {
-          minLength: 1,
-          maxLength: 5,
-        }),
-        fc.array(anyRequest, { maxLength: 12 }),
-        fc.array(fc.nat(60_000), { maxLength: 30 }),
+        fc.array(
+          fc.record({ option: fc.nat(20), data: fc.uint8Array({ maxLength: 200, size: "max" }) }),
+          {
+            minLength: 1,
+            maxLength: 5,
+          },
+        ),
+        fc.array(anyRequest, { maxLength: 12, size: "max" }),
+        fc.array(fc.nat(60_000), { maxLength: 30, size: "max" }),
         (options, requests, cuts) => {
           const bytes = Buffer.concat([
             flags,
@@ -137,7 +140,7 @@ describe("NBD parser", () => {
   test("never throws on garbage, and says nothing after a violation", () => {
     fc.assert(
       fc.property(
-        fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 10 }),
+        fc.array(fc.uint8Array({ maxLength: 300, size: "max" }), { maxLength: 10 }),
         fc.boolean(),
         (chunks, transmission) => {
           const parser = new NbdClientParser();
@@ -206,7 +209,9 @@ describe("NBD handshake data", () => {
   test("GO data: name and requests, lengths checked", () => {
     fc.assert(
       fc.property(
-        fc.string({ maxLength: 60, unit: "grapheme" }).filter((name) => !name.includes("\0")),
+        fc
+          .string({ maxLength: 60, unit: "grapheme", size: "max" })
+          .filter((name) => !name.includes("\0")),
         fc.array(fc.nat(0xffff), { maxLength: 8 }),
         fc.nat(40),
         (name, asked, cut) => {
@@ -271,10 +276,10 @@ describe("ByteQueue", () => {
       fc.property(
         fc.array(
           fc.oneof(
-            fc.record({ push: fc.uint8Array({ maxLength: 50 }) }),
+            fc.record({ push: fc.uint8Array({ maxLength: 50, size: "max" }) }),
             fc.record({ take: fc.nat(80) }),
           ),
-          { maxLength: 200 },
+          { maxLength: 200, size: "max" },
         ),
         (steps) => {
           const queue = new ByteQueue();

@@ -57,7 +57,7 @@ export const putIsid = (header: Buffer, isid: string): void => {
   header.write(isid, 8, "hex");
 };
 
-/** A header whose flags byte is always "final" in the RFC, carrying a code in the low bits. */
+/** The flags of a login: T, C, and the two stages (RFC 7143 11.12.1 to 11.12.3). */
 export const stageFlags = (
   transit: boolean,
   more: boolean,

@@ -123,7 +123,7 @@ export class PduParser {
   #take(chunk: Buffer, at: number, sink: (pdu: RawPdu) => void): number {
     const missing = this.#need - this.#have;
     const end = Math.min(chunk.length, at + missing);
-    const isWhole = this.#have === 0 && end - at === this.#need;
+    const isWhole = end - at === this.#need;
     if (this.#stage === "data" && isWhole && this.#data === EMPTY) {
       this.#data = chunk.subarray(at, end);
     } else {

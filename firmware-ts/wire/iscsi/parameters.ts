@@ -45,76 +45,65 @@ export interface OwnParameters {
   readonly outstandingR2tMax: number;
 }
 
-const SEGMENT_BYTES_MIN = 512;
-const SEGMENT_BYTES_MAX = 0xff_ffff;
+interface Range {
+  readonly min: number;
+  readonly max: number;
+}
 
-/** Numeric keys: range, and how two values combine. */
-const numeric: Readonly<
-  Record<string, { readonly min: number; readonly max: number; readonly take: "min" | "max" }>
-> = {
-  MaxBurstLength: { min: SEGMENT_BYTES_MIN, max: SEGMENT_BYTES_MAX, take: "min" },
-  FirstBurstLength: { min: SEGMENT_BYTES_MIN, max: SEGMENT_BYTES_MAX, take: "min" },
-  MaxOutstandingR2T: { min: 1, max: 65_535, take: "min" },
-  MaxConnections: { min: 1, max: 65_535, take: "min" },
-  ErrorRecoveryLevel: { min: 0, max: 2, take: "min" },
-  DefaultTime2Wait: { min: 0, max: 3600, take: "max" },
-  DefaultTime2Retain: { min: 0, max: 3600, take: "min" },
-};
+/** How the values of two sides become one, and this side's value: a number in its range, or Yes or No. */
+type Rule =
+  | (Range & {
+      readonly take: (one: number, other: number) => number;
+      readonly own: (own: OwnParameters) => number;
+    })
+  | {
+      /** With "or" a Yes of either side wins, with "and" a No. */
+      readonly take: "or" | "and";
+      readonly own: (own: OwnParameters) => boolean;
+    };
 
-/** Boolean keys: with "or" a Yes of either side wins, with "and" a No. */
-const boolean: Readonly<Record<string, "or" | "and">> = {
-  InitialR2T: "or",
-  ImmediateData: "and",
-  DataPDUInOrder: "or",
-  DataSequenceInOrder: "or",
+const segment: Range = { min: 512, max: 0xff_ffff };
+const count: Range = { min: 1, max: 65_535 };
+const seconds: Range = { min: 0, max: 3600 };
+
+/** The negotiated keys in the order of our offer, digests aside. A map, because keys come from the other side. */
+const rules: ReadonlyMap<string, Rule> = new Map<string, Rule>([
+  ["MaxBurstLength", { ...segment, take: Math.min, own: (own) => own.maxBurstBytes }],
+  ["FirstBurstLength", { ...segment, take: Math.min, own: (own) => own.firstBurstBytes }],
+  ["MaxOutstandingR2T", { ...count, take: Math.min, own: (own) => own.outstandingR2tMax }],
+  ["MaxConnections", { ...count, take: Math.min, own: () => 1 }],
+  ["ErrorRecoveryLevel", { min: 0, max: 2, take: Math.min, own: () => 0 }],
+  ["DefaultTime2Wait", { ...seconds, take: Math.max, own: () => 2 }],
+  ["DefaultTime2Retain", { ...seconds, take: Math.min, own: () => 0 }],
+  ["InitialR2T", { take: "or", own: (own) => own.initialR2t }],
+  ["ImmediateData", { take: "and", own: (own) => own.immediateData }],
+  ["DataPDUInOrder", { take: "or", own: () => true }],
+  ["DataSequenceInOrder", { take: "or", own: () => true }],
   // Markers are obsolete (RFC 7143 13.25); old initiators still offer them and take a No.
-  IFMarker: "and",
-  OFMarker: "and",
-};
+  ["IFMarker", { take: "and", own: () => false }],
+  ["OFMarker", { take: "and", own: () => false }],
+]);
 
-const yesNo = (value: boolean) => (value ? "Yes" : "No");
+const inWords = (value: number | boolean) =>
+  typeof value === "number" ? `${value}` : value ? "Yes" : "No";
 
-/** This side's value of each key, in the words of the wire. */
-const ownValues = (own: OwnParameters): Readonly<Record<string, string>> => ({
-  MaxBurstLength: `${own.maxBurstBytes}`,
-  FirstBurstLength: `${own.firstBurstBytes}`,
-  MaxOutstandingR2T: `${own.outstandingR2tMax}`,
-  MaxConnections: "1",
-  ErrorRecoveryLevel: "0",
-  DefaultTime2Wait: "2",
-  DefaultTime2Retain: "0",
-  InitialR2T: yesNo(own.initialR2t),
-  ImmediateData: yesNo(own.immediateData),
-  DataPDUInOrder: "Yes",
-  DataSequenceInOrder: "Yes",
-  IFMarker: "No",
-  OFMarker: "No",
-});
-
-const parseNumber = (key: string, value: string): Decoded<number> => {
-  const range = numeric[key];
+const parseNumber = (key: string, text: string, { min, max }: Range): Decoded<number> => {
   // Hexadecimal constants are legal in text (RFC 7143 6.1).
-  const isNumber = /^(\d{1,10}|0[xX][0-9a-fA-F]{1,8})$/.test(value);
-  const parsed = isNumber ? Number(value) : Number.NaN;
-  if (range === undefined || !(parsed >= range.min && parsed <= range.max)) {
-    return malformed(`${key}=${value} is out of range`);
-  }
-  return decoded(parsed);
+  const value = /^(\d{1,10}|0[xX][0-9a-fA-F]{1,8})$/.test(text) ? Number(text) : Number.NaN;
+  return value >= min && value <= max
+    ? decoded(value)
+    : malformed(`${key}=${text} is out of range`);
 };
 
-/** Combines the two sides' values of a numeric or boolean key. */
-const combine = (key: string, offered: string, own: string): Decoded<string> => {
-  const rule = boolean[key];
-  if (rule !== undefined) {
-    if (offered !== "Yes" && offered !== "No")
-      return malformed(`${key}=${offered} is not Yes or No`);
-    const isYes = rule === "or" ? [offered, own].includes("Yes") : offered === own && own === "Yes";
-    return decoded(yesNo(isYes));
+/** Combines the two sides' values of a key that has a rule. */
+const combine = (key: string, rule: Rule, offered: string, own: OwnParameters): Decoded<string> => {
+  if ("min" in rule) {
+    const value = parseNumber(key, offered, rule);
+    return value.ok ? decoded(inWords(rule.take(value.value, rule.own(own)))) : value;
   }
-  const value = parseNumber(key, offered);
-  if (!value.ok) return value;
-  const take = numeric[key]?.take === "max" ? Math.max : Math.min;
-  return decoded(`${take(value.value, Number(own))}`);
+  if (offered !== "Yes" && offered !== "No") return malformed(`${key}=${offered} is not Yes or No`);
+  const both = [offered === "Yes", rule.own(own)];
+  return decoded(inWords(rule.take === "or" ? both.includes(true) : !both.includes(false)));
 };
 
 const answerDigest = (key: string, offered: string, own: OwnParameters): Decoded<string> => {
@@ -140,20 +129,18 @@ const withKey = (parameters: SessionParameters, key: string, value: string): Ses
       return { ...parameters, firstBurstBytes: Number(value) };
     case "MaxOutstandingR2T":
       return { ...parameters, outstandingR2tMax: Number(value) };
-    case "MaxRecvDataSegmentLength":
-      return { ...parameters, sendDataBytesMax: Number(value) };
     default:
       return parameters;
   }
 };
 
-const isDigest = (key: string) => key === "HeaderDigest" || key === "DataDigest";
 const SEGMENT_KEY = "MaxRecvDataSegmentLength";
 
-const parseSegment = (value: string): Decoded<string> => {
-  const parsed = /^(\d{1,10}|0[xX][0-9a-fA-F]{1,8})$/.test(value) ? Number(value) : Number.NaN;
-  const isValid = parsed >= SEGMENT_BYTES_MIN && parsed <= SEGMENT_BYTES_MAX;
-  return isValid ? decoded(`${parsed}`) : malformed(`${SEGMENT_KEY}=${value} is out of range`);
+/** The outcome of a value of the other side; undefined for a key that is not negotiated here. */
+const negotiate = (key: string, value: string, own: OwnParameters): Decoded<string> | undefined => {
+  if (key === "HeaderDigest" || key === "DataDigest") return answerDigest(key, value, own);
+  const rule = rules.get(key);
+  return rule && combine(key, rule, value, own);
 };
 
 /** Keys that name or describe and are never negotiated; the login itself reads them. */
@@ -174,26 +161,22 @@ export const answerOffer = (
   own: OwnParameters,
   before: SessionParameters = DEFAULT_PARAMETERS,
 ): Decoded<{ readonly answers: readonly TextPair[]; readonly parameters: SessionParameters }> => {
-  const values = ownValues(own);
   const answers: TextPair[] = [];
   let parameters = before;
   for (const [key, offered] of offer) {
     if (declarations.has(key)) continue;
     if (key === SEGMENT_KEY) {
-      const segment = parseSegment(offered);
-      if (!segment.ok) return segment;
-      parameters = withKey(parameters, key, segment.value);
+      const bytes = parseNumber(key, offered, segment);
+      if (!bytes.ok) return bytes;
+      parameters = { ...parameters, sendDataBytesMax: bytes.value };
       answers.push([key, `${own.receiveDataBytesMax}`]);
       continue;
     }
-    const ours = values[key];
-    if (ours === undefined && !isDigest(key)) {
+    const outcome = negotiate(key, offered, own);
+    if (outcome === undefined) {
       answers.push([key, "NotUnderstood"]);
       continue;
     }
-    const outcome = isDigest(key)
-      ? answerDigest(key, offered, own)
-      : combine(key, offered, ours ?? "");
     if (!outcome.ok) return outcome;
     answers.push([key, outcome.value]);
     parameters = withKey(parameters, key, outcome.value);
@@ -204,13 +187,12 @@ export const answerOffer = (
 /** What an initiator proposes: every key that its limits speak about. */
 export const offerPairs = (own: OwnParameters): readonly TextPair[] => {
   const digests = { refuse: "None", allow: "None,CRC32C", require: "CRC32C" }[own.digests];
-  const values = ownValues(own);
-  const keys = Object.keys(values).filter((key) => !key.endsWith("Marker"));
+  const offered = [...rules].filter(([key]) => !key.endsWith("Marker"));
   return [
     ["HeaderDigest", digests],
     ["DataDigest", digests],
     [SEGMENT_KEY, `${own.receiveDataBytesMax}`],
-    ...keys.map((key): TextPair => [key, values[key] ?? ""]),
+    ...offered.map(([key, rule]): TextPair => [key, inWords(rule.own(own))]),
   ];
 };
 
@@ -220,28 +202,23 @@ export const acceptAnswers = (
   own: OwnParameters,
   before: SessionParameters = DEFAULT_PARAMETERS,
 ): Decoded<SessionParameters> => {
-  const values = ownValues(own);
   let parameters = before;
   for (const [key, value] of answers) {
     if (value === "NotUnderstood" || value === "Irrelevant") continue;
     if (value === "Reject") return malformed(`${key} was rejected`);
     if (key === SEGMENT_KEY) {
-      const segment = parseSegment(value);
-      if (!segment.ok) return segment;
-      parameters = withKey(parameters, key, segment.value);
+      const bytes = parseNumber(key, value, segment);
+      if (!bytes.ok) return bytes;
+      parameters = { ...parameters, sendDataBytesMax: bytes.value };
       continue;
     }
-    const ours = values[key];
-    if (ours === undefined && !isDigest(key)) continue;
-    // Combining an honest answer with our offer once more gives the answer itself.
-    const outcome = isDigest(key) ? answerDigest(key, value, own) : combine(key, value, ours ?? "");
+    const outcome = negotiate(key, value, own);
+    if (outcome === undefined) continue;
     if (!outcome.ok) return outcome;
-    if (!isDigest(key) && outcome.value !== `${isNumeric(key) ? Number(value) : value}`) {
-      return malformed(`${key}=${value} exceeds our offer of ${ours}`);
-    }
+    // Combining an honest answer with our offer once more gives the answer itself.
+    if (![value, `${Number(value)}`].includes(outcome.value))
+      return malformed(`${key}=${value} is not within our offer`);
     parameters = withKey(parameters, key, outcome.value);
   }
   return decoded(parameters);
 };
-
-const isNumeric = (key: string) => numeric[key] !== undefined;

@@ -22,10 +22,9 @@ export const encodeText = (pairs: Iterable<TextPair>): Buffer =>
 const parsePair = (line: string): TextPair | undefined => {
   const at = line.indexOf("=");
   const key = line.slice(0, at);
-  const isShort = key.length <= TEXT_KEY_BYTES_MAX && line.length - at <= TEXT_VALUE_BYTES_MAX;
-  return at > 0 && isShort && /^[A-Za-z0-9.\-+@_#]+$/.test(key)
-    ? [key, line.slice(at + 1)]
-    : undefined;
+  const value = line.slice(at + 1);
+  const isShort = key.length <= TEXT_KEY_BYTES_MAX && value.length <= TEXT_VALUE_BYTES_MAX;
+  return at > 0 && isShort && /^[A-Za-z0-9.\-+@_#]+$/.test(key) ? [key, value] : undefined;
 };
 
 /** Reads a text segment. The last pair's zero byte may be missing: initiators in use leave it out. */

@@ -3,8 +3,8 @@
  * message spans chunks. The owner bounds it by taking or refusing messages before it pushes more.
  */
 export class ByteQueue {
-  #chunks: Buffer[] = [];
-  #first = 0;
+  readonly #chunks: Buffer[] = [];
+  /** Bytes of the first chunk that were taken already. */
   #offset = 0;
   #length = 0;
 
@@ -14,7 +14,6 @@ export class ByteQueue {
   }
 
   push(chunk: Buffer): void {
-    if (chunk.length === 0) return;
     this.#chunks.push(chunk);
     this.#length += chunk.length;
   }
@@ -22,9 +21,9 @@ export class ByteQueue {
   /** The next `size` bytes, which stay in the queue; undefined while fewer have arrived. */
   peek(size: number): Buffer | undefined {
     if (this.#length < size) return undefined;
-    const head = this.#chunks[this.#first];
-    if (head === undefined) return Buffer.alloc(0);
-    if (head.length - this.#offset >= size) return head.subarray(this.#offset, this.#offset + size);
+    const head = this.#chunks[0];
+    if (head && head.length - this.#offset >= size)
+      return head.subarray(this.#offset, this.#offset + size);
     return this.#gather(size);
   }
 
@@ -39,25 +38,10 @@ export class ByteQueue {
   skip(size: number): void {
     if (size > this.#length) throw new RangeError(`ByteQueue.skip: ${size} of ${this.#length}`);
     this.#length -= size;
-    let left = size;
-    while (left > 0) {
-      const head = this.#chunks[this.#first];
-      if (head === undefined) throw new Error("ByteQueue.skip: length and chunks disagree");
-      const here = head.length - this.#offset;
-      if (left < here) {
-        this.#offset += left;
-        return;
-      }
-      left -= here;
-      this.#first += 1;
-      this.#offset = 0;
-    }
-    if (this.#first === this.#chunks.length) {
-      this.#chunks.length = 0;
-      this.#first = 0;
-    } else if (this.#first > 64) {
-      this.#chunks = this.#chunks.slice(this.#first);
-      this.#first = 0;
+    this.#offset += size;
+    for (let head = this.#chunks[0]; head && head.length <= this.#offset; head = this.#chunks[0]) {
+      this.#offset -= head.length;
+      this.#chunks.shift();
     }
   }
 
@@ -65,10 +49,9 @@ export class ByteQueue {
     const out = Buffer.allocUnsafe(size);
     let filled = 0;
     let offset = this.#offset;
-    for (let index = this.#first; filled < size; index += 1) {
-      const chunk = this.#chunks[index];
-      if (chunk === undefined) throw new Error("ByteQueue.peek: length and chunks disagree");
-      filled += chunk.copy(out, filled, offset, Math.min(chunk.length, offset + size - filled));
+    for (const chunk of this.#chunks) {
+      if (filled === size) break;
+      filled += chunk.copy(out, filled, offset);
       offset = 0;
     }
     return out;

@@ -121,7 +121,7 @@ function writeSize(out: Buffer, sizeBytes: number, at: number): void {
   out.writeUInt32BE(sizeBytes % 0x1_0000_0000, at + 4);
 }
 
-const utf8 = new TextDecoder("utf-8", { fatal: true });
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** An export name as sent by EXPORT_NAME, or undefined when it is no valid string. */
 export function decodeName(data: Buffer): string | undefined {

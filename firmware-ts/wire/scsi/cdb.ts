@@ -273,7 +273,7 @@ const unreachable = (name: string): never => {
 const opcodeByLength: Readonly<Record<string, number>> = Opcode;
 
 const writeUInt64 = (cdb: Buffer, value: number, at: number) => {
-  if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`block address ${value}`);
+  if (!Number.isSafeInteger(value)) throw new RangeError(`block address ${value}`);
   cdb.writeBigUInt64BE(BigInt(value), at);
 };
 

@@ -23,9 +23,8 @@ export const readLun = (source: Buffer, offset: number): number | undefined => {
   const first = source.readUInt16BE(offset);
   const rest = source.readUInt16BE(offset + 2) | source.readUInt32BE(offset + 4);
   if (rest !== 0) return undefined;
-  const method = first >>> 14;
-  if (method === 1) return first & LUN_MAX;
-  return method === 0 && first <= 0xff ? first : undefined;
+  if (first >>> 14 === 1) return first & LUN_MAX;
+  return first <= 0xff ? first : undefined;
 };
 
 /** The parameter data of REPORT LUNS: an eight byte header and one entry for each unit. */

@@ -164,14 +164,14 @@ export interface ReserveCapabilities {
   readonly types: readonly ReservationType[] | null;
 }
 
-const typeBits: readonly (readonly [ReservationType, number])[] = [
-  [ReservationType.writeExclusive, 0x0200],
-  [ReservationType.exclusiveAccess, 0x0800],
-  [ReservationType.writeExclusiveRegistrantsOnly, 0x2000],
-  [ReservationType.exclusiveAccessRegistrantsOnly, 0x4000],
-  [ReservationType.writeExclusiveAllRegistrants, 0x8000],
-  [ReservationType.exclusiveAccessAllRegistrants, 0x0001],
-];
+const typeBits: Readonly<Record<ReservationType, number>> = {
+  [ReservationType.writeExclusive]: 0x0200,
+  [ReservationType.exclusiveAccess]: 0x0800,
+  [ReservationType.writeExclusiveRegistrantsOnly]: 0x2000,
+  [ReservationType.exclusiveAccessRegistrantsOnly]: 0x4000,
+  [ReservationType.writeExclusiveAllRegistrants]: 0x8000,
+  [ReservationType.exclusiveAccessAllRegistrants]: 0x0001,
+};
 
 const CAPABILITIES_BYTES = 8;
 
@@ -187,10 +187,7 @@ export const encodeCapabilities = (value: ReserveCapabilities): Buffer => {
     (value.types === null ? 0 : 0x80) |
     ((value.allowCommands & 7) << 4) |
     (value.persistActivated ? 0x01 : 0);
-  const mask = (value.types ?? []).reduce(
-    (bits, type) => bits | (typeBits.find(([candidate]) => candidate === type)?.[1] ?? 0),
-    0,
-  );
+  const mask = (value.types ?? []).reduce((bits, type) => bits | typeBits[type], 0);
   data.writeUInt16BE(mask, 4);
   return data;
 };
@@ -210,7 +207,7 @@ export const decodeCapabilities = (data: Buffer): Decoded<ReserveCapabilities> =
     types:
       (state & 0x80) === 0
         ? null
-        : typeBits.filter(([, bit]) => (mask & bit) !== 0).map(([type]) => type),
+        : Object.values(ReservationType).filter((type) => (mask & typeBits[type]) !== 0),
   });
 };
 
