@@ -149,6 +149,9 @@ function readFields(
   const setBytes = view.getUint8(41);
   const fixedBytes = headBytes + 2 * setBytes;
   if (setBytes > setBytesMax || fixedBytes + macBytes > bytes.length) return refused("field");
+  // One way to say it: no set is longer than its last member wants.
+  const [ownedEnd, servingEnd] = [bytes[fixedBytes - setBytes - 1], bytes[fixedBytes - 1]];
+  if (setBytes > 0 && ownedEnd === 0 && servingEnd === 0) return refused("field");
   const message = readMessage(view, bytes, bits, fixedBytes);
   if (mode === undefined || session === 0 || bits > flagsKnown || message === "invalid") {
     return refused("field");

@@ -149,8 +149,8 @@ test("what lay on a disk teaches an epoch, and is otherwise no word of anybody",
     goodbye: true,
     dyingGasp: false,
     dataLinkDown: false,
-    owned: 3,
-    serving: 3,
+    owned: "11",
+    serving: "11",
     messageAck: 0,
   } as const;
   bench.step({ kind: "remnant", nowMs: 2, beat });

@@ -27,9 +27,9 @@ const phases = (...list: readonly Phase[]): ControllerState => ({
   ...whole,
   servers: whole.servers.map((each, i) => ({ ...each, phase: list[i] ?? each.phase })),
 });
-const allHere = partnerWith({ owned: 0 }, phases(serving, serving));
-const allThere = partnerWith({ owned: 3 }, phases(off, off));
-const nowhere = partnerWith({ owned: 0 }, phases(off, off));
+const allHere = partnerWith({ owned: "" }, phases(serving, serving));
+const allThere = partnerWith({ owned: "11" }, phases(off, off));
+const nowhere = partnerWith({ owned: "" }, phases(off, off));
 
 const request = { dryRun: false, force: false, reason: "" };
 const who = { id: 1, by: "operator", request } as const;
