@@ -50,6 +50,8 @@ export function send(state: BeatState, due: readonly LinkName[], nowMs: number):
   const beat = current && message ? { ...bare, message } : bare;
   const nextSendMs = { ...state.nextSendMs };
   for (const name of due) {
+    // What is said between two turns of a link takes none of them: many such words would make it silent.
+    if (nextSendMs[name] > nowMs) continue;
     const interval = name === "disk" ? timing.diskBeatIntervalMs : timing.beatIntervalMs;
     // Catch up without bursts: a late beat moves the schedule.
     nextSendMs[name] =

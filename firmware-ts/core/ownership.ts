@@ -6,6 +6,7 @@
  *     (key of this epoch)     ├─ held by nobody ─▶ reserving ─▶ confirming ─▶ owned
  *                             └─ foreign keys ──▶ preempting ─▶ (reading again)
  *     our own key gone, or a foreign key of a *newer* epoch ──▶ refused
+ *     a key of another system ──▶ withdrawing (our key) ──▶ refused
  *
  *     releasing ─▶ unregistering ─▶ free
  *
@@ -39,6 +40,8 @@ export type Claim =
   | { readonly at: "reserving"; readonly pass: number }
   | { readonly at: "confirming"; readonly pass: number }
   | { readonly at: "owned" }
+  /** The disk is another system's: nothing of ours stays there. */
+  | { readonly at: "withdrawing"; readonly reason: string }
   | { readonly at: "refused"; readonly reason: string; readonly newerEpoch?: number }
   | { readonly at: "failed"; readonly reason: string };
 
@@ -64,6 +67,8 @@ export function claimAnswer(
   answer: ReservationAnswer,
 ): ClaimStep {
   if (claimEnded(claim)) return [claim, []];
+  // Whatever the disk says to that, there is nothing more that we could do.
+  if (claim.at === "withdrawing") return [{ at: "refused", reason: claim.reason }, []];
   if (answer.status === "failed") return [{ at: "failed", reason: answer.reason }, []];
   if (answer.status === "conflict") {
     // SPC-4 5.9.11.4: our registration is gone, or the victim's; or somebody reserved first. The keys tell which.
@@ -120,8 +125,32 @@ function afterReading(
     return [{ at: "reading", pass: claim.pass, ...known }, []];
   }
   const foreign = [...new Set(keys.keys.filter((each) => each !== key))];
+  const stranger = strangerAmong(key, foreign);
+  if (stranger !== undefined) return withdraw(key, stranger, held);
   const objection = objectionTo(key, keys, foreign);
   return objection ? [objection, []] : decide(claim.pass, key, foreign, held);
+}
+
+function strangerAmong(
+  key: ReservationKey,
+  foreign: readonly ReservationKey[],
+): ReservationKey | undefined {
+  const mine = parseKey(key);
+  return foreign.find((each) => parseKey(each)?.pairId !== mine?.pairId);
+}
+
+/**
+ * Who registers is let through by the disk, and is a stranger to its owner in turn: a key of ours that stayed there would keep that system
+ * from its own disk. But what we hold ourselves, from an earlier life, stays reserved: the other's key came after ours then.
+ */
+function withdraw(
+  key: ReservationKey,
+  stranger: ReservationKey,
+  { holder }: HolderRead,
+): ClaimStep {
+  const reason = `key ${stranger} belongs to another system`;
+  if (holder?.key === key) return [{ at: "refused", reason }, []];
+  return [{ at: "withdrawing", reason }, [{ op: "unregister" }]];
 }
 
 /** Why the disk is not ours to take. */
@@ -135,8 +164,7 @@ function objectionTo(
   if (!keys.includes(key)) return { at: "refused", reason: "our registration was removed" };
   for (const each of foreign) {
     const owner = parseKey(each);
-    if (!owner || owner.pairId !== mine.pairId)
-      return { at: "refused", reason: `key ${each} belongs to another system` };
+    if (!owner) throw new Error(`claim: ${each} is not a key of this pair`);
     // SAFETY epochsOnlyRise: an executor with an older epoch is refused wherever it acts.
     // Two controllers at one epoch cannot both be right either: a foreign key of our epoch is the other controller's.
     if (owner.epoch >= mine.epoch)

@@ -46,7 +46,9 @@ export function pairUp(state: ControllerState, nowMs: number): Part {
   const joining = state.mode === "joining";
   // Keys that either left on a disk in an earlier life are then of an older epoch.
   const epoch = joining ? Math.max(state.epochSeen, partner.epoch) + 1 : state.epoch;
-  const next = { ...state, epoch, epochSeen: epoch, pairedSinceMs: nowMs, loss: undefined };
+  // Alone we may have learnt of a newer one, from a disk or a beat: whatever is started next must be above it.
+  const epochSeen = Math.max(state.epochSeen, epoch);
+  const next = { ...state, epoch, epochSeen, pairedSinceMs: nowMs, loss: undefined };
   const persist: Effect[] = joining ? [{ kind: "persist", record: { version: 1, epoch } }] : [];
   return andThen([next, persist], (after) =>
     setMode(after, "paired", nowMs, "the partner is here"),

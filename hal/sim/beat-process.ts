@@ -127,6 +127,11 @@ export class BeatProcess {
     this.#loop.frame(link, beat);
   }
 
+  /** A frame from a wire that the codec has refused. */
+  refuse(reason: string): void {
+    if (!this.process.frozen) this.#loop.refuse(reason);
+  }
+
   #lease(how: "open" | "renew", addresses: readonly string[], leaseMs: number): Outcome {
     const { kernel, timeline, clock, gateUntil } = this.#setup;
     const { nowMs } = timeline;

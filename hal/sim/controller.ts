@@ -63,6 +63,8 @@ export interface ControllerSetup {
   readonly stepped: ((step: Stepped) => void) | undefined;
   /** Whether every event and its effects are kept. */
   readonly journalled: boolean;
+  /** Works and announcements are told. */
+  readonly tellsWorks: boolean;
   readonly data: DataSetup | undefined;
 }
 
@@ -142,6 +144,7 @@ export class Controller {
       servers: config.virtualServers,
       duration: (work) => workMs[work] * setup.stretch(),
       files: this.files,
+      told: setup.tellsWorks ? setup.say : undefined,
     });
     this.beat = new BeatProcess({
       ...setup,
@@ -164,6 +167,8 @@ export class Controller {
       me: this.me,
       block: this.block,
       files: this.served,
+      main: this.main,
+      told: this.#setup.tellsWorks ? this.#setup.say : undefined,
       addressesOf: (name) => {
         const server = this.#setup.config.virtualServers.find((each) => each.name === name);
         return server ? bareAddresses(server) : [];
@@ -264,6 +269,7 @@ export class Controller {
     this.main.kill();
     this.hands.kill();
     this.block.kill();
+    this.files?.killed();
     this.served.kill();
     this.beat.lastWords();
   }
@@ -281,6 +287,7 @@ export class Controller {
   }
 
   kill(): void {
+    this.files?.killed();
     for (const each of this.processes) each.kill();
   }
 

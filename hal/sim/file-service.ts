@@ -1,10 +1,12 @@
 /**
  * The file service of one virtual server while it runs on one controller. A client has a session with an instance of it; a new instance
- * takes back the sessions of those whom the volume remembers (grace) before it takes new ones. Within a session every request is done
+ * takes back the sessions of those whom the volume remembers (grace) before it takes new ones. Whoever is not heard for the time of a lease
+ * is forgotten, also by the volume, so nobody waits for the dead of long ago. Within a session every request is done
  * once, however often it is sent. A read shows nothing that is not on the disk (design 0012).
  */
 import type { Pages } from "./pages.ts";
 import type { Process } from "./process.ts";
+import type { Timeline } from "./timeline.ts";
 
 export type FileOperation =
   | { readonly kind: "hello" }
@@ -46,14 +48,16 @@ export interface FileServiceSetup {
   readonly pages: Pages;
   /** Clients that had sessions with the last instance; kept on the volume. */
   readonly known: Set<number>;
-  readonly graceUntilMs: number;
-  readonly nowMs: () => number;
+  readonly graceMs: number;
+  readonly leaseMs: number;
+  readonly timeline: Timeline;
   /** Off only to see that it is needed. */
   readonly readBarrier: boolean;
 }
 
 interface Session {
   id: number;
+  heardMs: number;
   /** Undefined while the operation is under way: a repetition waits for the same answer. */
   reply: FileReply | undefined;
 }
@@ -61,12 +65,47 @@ interface Session {
 export class FileService {
   readonly #setup: FileServiceSetup;
   readonly #sessions = new Map<number, Session>();
+  /** Those whom the volume remembers and who have not come back: nobody new is taken while it is waited for them. */
   readonly #missing: Set<number>;
+  readonly #graceUntilMs: number;
+  #inGrace: boolean;
   #running = true;
 
   constructor(setup: FileServiceSetup) {
     this.#setup = setup;
     this.#missing = new Set(setup.known);
+    this.#inGrace = this.#missing.size > 0;
+    this.#graceUntilMs = setup.timeline.nowMs + setup.graceMs;
+    this.#lookLater();
+  }
+
+  get instance(): number {
+    return this.#setup.instance;
+  }
+
+  /** As ganesha's reaper: whether all are back, and whose lease has run out, is looked at every half lease. */
+  #lookLater(): void {
+    const { timeline, leaseMs, process } = this.#setup;
+    timeline.after(leaseMs / 2, () => {
+      if (this.alive) process.give(() => this.#look());
+    });
+  }
+
+  #look(): void {
+    if (!this.#running) return;
+    const { known, timeline, leaseMs } = this.#setup;
+    const { nowMs } = timeline;
+    if (this.#inGrace && (this.#missing.size === 0 || nowMs >= this.#graceUntilMs)) {
+      this.#inGrace = false;
+      for (const client of this.#missing) known.delete(client);
+      this.#missing.clear();
+    }
+    for (const [client, { heardMs, reply }] of this.#sessions) {
+      if (reply === undefined || nowMs - heardMs < leaseMs) continue;
+      this.#sessions.delete(client);
+      known.delete(client);
+    }
+    this.#lookLater();
   }
 
   stop(): void {
@@ -89,6 +128,7 @@ export class FileService {
     if (operation.kind === "hello") return reply(this.#hello(client));
     const session = this.#sessions.get(client);
     if (!session || instance !== this.#setup.instance) return reply({ kind: "stale" });
+    session.heardMs = this.#setup.timeline.nowMs;
     if (id < session.id) return;
     if (id === session.id) {
       if (session.reply) reply(session.reply);
@@ -106,13 +146,13 @@ export class FileService {
   }
 
   #hello(client: number): FileReply {
-    const { known, graceUntilMs, nowMs, instance } = this.#setup;
-    const inGrace = this.#missing.size > 0 && nowMs() < graceUntilMs;
-    if (inGrace && !known.has(client)) return { kind: "grace" };
+    const { known, timeline, instance } = this.#setup;
+    if (this.#inGrace && !known.has(client)) return { kind: "grace" };
     this.#missing.delete(client);
     known.add(client);
-    this.#sessions.set(client, { id: 0, reply: undefined });
-    return { kind: "done", instance, value: 0 };
+    const reply: FileReply = { kind: "done", instance, value: 0 };
+    this.#sessions.set(client, { id: 0, heardMs: timeline.nowMs, reply });
+    return reply;
   }
 
   #perform(operation: Exclude<FileOperation, { kind: "hello" }>, settle: (r: FileReply) => void) {

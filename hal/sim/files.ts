@@ -2,29 +2,51 @@
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import { FileService } from "./file-service.ts";
 import type { Kernel } from "./kernel.ts";
-import type { Lan } from "./lan.ts";
+import type { Lan, Station } from "./lan.ts";
 import { Pages, type PagesSetup } from "./pages.ts";
 import type { Process } from "./process.ts";
 
-/** Time in which a new file service takes back the sessions of the last one. */
-const graceMs = 400;
+/** Time in which a new file service takes back the sessions of the last one; a tenth of what is usual, like the lease. */
+const graceMs = 1000;
+/** A client that was not heard for so long is forgotten, here and on the volume. */
+const leaseMs = 1000;
+
+/** An address is announced as often as by the daemon, and with its waits (hal/linux/announcing). */
+const announcements = 12;
+const announceWaitMs = 50;
+const announceWaitMsMax = 1000;
 
 export interface FilesSetup extends Omit<PagesSetup, "disk" | "send" | "fenced"> {
   readonly kernel: Kernel;
   readonly lan: Lan;
   readonly files: Process;
+  /** Announces. */
+  readonly main: Process;
   readonly way: (disk: string) => (arrive: () => void) => void;
   /** Sessions that the volume of a virtual server remembers. */
   readonly known: (server: string) => Set<number>;
   readonly newInstance: () => number;
   readonly readBarrier: boolean;
   readonly addressesOf: (server: string) => readonly string[];
+  /** Told of each announcement; absent where nobody asks. */
+  readonly told: ((text: string) => void) | undefined;
+}
+
+/** An announcement under way. */
+interface Announcing {
+  /** Clients of the last owner. */
+  readonly clients: readonly Station[];
+  left: number;
+  waitMs: number;
 }
 
 export class Files {
   readonly #setup: FilesSetup;
   readonly #services = new Map<string, FileService>();
   readonly #fenced = new Set<string>();
+  /** Volumes that still name the connections of their last owner. */
+  readonly #unread = new Set<string>();
+  readonly #announcing = new Map<string, Announcing>();
 
   constructor(setup: FilesSetup) {
     this.#setup = setup;
@@ -49,6 +71,7 @@ export class Files {
   }
 
   mounted(disk: string): void {
+    this.#unread.add(disk);
     const { kernel, way } = this.#setup;
     kernel.pages.get(disk)?.drop("abandoned");
     kernel.pages.set(
@@ -84,8 +107,9 @@ export class Files {
       process: files,
       pages,
       known: known(server.name),
-      graceUntilMs: timeline.nowMs + graceMs,
-      nowMs: () => timeline.nowMs,
+      graceMs,
+      leaseMs,
+      timeline,
       readBarrier,
     });
     for (const address of addresses) this.#services.set(address, service);
@@ -93,7 +117,24 @@ export class Files {
 
   /** The service of a virtual server ended by itself. */
   died(server: string): void {
-    this.stopped(this.#setup.addressesOf(server));
+    const addresses = this.#setup.addressesOf(server);
+    for (const address of addresses) this.#resetAll(address);
+    this.stopped(addresses);
+  }
+
+  /** Every process of this controller is gone. */
+  killed(): void {
+    for (const address of this.#services.keys()) this.#resetAll(address);
+  }
+
+  /** The kernel resets the connections of a process that has ended, as far as the gate lets it. */
+  #resetAll(address: string): void {
+    const { lan, me } = this.#setup;
+    const service = this.#services.get(address);
+    if (!service?.alive) return;
+    const { instance } = service;
+    for (const station of lan.stations)
+      if (station.connectedTo === instance) lan.reset(me, address, station, instance);
   }
 
   stopped(addresses: readonly string[]): void {
@@ -103,7 +144,29 @@ export class Files {
     }
   }
 
-  announced(addresses: readonly string[]): void {
-    this.#setup.lan.announce(this.#setup.me, addresses);
+  /** The clients of the last owner are those whom the volume names when it is read for the first time since its mount. */
+  announced({ name, volumes }: VirtualServerConfig, addresses: readonly string[]): void {
+    const { known, lan } = this.#setup;
+    const clients = this.#unread.delete(volumes[0]?.disk ?? "")
+      ? lan.stations.filter(({ id }) => known(name).has(id))
+      : [];
+    for (const address of addresses) {
+      const announcing = { clients, left: announcements, waitMs: announceWaitMs };
+      this.#announcing.set(address, announcing);
+      this.#announce(address, announcing);
+    }
+  }
+
+  #announce(address: string, announcing: Announcing): void {
+    const { lan, me, timeline, main, kernel, told } = this.#setup;
+    // Stopped with the address, or by a newer announcement.
+    if (this.#announcing.get(address) !== announcing || !kernel.addresses.has(address)) return;
+    const isRepeated = announcing.left < announcements;
+    if (lan.announce(me, address, isRepeated)) told?.(`announces ${address}`);
+    for (const station of announcing.clients) lan.tickle(me, address, station);
+    announcing.left -= 1;
+    if (announcing.left === 0) return;
+    timeline.after(announcing.waitMs, () => main.give(() => this.#announce(address, announcing)));
+    announcing.waitMs = Math.min(announceWaitMsMax, 2 * announcing.waitMs);
   }
 }

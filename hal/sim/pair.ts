@@ -42,11 +42,19 @@ export interface PairSetup {
   readonly clocks?: Readonly<
     Record<ControllerId, { readonly ppm: number; readonly originMs: number }>
   >;
-  /** Clients of each virtual server, and the time between their operations. */
-  readonly clients?: { readonly perServer: number; readonly thinkMs: number } | undefined;
+  /** Clients of each virtual server, and the time between their operations; patient ones have the timers of a kernel. */
+  readonly clients?: ClientsSetup | undefined;
+  /** Works and announcements are told in the trace. */
+  readonly tellsWorks?: boolean;
   /** Off only to see that it is needed. */
   readonly readBarrier?: boolean;
   readonly stepped?: (step: Stepped) => void;
+}
+
+export interface ClientsSetup {
+  readonly perServer: number;
+  readonly thinkMs: number;
+  readonly patient?: boolean;
 }
 
 /** A stretch of time in which nobody answered at an address. */
@@ -125,6 +133,7 @@ export class Pair {
   /** What belongs to both controllers, put together. */
   #join(): void {
     this.wires.deliver = (to, link, beat) => this.controllers[to]?.beat.frame(link, beat);
+    this.wires.refuse = (to, reason) => this.controllers[to]?.beat.refuse(reason);
     this.shelf.onFenced = (serial, victim) => {
       if (!this.dataDisks.includes(serial)) return;
       const controller = this.controllers[victim];
@@ -145,24 +154,35 @@ export class Pair {
   }
 
   #addClients(): void {
-    const { perServer, thinkMs } = this.#setup.clients ?? { perServer: 0, thinkMs: 0 };
+    const { perServer } = this.#setup.clients ?? { perServer: 0 };
     this.addresses.forEach((address, index) => {
       const peers = Array.from({ length: perServer }, (_, i) => index * perServer + i + 1);
-      for (const id of peers)
-        this.clients.push(
-          new Client({
-            ...this,
-            id,
-            address,
-            peers,
-            thinkMs,
-            random: this.#random,
-            violation: (text) => {
-              throw new Violation(text);
-            },
-          }),
-        );
+      for (const id of peers) this.#addClient(id, address, peers);
     });
+  }
+
+  #addClient(id: number, address: string, peers: readonly number[]): void {
+    const { thinkMs, patient } = this.#setup.clients ?? { thinkMs: 0 };
+    this.clients.push(
+      new Client({
+        ...this,
+        id,
+        address,
+        peers,
+        thinkMs,
+        patient,
+        random: this.#random,
+        violation: (text) => {
+          throw new Violation(text);
+        },
+      }),
+    );
+  }
+
+  /** One more client of an address, that nobody has met before. */
+  newClient(address: string): void {
+    const id = this.clients.length + 1;
+    this.#addClient(id, address, [id]);
   }
 
   #sessionsOf(server: string): Set<number> {
@@ -240,6 +260,7 @@ export class Pair {
       gateUntil: (atMs) => this.#lookAtGates(who, atMs),
       stepped: this.#setup.stepped,
       journalled: !this.#setup.silent,
+      tellsWorks: this.#setup.tellsWorks ?? false,
       data: this.#setup.clients && {
         lan: this.lan,
         known: (name) => this.#sessionsOf(name),
@@ -286,9 +307,10 @@ export class Pair {
   }
 
   power(who: ControllerId): void {
-    this.controllers[who]?.kill();
     this.say(who, "power off");
+    // Silence first: nobody is told anything by a kernel without power.
     this.kernels[who].losePower(this.timeline.nowMs);
+    this.controllers[who]?.kill();
   }
 
   /** The power fails while the record is being written. */

@@ -1,6 +1,7 @@
 /**
  * The shelf of a world: the SPC-4 reservation model of hal/shelf, with paths that can be cut per controller and disks that
- * can die. Commands act at the instant at which they reach the disk, whatever becomes of the one who sent them.
+ * can die. Commands act at the instant at which they reach the disk, whatever becomes of the one who sent them. A third initiator, which is
+ * not of this pair, may send some too.
  */
 
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
@@ -15,6 +16,9 @@ import { isConflict } from "../shelf/disk/access.ts";
 import { type Nexus, nexusOf } from "../shelf/disk/nexus.ts";
 import { NO_RESERVATIONS, type Reservations, reserveOut } from "../shelf/disk/reservations.ts";
 
+/** Who may have a nexus to a disk. */
+export type Initiator = ControllerId | "stranger";
+
 /** What a performed command changed, for the checker. */
 export interface Change {
   readonly serial: string;
@@ -28,7 +32,7 @@ export interface Change {
 export type IoRefusal = "failed" | "preempted" | "conflict";
 
 export interface Holder {
-  readonly by: ControllerId;
+  readonly by: Initiator;
   readonly key: string;
 }
 
@@ -151,12 +155,26 @@ export class Shelf {
     // Whoever lets go of a disk has waited for its I/O there, or had it aborted.
     if (command.op === "release" || command.op === "unregister") disk.aborts[who] += 1;
     this.onChange({ serial, by: who, command, before, after: this.holder(serial) });
+    this.#fence(serial, disk, who, preempted);
+    return answer;
+  }
+
+  #fence(serial: string, disk: SimDisk, by: Initiator, preempted: readonly Initiator[]): void {
     for (const victim of preempted) {
-      if (victim === who) continue;
+      if (victim === by || victim === "stranger") continue;
       disk.attentions.add(victim);
       disk.aborts[victim] += 1;
       this.onFenced(serial, victim);
     }
+  }
+
+  /** A command of an initiator that is not of this pair: what it may do is for nobody here to judge. */
+  stranger(serial: string, command: ReservationCommand): ReservationAnswer {
+    const disk = this.#disk(serial);
+    const { reservations, answer, preempted } = performOn(disk.reservations, "stranger", command);
+    if (reservations !== disk.reservations) this.changes += 1;
+    disk.reservations = reservations;
+    this.#fence(serial, disk, "stranger", preempted);
     return answer;
   }
 
@@ -174,7 +192,7 @@ export class Shelf {
     if (!reservation || reservation.type >= 7) return undefined;
     const registration = registrations.get(reservation.holder);
     if (!registration) throw new Error(`shelf: ${serial} is held by nobody who is registered`);
-    return { by: reservation.holder === nexusFor("a").id ? "a" : "b", key: text(registration.key) };
+    return { by: initiatorOf(reservation.holder), key: text(registration.key) };
   }
 
   /** Whether a write of `who` would be let through, path or no path. */
@@ -239,13 +257,13 @@ export class Shelf {
 export interface Performed {
   readonly reservations: Reservations;
   readonly answer: ReservationAnswer;
-  readonly preempted: readonly ControllerId[];
+  readonly preempted: readonly Initiator[];
 }
 
 /** One command of a controller on the reservations of a disk, as a pure function. */
 export function performOn(
   reservations: Reservations,
-  who: ControllerId,
+  who: Initiator,
   command: ReservationCommand,
 ): Performed {
   const same = { reservations, preempted: [] };
@@ -269,7 +287,7 @@ export function performOn(
     const reason = `illegal request ${outcome.code.toString(16)}`;
     return { ...same, answer: { status: "failed", reason } };
   }
-  const preempted = outcome.preempted.map((id) => (id === nexusFor("a").id ? "a" : "b"));
+  const preempted = outcome.preempted.map(initiatorOf);
   return { reservations: outcome.state, answer: { status: "good" }, preempted };
 }
 
@@ -280,13 +298,20 @@ function readHolder({ reservation, registrations }: Reservations) {
   return { key, type: nameOf(reservation.type) };
 }
 
-const nexuses: Record<ControllerId, Nexus> = {
+const nexuses: Record<Initiator, Nexus> = {
   a: nexusOf({ name: "iqn.2026-11.test:a", isid: "000000000001" }, 1),
   b: nexusOf({ name: "iqn.2026-11.test:b", isid: "000000000002" }, 1),
+  stranger: nexusOf({ name: "iqn.2026-11.test:stranger", isid: "000000000003" }, 1),
 };
 
-function nexusFor(who: ControllerId): Nexus {
+function nexusFor(who: Initiator): Nexus {
+  if (who === "stranger") return nexuses.stranger;
   return who === "a" ? nexuses.a : nexuses.b;
+}
+
+function initiatorOf(nexus: string): Initiator {
+  if (nexus === nexuses.a.id) return "a";
+  return nexus === nexuses.b.id ? "b" : "stranger";
 }
 
 const text = (key: bigint) => key.toString(16).padStart(16, "0");

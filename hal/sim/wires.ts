@@ -1,6 +1,7 @@
 /**
  * Serial and network wires between the two controllers, each direction on its own: a delay, a cut, loss, frames twice or out of order, and
- * on the serial line noise. Beats travel decoded while their wire is sound; with noise they are real bytes through the real codecs.
+ * on the serial line noise. Beats travel decoded while their wire is sound; with noise they are real bytes through the real codecs, and so
+ * are the frames of strangers. Frames can be held up on their way, and come when they are let go.
  */
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
 import { type ControllerId, type LinkName, partnerOf } from "../../firmware-ts/schema/ids.ts";
@@ -24,12 +25,23 @@ export interface WireState {
 }
 
 interface Direction extends WireState {
+  /** Frames that are held up; undefined while they pass. */
+  held: Beat[] | undefined;
   /** What the receiver has of a stream whose bytes were touched; undefined while it is sound. */
   decoder: CobsDecoder | undefined;
 }
 
 /** Both know it; the bytes are signed as on a real line. */
 const pair = { pairId: 17, key: new Uint8Array(32).fill(7) };
+
+/** What another pair on the same wire may have in common with ours. */
+type Kinship = "id" | "key" | "both";
+
+const strangers: Readonly<Record<Kinship, typeof pair>> = {
+  id: { pairId: pair.pairId, key: new Uint8Array(32).fill(8) },
+  key: { pairId: pair.pairId + 1, key: pair.key },
+  both: pair,
+};
 
 const recordedMax = 400;
 
@@ -39,6 +51,8 @@ export class Wires {
   readonly #wires: Readonly<Record<Wire, Readonly<Record<ControllerId, Direction>>>>;
   /** Set by the world: takes a frame that came in at a controller. */
   deliver: (to: ControllerId, link: Wire, beat: Beat) => void = () => undefined;
+  /** Set by the world: a frame that came in and is no beat of the partner. */
+  refuse: (to: ControllerId, reason: string) => void = () => undefined;
   /** Frames that were sent, for replays. */
   readonly recorded: { readonly to: ControllerId; readonly link: Wire; readonly beat: Beat }[] = [];
   readonly #recording: boolean;
@@ -61,6 +75,7 @@ export class Wires {
       twice: 0,
       straggleMs: 0,
       noise: 0,
+      held: undefined,
       decoder: undefined,
     });
     const both = (link: Wire) => ({ a: direction(link), b: direction(link) });
@@ -80,8 +95,38 @@ export class Wires {
     if (this.#recording) this.#record(link, to, beat);
     const wire = this.#direction(link, to);
     if (wire.cut || (wire.loss > 0 && this.#random() < wire.loss)) return;
+    if (wire.held) {
+      wire.held.push(beat);
+      return;
+    }
     this.#carry(link, to, wire, beat);
     if (wire.twice > 0 && this.#random() < wire.twice) this.#carry(link, to, wire, beat);
+  }
+
+  /** From now on frames are held up on their way. */
+  hold(link: Wire, to: ControllerId): void {
+    this.#direction(link, to).held ??= [];
+  }
+
+  /** What was held up comes now, in its order, and what is sent from now on passes; or only some of it, and the rest is lost. */
+  let(link: Wire, to: ControllerId, pick: (held: readonly Beat[]) => readonly Beat[]): number {
+    const wire = this.#direction(link, to);
+    const late = pick(wire.held ?? []);
+    wire.held = undefined;
+    for (const beat of late) this.#timeline.after(wire.delayMs, () => this.deliver(to, link, beat));
+    return late.length;
+  }
+
+  /** A frame of another pair that lies on the same wire. */
+  stranger(link: Wire, to: ControllerId, beat: Beat, kinship: Kinship): void {
+    const wire = this.#direction(link, to);
+    const frame = encodeBeat(beat, strangers[kinship]);
+    this.#timeline.after(wire.delayMs, () => {
+      if (wire.cut) return;
+      const decoded = decodeBeat(frame, pair, partnerOf(to));
+      if (decoded.ok) this.deliver(to, link, decoded.beat);
+      else this.refuse(to, decoded.reason);
+    });
   }
 
   #record(link: Wire, to: ControllerId, beat: Beat): void {

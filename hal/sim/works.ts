@@ -6,7 +6,13 @@ import type { Work } from "../../firmware-ts/core/effects.ts";
 import { WorkQueue } from "../../firmware-ts/loop/work-queue.ts";
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
-import { done, type FaultCode, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import {
+  done,
+  explain,
+  type FaultCode,
+  failed,
+  type Outcome,
+} from "../../firmware-ts/schema/outcome.ts";
 import type { Clock } from "./clock.ts";
 import type { Files } from "./files.ts";
 import type { Kernel } from "./kernel.ts";
@@ -48,6 +54,14 @@ export interface WorksSetup {
   readonly duration: (work: WorkName) => number;
   /** Absent in worlds without clients. */
   readonly files: Files | undefined;
+  /** Told of each work that has ended; absent where nobody asks. */
+  readonly told: ((text: string) => void) | undefined;
+}
+
+/** A work and how it ended, as a line of the trace. */
+function sentence({ name }: VirtualServerConfig, work: Work, outcome: Outcome<unknown>): string {
+  const what = "disk" in work ? `${work.op} ${work.disk}` : work.op;
+  return `${name}: ${what}: ${outcome.ok ? "done" : explain(outcome.fault)}`;
 }
 
 type Settle = (outcome: Outcome<string | undefined>) => void;
@@ -104,6 +118,7 @@ export class Works {
       hands.give(() => {
         const killed = () => failed("serviceFailed", work.op, "killed while it started");
         const outcome = isKilled() ? killed() : this.#outcome(server, work);
+        this.#setup.told?.(sentence(server, work, outcome));
         main.give(() => ended(outcome));
       });
     hands.give(() => {
@@ -131,9 +146,7 @@ export class Works {
     const { kernel, files } = this.#setup;
     switch (work.op) {
       case "attach":
-        kernel.attached.add(work.disk);
-        files?.attached(work.disk);
-        return { ok: true, value: `/dev/${work.disk}` };
+        return this.#attach(work.disk);
       case "mount":
         if (!kernel.attached.has(work.disk)) return failed("mountFailed", "mount", "not attached");
         return this.#withDisk(work.disk, "mount", () => {
@@ -162,6 +175,17 @@ export class Works {
       default:
         return this.#service(server, work);
     }
+  }
+
+  /** The disk is asked whether this nexus holds it: keys alone do not tell, for another may have registered the same. */
+  #attach(disk: string): Outcome<string> {
+    const { kernel, shelf, me, files } = this.#setup;
+    if (!shelf.reachable(disk, me)) return failed("diskLost", "attach", `${disk} does not answer`);
+    if (shelf.holder(disk)?.by !== me)
+      return failed("fenced", "attach", `the reservation of ${disk} is not ours`);
+    kernel.attached.add(disk);
+    files?.attached(disk);
+    return { ok: true, value: `/dev/${disk}` };
   }
 
   #service(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
@@ -195,7 +219,7 @@ export class Works {
         for (const address of addresses) kernel.addresses.delete(address);
         return done;
       case "announce":
-        files?.announced(addresses);
+        files?.announced(server, addresses);
         return done;
       default:
         throw new Error(`works: unknown work ${JSON.stringify(work)}`);

@@ -294,6 +294,17 @@ describe("a pair", () => {
     },
   );
 
+  test.each(["joining", "alone"] as const)(
+    "does not forget a newer epoch that was learnt before, from a disk or a beat: %s",
+    (mode) => {
+      const before = meeting(mode, "joining", 0);
+      const learnt = { ...before, epochSeen: before.epoch + 20 };
+      const { state } = feed(learnt, [{ kind: "tick", nowMs: 3000 }]);
+      expect(state.mode).toBe("paired");
+      expect(state.epochSeen).toBeGreaterThanOrEqual(learnt.epochSeen);
+    },
+  );
+
   test("is not promised by one that is alone to a guest of before it won", () => {
     expect(granted(meet("alone", "joining", 1).effects)).toBe(false);
     expect(granted(meet("alone", "joining", 0).effects)).toBe(true);

@@ -113,13 +113,34 @@ describe("a claim", () => {
   });
 
   test.each([keyOf("b", 1, 18), "00000000deadbeef"])(
-    "leaves a disk of another system (%s)",
+    "leaves a disk of another system (%s), and nothing of ours on it",
     (key) => {
       const { claim: end, disk } = claim(held("b", key), mine);
-      expect(end.at).toBe("refused");
+      expect(end).toMatchObject({ at: "refused", reason: expect.stringContaining(key) });
       expect(holder(disk)).toMatchObject({ holder: { key } });
+      expect(keys(disk)).toEqual([key]);
     },
   );
+
+  test("withdraws from another system's disk whatever the disk says to that", () => {
+    for (const answer of [
+      { status: "good" },
+      { status: "conflict" },
+      { status: "failed", reason: "no path" },
+    ] as const) {
+      const reason = "key 00000000deadbeef belongs to another system";
+      const [end, commands] = claimAnswer({ at: "withdrawing", reason }, mine, answer);
+      expect(end).toEqual({ at: "refused", reason });
+      expect(commands).toEqual([]);
+    }
+  });
+
+  test("keeps reserved what it holds when another system registers there", () => {
+    const start = changed(held("a", keyOf("a", 3)), "b", register(keyOf("b", 1, 18)));
+    const { claim: end, disk } = claim(start, mine);
+    expect(end.at).toBe("refused");
+    expect(holder(disk)).toMatchObject({ holder: { key: mine } });
+  });
 
   test("is refused when its own registration goes on the way", () => {
     const { claim: end } = claim(held("b", keyOf("b", 4)), mine, (disk, command) =>
