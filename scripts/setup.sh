@@ -8,11 +8,30 @@ packages=(nftables iproute2 iputils-arping socat util-linux e2fsprogs
   qemu-utils qemu-block-extra qemu-system-common fuse3 libnbd-bin libiscsi-bin sg3-utils fio
   mosquitto mosquitto-clients stress-ng keepalived procps gcc libc6-dev binutils openssl spin)
 
-if [ ! -x node_modules/.bin/vitest ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-  echo "setup: installing npm packages (Node 24 among them)"
+# A registry that is out of reach for a moment, or a mirror in the middle of its own update, is no reason to give up.
+pause_seconds=15
+twice() {
+  if "$@"; then return 0; fi
+  echo "setup: ${1//_/ } failed; once more in $pause_seconds s" >&2
+  sleep "$pause_seconds"
+  "$@"
+}
+
+npm_packages() {
   # Not `npm ci`: it insists on packages for foreign platforms in the lock file, which not every registry serves. The versions
   # are exact in package.json and in the lock file either way.
   npm install --no-save --no-audit --no-fund --loglevel=error
+}
+
+debian_packages() {
+  # With its lists each time: what they name may be gone by now. Whoever else installs something is waited for.
+  apt-get update -qq -o Acquire::Retries=3 &&
+    apt-get install -y -qq --no-install-recommends -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 "$@" >/dev/null
+}
+
+if [ ! -x node_modules/.bin/vitest ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+  echo "setup: installing npm packages (Node 24 among them)"
+  twice npm_packages
   touch node_modules/.package-lock.json
 fi
 
@@ -33,5 +52,4 @@ if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
   trap 'rm -f "$policy"' EXIT
 fi
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+twice debian_packages "${missing[@]}"

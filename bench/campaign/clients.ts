@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { BenchError } from "../world/error.ts";
-import { waitFor } from "../world/exec.ts";
+import { limitMs, waitFor } from "../world/exec.ts";
 import { repoDir } from "../world/layout.ts";
 import { virtualServers } from "../world/plan.ts";
 import type { Started } from "../world/processes.ts";
@@ -172,7 +172,7 @@ export async function startClients(
     (_, i) => new Client(world, i, options.engines, options.paceMs),
   );
   for (const client of clients) client.mark("begin");
-  await allLively(clients, 30_000, world.signal);
+  await allLively(clients, 2 * limitMs, world.signal);
   return clients;
 }
 

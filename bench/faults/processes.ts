@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { BenchError } from "../world/error.ts";
-import { waitFor } from "../world/exec.ts";
+import { limitMs, waitFor } from "../world/exec.ts";
 import { signal } from "../world/processes.ts";
 import type { World } from "../world/world.ts";
 import type { Fault } from "./fault.ts";
@@ -20,7 +20,7 @@ export const kill9: Fault = {
   async inject(world, victim) {
     world.forsakeDaemon(victim);
     world.machines[victim].kill();
-    await world.machines[victim].cgroup.empty(10_000).catch(() => undefined);
+    await world.machines[victim].cgroup.empty(limitMs).catch(() => undefined);
   },
   repair: startAgain,
 };
@@ -94,7 +94,7 @@ export const term: Fault = {
   async repair(world, victim) {
     const stopping = world.daemon(victim);
     if (stopping)
-      await waitFor("end of the firmware", () => !stopping.alive(), { deadlineMs: 20_000 });
+      await waitFor("end of the firmware", () => !stopping.alive(), { deadlineMs: limitMs });
     world.startDaemon(victim);
   },
 };

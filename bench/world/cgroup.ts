@@ -15,7 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { BenchError } from "./error.ts";
-import { waitFor } from "./exec.ts";
+import { limitMs, waitFor } from "./exec.ts";
 
 export interface CgroupRoot {
   readonly version: 1 | 2;
@@ -99,16 +99,21 @@ export class Cgroup {
   }
 
   /**
-   * Waits until no thread of the group is left. Killed processes need a moment, more so when they sleep in a dying file system. A
-   * process whose first thread has ended is listed no more, while another one may still be unmounting: the kernel's own
-   * word counts, where it gives one.
+   * Kills until no thread of the group is left. Killed processes need a moment, more so when they sleep in a dying file system; and one
+   * that was just being started joins only now. A process whose first thread has ended is listed no more, while another one may still
+   * be unmounting: the kernel's own word counts, where it gives one.
    */
   async empty(deadlineMs: number): Promise<void> {
-    await waitFor(`empty ${this.path}`, () => !this.#populated(), { deadlineMs, intervalMs: 2 });
+    const isEmpty = () => {
+      if (!this.#populated()) return true;
+      this.kill();
+      return false;
+    };
+    await waitFor(`empty ${this.path}`, isEmpty, { deadlineMs, intervalMs: 2 });
   }
 
   /** Kills what is left and removes the group with all below it. */
-  async remove(deadlineMs = 10_000): Promise<void> {
+  async remove(deadlineMs = limitMs): Promise<void> {
     await waitFor(
       `remove ${this.path}`,
       () => {

@@ -5,16 +5,13 @@
 import { existsSync, rmSync } from "node:fs";
 import { Cgroup, findCgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
-import { ipBatch, waitFor } from "./exec.ts";
+import { ipBatch, limitMs, waitFor } from "./exec.ts";
 import { restoreSetting } from "./kernel-setting.ts";
 import { controllerIds, type Layout } from "./layout.ts";
 import { Ledger, startTicksOf } from "./ledger.ts";
 import { detachLoops, type LoopDevice, loopsBelow } from "./loops.ts";
 import { listNamespaces } from "./network.ts";
 import { signal } from "./processes.ts";
-
-/** Killed processes end within ms, unless they sleep in a file system that is dying as well. */
-const emptyMsMax = 10_000;
 
 /** What was there to clean, for people. */
 export interface Cleaned {
@@ -51,14 +48,14 @@ async function killAll(cgroup: Cgroup, entries: ReturnType<Ledger["entries"]>): 
   const inGroup = cgroup.exists() ? cgroup.processes() : [];
   const controllers = controllerIds.map((id) => cgroup.child(id)).filter((each) => each.exists());
   for (const each of controllers) each.kill();
-  await Promise.all(controllers.map((each) => each.empty(emptyMsMax)));
+  await Promise.all(controllers.map((each) => each.empty(limitMs)));
   await cgroup.remove();
   const stray = entries.filter(
     (entry) => entry.kind === "process" && startTicksOf(entry.pid) === entry.startTicks,
   );
   const pids = stray.flatMap((entry) => (entry.kind === "process" ? [entry.pid] : []));
   for (const pid of pids) signal(pid, "SIGKILL");
-  await waitFor("end of recorded processes", () => stray.every(gone), { deadlineMs: 10_000 });
+  await waitFor("end of recorded processes", () => stray.every(gone), { deadlineMs: limitMs });
   return new Set([...inGroup, ...pids]).size;
 }
 

@@ -6,6 +6,9 @@ import { BenchError } from "./error.ts";
 /** Output beyond this is a program gone wrong, not an answer. */
 const outputBytesMax = 4 * 1024 * 1024;
 
+/** How long the bench waits for what does not depend on the product, ms: it ends what hangs, on the slowest machine too. */
+export const limitMs = 60_000;
+
 export interface RunOptions {
   readonly input?: string;
   readonly timeoutMs?: number;
@@ -21,7 +24,7 @@ export function run(
     const child = execFile(
       command,
       [...args],
-      { timeout: options.timeoutMs ?? 20_000, maxBuffer: outputBytesMax, killSignal: "SIGKILL" },
+      { timeout: options.timeoutMs ?? limitMs, maxBuffer: outputBytesMax, killSignal: "SIGKILL" },
       (error, stdout, stderr) => {
         if (!error) return resolve(stdout);
         const said =

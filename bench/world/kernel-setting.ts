@@ -2,7 +2,7 @@
  * The one setting of the machine's kernel that the firmware changes (hal/linux/grace-periods.ts). On an appliance it is the firmware's to
  * keep; here the machine is somebody else's, and gets back what it had.
  */
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { expeditedPath } from "../../hal/linux/grace-periods.ts";
 import { Ledger, ledgerDirectory } from "./ledger.ts";
 
@@ -13,12 +13,16 @@ export function rememberSetting(ledger: Ledger): void {
   if (value !== undefined) ledger.setting(expeditedPath, value);
 }
 
+/** Gives back what was found, unless another world still needs what is there: the last one gives it back. */
 export function restoreSetting(ledger: Ledger): void {
+  const others = worlds().map((prefix) => new Ledger(prefix));
+  if (others.some((each) => each.path !== ledger.path && recorded(each).length > 0)) return;
   const [value] = recorded(ledger);
   if (value !== undefined && value !== read()) writeFileSync(expeditedPath, value);
 }
 
 function worlds(): string[] {
+  if (!existsSync(ledgerDirectory)) return [];
   return readdirSync(ledgerDirectory).flatMap((name) =>
     name.endsWith(".jsonl") ? [name.slice(0, -".jsonl".length)] : [],
   );

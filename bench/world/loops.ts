@@ -1,7 +1,7 @@
 /** Loop devices belong to the whole machine, not to a namespace: they are told apart by the path of their file. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { run, waitFor } from "./exec.ts";
+import { limitMs, run, waitFor } from "./exec.ts";
 
 export interface LoopDevice {
   readonly device: string;
@@ -46,6 +46,6 @@ export async function detachLoops(devices: readonly LoopDevice[]): Promise<void>
       await Promise.allSettled(devicesLeft.map((each) => run("losetup", ["-d", each.device])));
       return left().length === 0;
     },
-    { deadlineMs: 10_000, intervalMs: 5 },
+    { deadlineMs: limitMs, intervalMs: 5 },
   );
 }

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type { Cgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
-import { waitFor } from "./exec.ts";
+import { limitMs, waitFor } from "./exec.ts";
 import type { Layout } from "./layout.ts";
 import type { Ledger } from "./ledger.ts";
 import { detachLoops, loopsBelow } from "./loops.ts";
@@ -118,7 +118,7 @@ export class Machine {
         if (!holder.alive()) throw new BenchError("worldBroken", `boot ${this.id}`, "holder ended");
         return ready;
       },
-      { deadlineMs: 10_000, intervalMs: 2 },
+      { deadlineMs: limitMs, intervalMs: 2 },
     );
   }
 
@@ -172,7 +172,7 @@ export class Machine {
     return async () => {
       if (this.cgroup.exists()) {
         this.cgroup.thaw();
-        await this.cgroup.empty(10_000);
+        await this.cgroup.empty(limitMs);
       }
       if (holder) signal(holder.pid, "SIGKILL");
       await holder?.ended;

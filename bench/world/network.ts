@@ -1,7 +1,8 @@
 /** Namespaces, cables and the switch of one world; see layout.ts for the plan. */
 
+import { z } from "zod";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
-import { bridgeBatch, ipBatch, run } from "./exec.ts";
+import { bridgeBatch, ipBatch, limitMs, run, waitFor } from "./exec.ts";
 import {
   brokerAddress,
   clientAddress,
@@ -15,6 +16,9 @@ import {
   shelfAddress,
   storageAddress,
 } from "./layout.ts";
+
+/** What `bridge -j link` tells of a port. */
+const portListSchema = z.array(z.object({ ifname: z.string(), state: z.string() }));
 
 interface Cable {
   readonly namespace: string;
@@ -141,7 +145,21 @@ export class Network {
       cables.map((each) => `link set ${each.port} master br-${each.lan} up`),
     );
     await ipBatch(name, ["link set lo up", ...configure(cables)]);
+    // A port begins to forward when the bridge hears of its carrier, which a busy kernel tells some time later: it must not hear of it
+    // after the port was told not to.
+    await waitFor(`ports of ${id}`, () => this.#allForward(portsOf(id)), {
+      deadlineMs: limitMs,
+      intervalMs: 2,
+    });
     await this.setForwarding(portsOf(id), false);
+  }
+
+  async #allForward(ports: readonly string[]): Promise<boolean> {
+    const text = await run("bridge", ["-n", this.#layout.namespaces.switch, "-j", "link", "show"]);
+    const links = portListSchema.parse(JSON.parse(text));
+    return ports.every((port) =>
+      links.some(({ ifname, state }) => ifname === port && state === "forwarding"),
+    );
   }
 }
 

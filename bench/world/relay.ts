@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type { Cgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
-import { waitFor } from "./exec.ts";
+import { limitMs, waitFor } from "./exec.ts";
 import { realTimeNode } from "./firmware.ts";
 import { type Layout, repoDir } from "./layout.ts";
 import { planPaths } from "./plan.ts";
@@ -79,7 +79,7 @@ export class SerialCable {
           throw new BenchError("worldBroken", "serial cable", "its process has ended");
         return this.#states[number - 1];
       },
-      { deadlineMs: 10_000, intervalMs: 2 },
+      { deadlineMs: limitMs, intervalMs: 2 },
     );
   }
 }

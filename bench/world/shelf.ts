@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Cgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
-import { run, waitFor } from "./exec.ts";
+import { limitMs, run, waitFor } from "./exec.ts";
 import { realTimeNode } from "./firmware.ts";
 import { type Layout, repoDir, shelfAddress, shelfPort } from "./layout.ts";
 import { coordinatorBytes, coordinators, planPaths, shelfTarget, virtualServers } from "./plan.ts";
@@ -106,7 +106,7 @@ export async function startShelf(
       await shelf.command({ status: true });
       return true;
     },
-    { deadlineMs: 15_000, intervalMs: 10 },
+    { deadlineMs: limitMs, intervalMs: 10 },
   );
   return shelf;
 }
@@ -129,7 +129,7 @@ export class Shelf {
         socket.destroy();
         reject(new BenchError("worldBroken", "shelf control", JSON.stringify(request), cause));
       };
-      socket.setTimeout(5000, () => fail(new Error("no answer")));
+      socket.setTimeout(limitMs, () => fail(new Error("no answer")));
       socket.once("error", fail);
       const lines = createInterface({ input: socket });
       // readline repeats the errors of its input as its own.

@@ -29,7 +29,7 @@ import { prepareBroker, startBroker } from "./broker.ts";
 import { Cgroup, findCgroup } from "./cgroup.ts";
 import { type Cleaned, cleanWorld } from "./clean.ts";
 import { BenchError } from "./error.ts";
-import { waitFor } from "./exec.ts";
+import { limitMs, waitFor } from "./exec.ts";
 import { firmwareWords } from "./firmware.ts";
 import { rememberSetting } from "./kernel-setting.ts";
 import { controllerIds, type Layout, layoutOf, repoDir } from "./layout.ts";
@@ -344,7 +344,7 @@ async function build(parts: Parts, make: (pieces: Pieces) => World): Promise<Wor
     world.startEchoes(id);
     world.startDaemon(id);
   }
-  await world.whole(30_000);
+  await world.whole(2 * limitMs);
   times.servingMs = performance.now() - began;
   return world;
 }

@@ -1,15 +1,24 @@
 /** Whatever ends the orchestrator, and whenever: the next run finds everything and removes it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { setTimeout as delay } from "node:timers/promises";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { rememberSetting } from "../../bench/world/kernel-setting.ts";
+import { layoutOf } from "../../bench/world/layout.ts";
+import { Ledger } from "../../bench/world/ledger.ts";
+import { loopsBelow } from "../../bench/world/loops.ts";
 import { cleanPrefix } from "../../bench/world/world.ts";
 import { expeditedPath } from "../../hal/linux/grace-periods.ts";
+import { until } from "../support/until.ts";
 import { leftovers } from "./support/leftovers.ts";
 
 const prefix = "bclean";
 
+// Also what a run left that was killed as a whole.
+beforeEach(async () => {
+  await cleanPrefix(prefix);
+});
 afterEach(async () => {
+  await cleanPrefix(`${prefix}2`);
   await cleanPrefix(prefix);
 });
 
@@ -26,10 +35,21 @@ function startWorld(): { child: ChildProcess; serving: Promise<void>; ended: Pro
 }
 
 describe("a killed run", () => {
-  // From the first namespaces to a pair that is just joining; times in between fall somewhere else in each run.
-  it.each([150, 400, 800, 1400])("leaves nothing after a clean, killed near %i ms", async (ms) => {
+  const { baseDir } = layoutOf(prefix);
+  const hasStarted = (role: string) =>
+    new Ledger(prefix).entries().some((each) => each.kind === "process" && each.role === role);
+
+  // From the first namespaces to a pair that is about to serve.
+  it.each<[string, () => boolean]>([
+    ["it has begun", () => new Ledger(prefix).entries().length > 0],
+    ["its serial cable is there", () => hasStarted("serial")],
+    ["its shelf is started", () => hasStarted("shelf")],
+    ["its machines are powered on", () => hasStarted("b-holder")],
+    ["its second controller is started", () => hasStarted("b-daemon")],
+    ["its first volume is attached", () => loopsBelow(baseDir).length > 0],
+  ])("leaves nothing after a clean, killed when %s", async (what, condition) => {
     const { child, ended } = startWorld();
-    await delay(ms + Math.random() * 200);
+    await until(what, condition);
     child.kill("SIGKILL");
     await ended;
     await cleanPrefix(prefix);
@@ -39,6 +59,10 @@ describe("a killed run", () => {
   it("leaves nothing after a clean when it was serving, and the kernel's setting as it was", async () => {
     const setting = () => readFileSync(expeditedPath, "utf8");
     const before = setting();
+    // Another world that has found the same.
+    const other = new Ledger(`${prefix}2`);
+    other.begin();
+    rememberSetting(other);
     const { child, serving, ended } = startWorld();
     await serving;
     expect(await leftovers(prefix)).not.toEqual([]);
@@ -48,6 +72,8 @@ describe("a killed run", () => {
     const cleaned = await cleanPrefix(prefix);
     expect(cleaned.namespaces.length).toBeGreaterThan(5);
     expect(cleaned.processes).toBeGreaterThan(5);
+    expect(setting()).toBe("1\n");
+    await cleanPrefix(`${prefix}2`);
     expect(setting()).toBe(before);
     expect(await leftovers(prefix)).toEqual([]);
     expect(await cleanPrefix(prefix)).toMatchObject({ processes: 0, namespaces: [], loops: [] });

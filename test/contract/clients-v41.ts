@@ -7,10 +7,11 @@
  */
 import { connectRpc, type RpcConnection } from "../../hal/linux/ganesha/rpc-connection.ts";
 import { XdrReader, XdrWriter } from "../../hal/linux/ganesha/xdr.ts";
+import { limitsMs } from "../support/limits.ts";
 
 const compound = { program: 100003, version: 4, procedure: 1 };
 const operation = { exchangeId: 42, createSession: 43, sequence: 53, reclaimComplete: 58 };
-const timeoutMs = 5000;
+const timeoutMs = limitsMs.condition;
 let xid = 0;
 
 /** Sends one COMPOUND of operations that are already encoded; returns the reader behind its status, tag and count. */

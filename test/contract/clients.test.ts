@@ -5,12 +5,12 @@ import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { SessionReading } from "../../bench/clients/session.ts";
 import type { GaneshaState } from "../../hal/linux/ganesha.ts";
+import { limitsMs } from "../support/limits.ts";
+import { until } from "../support/until.ts";
 import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
 
 const clientsPath = new URL("../../bench/clients/main.ts", import.meta.url).pathname;
 const address = "10.9.0.1";
-/** Far above what is measured (20 to 200 ms), far below what a lost connection or a swallowed SYN would cost. */
-const gapMsMax = 2500;
 
 interface Line {
   t: string;
@@ -49,7 +49,8 @@ function startClients(lab: Lab, ...options: string[]): Clients {
     send: (command) => child.stdin.write(`${JSON.stringify(command)}\n`),
     next: (kind, condition = () => true) =>
       new Promise((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Error(`no ${kind} line in time`)), 30_000);
+        const late = () => reject(new Error(`no ${kind} line in time`));
+        const timer = setTimeout(late, 2 * limitsMs.condition);
         const wake = (line: Line) => {
           if (line.t !== kind || !condition(line)) return;
           clearTimeout(timer);
@@ -90,11 +91,11 @@ describe.runIf(labIsPossible)("clients that verify every byte", () => {
     const exports = [{ id: 1, path: mountPoint, pseudo: "/vol1" }];
     const spec = { address, exports, recoveryDir: `${mountPoint}/.dyad` };
     await node.ask({ op: "start", spec });
-    const probed = await node.ask({ op: "probe", deadlineMs: 5000 });
+    const probed = await node.ask({ op: "probe", deadlineMs: limitsMs.condition });
     expect(probed.value).toMatchObject({ ok: true });
   };
   const release = async (node: LabNode) => {
-    await node.ask({ op: "stop", timeoutMs: 2000 });
+    await node.ask({ op: "stop", timeoutMs: limitsMs.condition });
     node.run("ip", "addr", "del", `${address}/24`, "dev", "eth0");
     node.run("umount", mountPoint);
   };
@@ -103,7 +104,7 @@ describe.runIf(labIsPossible)("clients that verify every byte", () => {
     if (pid === undefined) throw new Error("no server to kill");
     process.kill(pid, "SIGKILL");
     const gone = () => node.events.some((each) => each.event === "end" && each.pid === pid);
-    while (!gone()) await new Promise((resolve) => setTimeout(resolve, 1));
+    await until("its end is told", gone);
   };
   /** A tick by which every engine has written and read something since now. */
   const progress = async (running: Clients) => {
@@ -157,9 +158,9 @@ describe.runIf(labIsPossible)("clients that verify every byte", () => {
     const line = await report(clients);
     expectFaultless(line);
     for (const { engine, write, read } of line.engines) {
+      // How long is the campaign's question, on a machine that does nothing else.
+      console.log(`${engine}: gaps ${write.longestGapMs} ms (write), ${read.longestGapMs} (read)`);
       expect(write.longestGapMs, `${engine} write`).toBeGreaterThan(5);
-      expect(write.longestGapMs, `${engine} write`).toBeLessThan(gapMsMax);
-      expect(read.longestGapMs, `${engine} read`).toBeLessThan(gapMsMax);
     }
   });
 

@@ -8,9 +8,9 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { encodeCobs } from "../../firmware-ts/wire/cobs.ts";
 import { openSerialLink } from "../../hal/linux/serial-link.ts";
 import type { Link } from "../../hal/port/link.ts";
+import { until } from "../support/until.ts";
 import { LinkLog } from "./support/link-log.ts";
 import { endProcess } from "./support/namespaces.ts";
-import { until } from "./support/until.ts";
 
 const baudRate = 115_200;
 
@@ -24,6 +24,12 @@ describe("serial link", () => {
     const pty = (name: string) => `PTY,link=${end(name)},raw,echo=0`;
     cable = spawn("socat", [pty("a"), pty("b")], { stdio: "inherit" });
     await until("pty pair", () => existsSync(end("a")) && existsSync(end("b")));
+  }
+
+  /** With its names: killed, socat leaves them behind, and they may come to mean somebody else's terminal. */
+  async function unplug(): Promise<void> {
+    await endProcess(cable);
+    for (const name of ["a", "b"]) rmSync(end(name), { force: true });
   }
 
   function link(name: string, log: LinkLog): Link {
@@ -46,7 +52,7 @@ describe("serial link", () => {
 
   afterEach(async () => {
     for (const item of open.splice(0)) await item.close();
-    await endProcess(cable);
+    await unplug();
     rmSync(folder, { recursive: true });
   });
 
@@ -113,7 +119,7 @@ describe("serial link", () => {
     const [logA, logB] = [new LinkLog(), new LinkLog()];
     const [a, b] = [link("a", logA), link("b", logB)];
     await until("both up", () => logA.up && logB.up);
-    await endProcess(cable);
+    await unplug();
     await until("both down", () => !logA.up && !logB.up);
     a.send(Uint8Array.of(1));
     expect(a.counters().dropped).toBe(1);

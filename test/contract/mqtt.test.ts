@@ -4,7 +4,6 @@ import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
-import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import type { Config } from "../../firmware-ts/schema/config.ts";
@@ -17,15 +16,26 @@ import {
 } from "../../firmware-ts/telemetry/mqtt.ts";
 import { outboxEventsMax } from "../../firmware-ts/telemetry/outbox.ts";
 import { healthyStatus } from "../support/fake-daemon.ts";
+import { limitsMs } from "../support/limits.ts";
 import { type Broker, brokerUser, prepareBroker, subscribe } from "../support/mosquitto.ts";
+import { until } from "../support/until.ts";
 
-const quick: Partial<PublisherTuning> = {
+/** Towards a broker that does its work, be it slowly: a session given up on the way would say everything again. */
+const patient: Partial<PublisherTuning> = {
   coalesceMs: 20,
+  connectTimeoutMs: limitsMs.condition,
+  ackTimeoutMs: limitsMs.condition,
+  keepaliveSeconds: limitsMs.condition / 1000,
+  backoffMsMin: 20,
+  backoffMsMax: 100,
+  closeTimeoutMs: limitsMs.condition,
+};
+/** Towards one that does not. */
+const quick: Partial<PublisherTuning> = {
+  ...patient,
   connectTimeoutMs: 400,
   ackTimeoutMs: 400,
   keepaliveSeconds: 1,
-  backoffMsMin: 20,
-  backoffMsMax: 100,
   closeTimeoutMs: 200,
 };
 
@@ -60,7 +70,7 @@ function configure(pair: number, mqtt: Partial<NonNullable<Config["mqtt"]>>): Co
   };
 }
 
-function start(config: Config, tuning: Partial<PublisherTuning> = quick) {
+function start(config: Config, tuning: Partial<PublisherTuning> = patient) {
   const logged: string[] = [];
   const publisher = createPublisher({
     config,
@@ -164,7 +174,7 @@ test("a controller that dies is offline by its last will", async () => {
   const root = join(import.meta.dirname, "../..");
   const { signal } = spawnSync(process.execPath, ["--input-type=module-typescript", "-e", script], {
     cwd: root,
-    timeout: 10_000,
+    timeout: 2 * limitsMs.condition,
   });
   expect(signal).toBe("SIGKILL");
   await expect
@@ -196,7 +206,7 @@ test("messages of many lengths leave nothing behind in memory", () => {
   const { stdout, stderr } = spawnSync(process.execPath, words, {
     cwd: root,
     encoding: "utf8",
-    timeout: 10_000,
+    timeout: 2 * limitsMs.condition,
   });
   // Each length held 64 kB: 19 MB.
   expect(Number(stdout), stderr).toBeGreaterThan(0);
@@ -239,8 +249,8 @@ test.each([
   ["an address that is none", { url: "mqtt://:::" }, /Invalid URL/],
   ["a port out of range", { url: "mqtt://127.0.0.1:99999" }, /Invalid URL/],
 ])("%s is told and tried again, nothing else", async (_, mqtt, reason) => {
-  const { publisher, logged } = start(configure(109, mqtt), { ...quick, connectTimeoutMs: 5000 });
-  await expect.poll(() => logged.join("\n"), { timeout: 6000 }).toMatch(reason);
+  const { publisher, logged } = start(configure(109, mqtt));
+  await expect.poll(() => logged.join("\n")).toMatch(reason);
   expect(publisher.counters().connects).toBe(0);
 });
 
@@ -271,8 +281,8 @@ test("a broker that dies and returns gets the state anew, and the events of the 
 });
 
 test("a real broker that freezes in mid-session is given up, and used again when it thaws", async () => {
-  const { publisher, logged } = start(configure(112, {}));
-  await expect.poll(() => publisher.counters().published).toBe(1);
+  const { publisher, logged } = start(configure(112, {}), { ...patient, ackTimeoutMs: 400 });
+  await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(1);
   broker.process().kill("SIGSTOP");
   try {
     publisher.publish(healthyStatus());
@@ -280,25 +290,21 @@ test("a real broker that freezes in mid-session is given up, and used again when
   } finally {
     broker.process().kill("SIGCONT");
   }
-  await expect
-    .poll(() => publisher.counters().published, { timeout: 5000 })
-    .toBeGreaterThanOrEqual(8);
+  await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(8);
 });
 
 test("the library gives up a silent broker while several messages wait: the session ends, and nothing else", async () => {
   // An uncaught exception would fail this file; in a controller it would be a takeover.
-  const { publisher, logged } = start(configure(130, {}), { ...quick, ackTimeoutMs: 20_000 });
-  await expect.poll(() => publisher.counters().published).toBe(1);
+  const { publisher, logged } = start(configure(130, {}), { ...patient, keepaliveSeconds: 1 });
+  await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(1);
   broker.process().kill("SIGSTOP");
   try {
     publisher.publish(healthyStatus());
-    await expect.poll(() => logged.join(), { timeout: 5000 }).toContain("no session with");
+    await expect.poll(() => logged.join()).toContain("no session with");
   } finally {
     broker.process().kill("SIGCONT");
   }
-  await expect
-    .poll(() => publisher.counters().published, { timeout: 5000 })
-    .toBeGreaterThanOrEqual(8);
+  await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(8);
 });
 
 /** A broker of one behaviour; returns its URL. */
@@ -377,59 +383,58 @@ test.each(brokenBrokers)("a broker %s: the caller does not notice", async (_, be
     attempts += 1;
     behave(socket);
   });
-  const { publisher } = start(configure(113, { url }));
+  const { publisher } = start(configure(113, { url }), quick);
   await expectUndisturbed(publisher, () => attempts >= 3);
 });
 
 test("no broker at all: the caller does not notice", async () => {
-  const { publisher } = start(configure(114, { url: "mqtt://127.0.0.1:1" }));
+  const { publisher } = start(configure(114, { url: "mqtt://127.0.0.1:1" }), quick);
   const deadlineMs = performance.now() + 500;
   await expectUndisturbed(publisher, () => performance.now() > deadlineMs);
 });
 
-/** What the loop of this busy machine is late by (p99, ms) when there is nothing to do. */
-async function ordinaryDelayMs(): Promise<number> {
-  const loop = monitorEventLoopDelay({ resolution: 1 });
-  loop.enable();
-  const endMs = performance.now() + 300;
-  await expect.poll(() => performance.now() > endMs, { timeout: 8000, interval: 5 }).toBe(true);
-  loop.disable();
-  return loop.percentile(99) / 1e6;
+/** Processor time of this thread so far, ms: a machine that does something else meanwhile does not count. */
+function cpuMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
 }
 
-/** Publishes as the daemon does until `seen`, then floods; no call may take long, nor the loop stand still. */
+/** Publishes as the daemon does until `seen`, then floods; no call may take long, nor keep the loop from its next turn. */
 async function expectUndisturbed(publisher: Publisher, seen: () => boolean): Promise<void> {
-  const loop = monitorEventLoopDelay({ resolution: 1 });
-  loop.enable();
-  const callsMs: number[] = [];
+  const turnsMs: number[] = [];
   let sequence = 0;
   const call = () => {
-    const startMs = performance.now();
     sequence += 1;
     publisher.publish({ ...healthyStatus(), epoch: sequence });
     publisher.event(event(sequence));
-    callsMs.push(performance.now() - startMs);
   };
+  let last = cpuMs();
+  const turning = setInterval(() => {
+    const now = cpuMs();
+    turnsMs.push(now - last);
+    last = now;
+  }, 1);
   const ticking = setInterval(call, 5);
   try {
-    await expect.poll(seen, { timeout: 8000, interval: 20 }).toBe(true);
+    await until("attempts enough", () => turnsMs.length > 100 && seen());
   } finally {
     clearInterval(ticking);
+    clearInterval(turning);
   }
-  loop.disable();
   const heapBefore = process.memoryUsage().heapUsed;
+  const before = cpuMs();
   for (let i = 0; i < 20_000; i += 1) call();
+  const callMs = (cpuMs() - before) / 20_000;
   const grownBytes = process.memoryUsage().heapUsed - heapBefore;
-  // Without the slowest hundredth: those were not calls but the machine doing something else in between.
-  const slowCallMs = callsMs.toSorted((a, b) => a - b)[Math.floor(callsMs.length * 0.99)];
-  expect(slowCallMs).toBeLessThan(2);
-  // The p99 leaves out garbage collection and a busy machine; a broker that holds up the loop does so again and again.
-  expect(loop.percentile(99) / 1e6).toBeLessThan(25 + 2 * (await ordinaryDelayMs()));
+  expect(callMs).toBeLessThan(0.1);
+  // Without the slowest hundredth, garbage collection mostly: a broker that holds up the loop does so again and again.
+  const turn99Ms = turnsMs.toSorted((a, b) => a - b)[Math.floor(turnsMs.length * 0.99)];
+  console.log(`processor time: ${callMs.toFixed(3)} ms a call, p99 of a turn ${turn99Ms} ms`);
+  expect(turn99Ms).toBeLessThan(25);
   expect(publisher.counters().dropped).toBeGreaterThanOrEqual(20_000 - outboxEventsMax - 100);
   expect(grownBytes).toBeLessThan(64 * 1024 * 1024);
-  const startMs = performance.now();
+  // It ends, whatever the broker does.
   await publisher.close();
-  expect(performance.now() - startMs).toBeLessThan(400);
 }
 
 test("whatever answers a broker gives, correct in frame or not, nothing is thrown", async () => {
@@ -456,10 +461,10 @@ test("whatever answers a broker gives, correct in frame or not, nothing is throw
           config: configure(115, { url }),
           clientId: "dyad-fuzz",
           log: (message) => ended.push(message),
-          tuning: { ...quick, backoffMsMin: 60_000, backoffMsMax: 60_000 },
+          tuning: { ...quick, backoffMsMin: 600_000, backoffMsMax: 600_000 },
         });
         publisher.publish(healthyStatus());
-        await expect.poll(() => ended.join(), { interval: 1 }).toContain("no session");
+        await until("its end is told", () => ended.join().includes("no session"));
         await publisher.close();
       },
     ),
@@ -473,8 +478,8 @@ test("attempts back off", async () => {
     times.push(performance.now());
     socket.destroy();
   });
-  start(configure(116, { url }), { ...quick, backoffMsMin: 20, backoffMsMax: 200 });
-  await expect.poll(() => times.length, { timeout: 5000 }).toBeGreaterThanOrEqual(7);
+  start(configure(116, { url }), { ...patient, backoffMsMin: 20, backoffMsMax: 200 });
+  await expect.poll(() => times.length).toBeGreaterThanOrEqual(7);
   const gaps = times.slice(1).map((time, i) => time - (times[i] ?? 0));
   // 20, 40, 80, 160, 200, 200, each give or take a quarter.
   expect(gaps[0]).toBeGreaterThan(14);

@@ -13,8 +13,8 @@ import { createGate } from "../../hal/linux/gate.ts";
 import type { PlacesFolder } from "../../hal/linux/place/folder.ts";
 import { Place, placeNic } from "../../hal/linux/place/place.ts";
 import { programsOf } from "../../hal/linux/place/programs.ts";
+import { until } from "../support/until.ts";
 import { joinedNamespaces, type Namespace, rootMissing, run } from "./support/namespaces.ts";
-import { until } from "./support/until.ts";
 
 const value = <T>(outcome: Outcome<T>): T => {
   if (!outcome.ok) throw new Error(JSON.stringify(outcome.fault));

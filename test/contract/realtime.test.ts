@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import { realTimeFlag, takeRealTimePriority } from "../../hal/linux/realtime.ts";
+import { limitsMs } from "../support/limits.ts";
 import { rootMissing } from "./support/namespaces.ts";
 
 /** In a process of its own: this one would keep the priority. */
@@ -36,7 +37,10 @@ const idle = `
 
 function node(flags: readonly string[], text: string, under: readonly string[] = []): string {
   const words = [...under, process.execPath, ...flags, "--input-type=module", "-e", text];
-  return execFileSync(words[0] ?? "", words.slice(1), { encoding: "utf8", timeout: 30_000 });
+  return execFileSync(words[0] ?? "", words.slice(1), {
+    encoding: "utf8",
+    timeout: 2 * limitsMs.condition,
+  });
 }
 
 describe("real-time priority", () => {

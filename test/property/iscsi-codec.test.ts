@@ -32,6 +32,13 @@ const isid = fc.stringMatching(/^[0-9a-f]{12}$/);
 const constant = <const T>(value: T) => fc.constant(value);
 const bytes = (min: number, max: number) =>
   fc.uint8Array({ minLength: min, maxLength: max, size: "max" }).map((value) => Buffer.from(value));
+/** Data by its length and first byte: long as it may be, and still quick to make smaller once something has failed. */
+const block = (max: number) =>
+  fc
+    .record({ length: upTo(max), first: u8 })
+    .map(({ length, first }) =>
+      Buffer.from(Array.from({ length }, (_, at) => (first + at * 7) & 0xff)),
+    );
 
 const numbered = { immediate: flag, taskTag: u32, cmdSn: u32, expStatSn: u32 };
 const answered = { statSn: u32, expCmdSn: u32, maxCmdSn: u32 };
@@ -216,7 +223,7 @@ describe("headers", () => {
 
 const limits = { dataBytesMax: 4096, ahsBytesMax: 64 };
 const digests: fc.Arbitrary<Digests> = fc.record({ header: flag, data: flag });
-const pdu = fc.record({ header: bytes(48, 48), data: bytes(0, 2000) }).map(({ header, data }) => {
+const pdu = fc.record({ header: bytes(48, 48), data: block(2000) }).map(({ header, data }) => {
   header.fill(0, 4, 8);
   return { header, data };
 });
@@ -454,4 +461,8 @@ test("serial numbers go around the end", () => {
   expect(serialAdd(0xffff_ffff, 2)).toBe(1);
   expect(serialDistance(0xffff_fffe, 3)).toBe(5);
   expect(serialDistance(3, 0xffff_fffe)).toBe(-5);
+  expect(serialDistance(7, 7)).toBe(0);
+  // Half the numbers lie after, half before (RFC 1982 3.2).
+  expect(serialDistance(0, 0x7fff_ffff)).toBe(2 ** 31 - 1);
+  expect(serialDistance(0, 0x8000_0001)).toBe(1 - 2 ** 31);
 });

@@ -37,6 +37,13 @@ const flags = u32(3);
 function optionBytes(option: number, data: Buffer, length = data.length): Buffer {
   return Buffer.concat([Buffer.from("IHAVEOPT"), u32(option), u32(length), data]);
 }
+/** Data by its length and first byte: long as it may be, and still quick to make smaller once something has failed. */
+const block = (max: number) =>
+  fc
+    .record({ length: fc.nat(max), first: fc.nat(255) })
+    .map(({ length, first }) =>
+      Buffer.from(Array.from({ length }, (_, at) => (first + at * 7) & 0xff)),
+    );
 
 interface Wanted {
   flags: number;
@@ -63,11 +70,11 @@ const anyRequest: fc.Arbitrary<Wanted> = fc
     cookie: fc.bigInt(0n, 2n ** 64n - 1n),
     offset: fc.bigInt(0n, 2n ** 53n - 1n),
     length: fc.nat(0xffff_ffff),
-    data: fc.uint8Array({ maxLength: 3000, size: "max" }),
+    data: block(3000),
   })
   .map((one) =>
     one.type === command.write
-      ? { ...one, data: Buffer.from(one.data), length: one.data.length }
+      ? { ...one, length: one.data.length }
       : { ...one, data: Buffer.alloc(0) },
   );
 
@@ -96,19 +103,16 @@ describe("NBD parser", () => {
   test("yields the same messages however the stream is cut", () => {
     fc.assert(
       fc.property(
-        fc.array(
-          fc.record({ option: fc.nat(20), data: fc.uint8Array({ maxLength: 200, size: "max" }) }),
-          {
-            minLength: 1,
-            maxLength: 5,
-          },
-        ),
+        fc.array(fc.record({ option: fc.nat(20), data: block(200) }), {
+          minLength: 1,
+          maxLength: 5,
+        }),
         fc.array(anyRequest, { maxLength: 12, size: "max" }),
         fc.array(fc.nat(60_000), { maxLength: 30, size: "max" }),
         (options, requests, cuts) => {
           const bytes = Buffer.concat([
             flags,
-            ...options.map(({ option, data }) => optionBytes(option, Buffer.from(data))),
+            ...options.map(({ option, data }) => optionBytes(option, data)),
             ...requests.map(requestBytes),
           ]);
           const messages = parse(bytes, cuts, options.length);
@@ -116,7 +120,7 @@ describe("NBD parser", () => {
             options.map(({ option, data }) => ({
               kind: "option",
               option,
-              data: Buffer.from(data),
+              data,
             })),
           );
           const got = messages.slice(1 + options.length).map((message) => {

@@ -9,7 +9,7 @@ import type {
 } from "../../firmware-ts/core/beat-types.ts";
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
-import type { LinkName } from "../../firmware-ts/schema/ids.ts";
+import { type LinkName, linkNames } from "../../firmware-ts/schema/ids.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 
 export const timing = deriveTiming(new Pair().config("a").timing);
@@ -17,19 +17,22 @@ export const me = 111;
 export const partner = 222;
 
 export class BeatBench {
-  state: BeatState = newBeatState({
-    me: "a",
-    session: me,
-    configuration: 7,
-    timing,
-    links: ["serial", "network", "disk"],
-    nowMs: 0,
-  });
+  state: BeatState;
+  /** Of the last step. */
   effects: readonly BeatEffect[] = [];
   #sequence = 0;
 
+  constructor(links: readonly LinkName[] = linkNames) {
+    const setup = { me: "a", session: me, configuration: 7, timing, links, nowMs: 0 } as const;
+    this.state = newBeatState(setup);
+  }
+
   step(event: BeatEvent): void {
     [this.state, this.effects] = beatStep(this.state, event);
+  }
+
+  tick(nowMs: number): void {
+    this.step({ kind: "tick", nowMs });
   }
 
   /** What the last step told the main loop. */
@@ -41,12 +44,22 @@ export class BeatBench {
     return this.seen().map(({ kind }) => kind);
   }
 
+  /** What the last step said, and on which links. */
+  sent(): (BeatEffect & { kind: "send" })[] {
+    return this.effects.filter((each) => each.kind === "send");
+  }
+
+  /** What the last step asked of the kernel. */
+  gates(): BeatEffect[] {
+    return this.effects.filter(({ kind }) => kind !== "send" && kind !== "observe");
+  }
+
   /** The main loop changes what the beats say, and they say it at once. */
   say(change: Partial<Mandate>, nowMs: number): Beat {
     this.step({ kind: "mandate", nowMs, mandate: { ...this.state.mandate, ...change } });
-    const beat = this.effects.flatMap((each) => (each.kind === "send" ? [each.beat] : []))[0];
-    if (!beat) throw new Error("a mandate is said at once");
-    return beat;
+    const [sent] = this.sent();
+    if (!sent) throw new Error("a mandate is said at once");
+    return sent.beat;
   }
 
   /** A beat of the partner that answers our newest, unless told otherwise. */
@@ -71,5 +84,17 @@ export class BeatBench {
       ...change,
     };
     this.step({ kind: "frame", nowMs, link, beat });
+  }
+
+  grant(nowMs: number, contact = this.state.contact): void {
+    this.step({ kind: "grant", nowMs, on: true, contact });
+  }
+
+  open(nowMs: number, notBeforeMs: number, ...addresses: readonly string[]): void {
+    this.step({ kind: "gateOpen", nowMs, token: addresses.join("+"), addresses, notBeforeMs });
+  }
+
+  keep(nowMs: number, ...addresses: readonly string[]): void {
+    this.step({ kind: "gateKeep", nowMs, addresses });
   }
 }

@@ -2,10 +2,10 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import mqtt from "mqtt";
+import { freePort } from "./free-port.ts";
 
 export const brokerUser = "appliance";
 export const brokerPassword = "correct horse";
@@ -21,15 +21,6 @@ export interface Broker {
   /** Ends it as a crash would. */
   readonly kill: () => Promise<void>;
   readonly remove: () => Promise<void>;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
 }
 
 /** Prepares certificates, passwords and ports; `start` runs it. */

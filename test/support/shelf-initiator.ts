@@ -343,16 +343,3 @@ export const writeCommand = (lba: number, data: Buffer): Command => ({
   lba,
   blocks: data.length / BLOCK_BYTES,
 });
-
-/** Waits until a condition holds, asking again and again; fails after the deadline. */
-export const until = async (
-  what: string,
-  holds: () => boolean | Promise<boolean>,
-  deadlineMs = 5_000,
-): Promise<void> => {
-  const end = performance.now() + deadlineMs;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`timed out: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-};

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { ShelfConfig } from "../../hal/shelf/target/config.ts";
+import { limitsMs } from "./limits.ts";
 
 const MAIN = fileURLToPath(new URL("../../hal/shelf/main.ts", import.meta.url));
 
@@ -65,7 +66,11 @@ export const run = (
     execFile(
       program,
       args,
-      { cwd: options.cwd, timeout: options.timeoutMs ?? 60_000, maxBuffer: 64 * 1024 * 1024 },
+      {
+        cwd: options.cwd,
+        timeout: options.timeoutMs ?? 4 * limitsMs.condition,
+        maxBuffer: 64 * 1024 * 1024,
+      },
       (error, stdout, stderr) => {
         const code = error === null ? 0 : typeof error.code === "number" ? error.code : -1;
         resolve({ code, output: `${stdout}${stderr}` });

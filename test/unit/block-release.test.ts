@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { Status } from "../../firmware-ts/wire/scsi/codes.ts";
 import {
   encodeFullStatus,
@@ -11,6 +11,7 @@ import {
 } from "../../firmware-ts/wire/scsi/reservation.ts";
 import type { ServiceMessage } from "../../hal/block/service/protocol.ts";
 import { BlockServiceCore } from "../../hal/block/service/service.ts";
+import { limitsMs, patientDisk } from "../support/limits.ts";
 import { ScriptedTarget, serial } from "./initiator-target.ts";
 import { RawNbdClient } from "./nbd-raw-client.ts";
 
@@ -54,17 +55,24 @@ beforeEach(async () => {
   const path = join(folder, "nbd.sock");
   await core.handle({ op: "listen", id: 1, path });
   await core.handle({
-    ...({ op: "open", id: 2, waitMs: 3000 } as const),
+    ...({ op: "open", id: 2, waitMs: limitsMs.condition } as const),
     disk: {
       ...{ serial, host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
       ...{ initiatorName: port.name, isid: port.isid, exported: true },
+      timing: patientDisk,
     },
   });
-  await core.handle({ op: "allow", id: 3, serial, hold: { key, type }, deadlineMs: 1000 });
+  await core.handle({
+    op: "allow",
+    id: 3,
+    serial,
+    hold: { key, type },
+    deadlineMs: limitsMs.condition,
+  });
   client = new RawNbdClient({ path });
   await client.go(serial);
   client.request(1, 1, 0, 512, Buffer.alloc(512));
-  await vi.waitFor(() => expect(finishWrite).toBeDefined(), { interval: 1 });
+  await expect.poll(() => finishWrite).toBeDefined();
   // What the kernel does when the FUSE server dies: nobody waits for that write any more.
   client.socket.destroy();
 });
@@ -90,7 +98,7 @@ const giveBack = (deadlineMs: number) =>
 const answers = () => said.flatMap((each) => (each.kind === "answer" ? [each.answer.status] : []));
 
 test("a write that is under way is awaited", async () => {
-  const given = giveBack(3000);
+  const given = giveBack(limitsMs.condition);
   await new Promise((resolve) => setImmediate(resolve));
   expect(order).toEqual([]);
   finishWrite?.();

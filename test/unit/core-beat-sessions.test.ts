@@ -36,6 +36,8 @@ describe("which life of the partner lives", () => {
     bench.hear({}, 7);
     expect(bench.kinds()).toEqual(["partnerLost", "partner"]);
     expect(bench.state.heard?.session).toBe(partner);
+    bench.hear({ owned: "1" }, 7);
+    expect(bench.kinds()).toEqual(["partner"]);
     // And the one that took its place has ended now.
     bench.hear({ session: next, sequence: 9001 }, 8);
     expect(bench.seen()).toEqual([{ kind: "frameRefused", reason: "session" }]);

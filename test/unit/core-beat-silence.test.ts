@@ -1,6 +1,7 @@
 /** Silence in which we did not run ourselves: what it postpones, for how long, and what it must never touch. */
 import { beforeEach, describe, expect, test } from "vitest";
 import { beatStep } from "../../firmware-ts/core/beat.ts";
+import { judge } from "../../firmware-ts/core/beat-silence.ts";
 import { type BeatState, newBeatState } from "../../firmware-ts/core/beat-state.ts";
 import type { BeatEffect, BeatEvent, Mandate } from "../../firmware-ts/core/beat-types.ts";
 import { deriveTiming, tickMs } from "../../firmware-ts/core/timing.ts";
@@ -162,6 +163,13 @@ test.each([35, 50, 80, 109])(
   },
 );
 
+test("a doubt becomes a loss in the moment in which its grace ends, even in a stall, and not sooner", () => {
+  tick(heardMs + 500);
+  const endMs = heardMs + 500 + stallGraceMs;
+  expect(judge(state, stallGraceMs, endMs - 1)).toBe("doubted");
+  expect(judge(state, stallGraceMs, endMs)).toBe("lost");
+});
+
 describe("what is not excused", () => {
   test("while the partner is doubted nothing is granted to it, in the same step and after", () => {
     tick(heardMs + lossMs);
@@ -170,6 +178,14 @@ describe("what is not excused", () => {
     expect(say({}, heardMs + lossMs + 1).granting).toBe(false);
     hear({}, heardMs + lossMs + 2);
     expect(say({}, heardMs + lossMs + 3).granting).toBe(true);
+  });
+
+  test("a doubt is not ended by a beat that answers nothing: it may be an old one", () => {
+    tick(heardMs + lossMs);
+    const { doubtedSinceMs } = state;
+    hear({ ack: { session: me + 1, sequence: state.sequence } }, heardMs + lossMs + 1);
+    expect(state.doubtedSinceMs).toBe(doubtedSinceMs);
+    expect(say({}, heardMs + lossMs + 2).granting).toBe(false);
   });
 
   test("the loss names the last lease that was granted, and the last that was got, as they were", () => {

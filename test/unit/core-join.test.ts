@@ -61,6 +61,8 @@ describe("registration is asked for", () => {
     expect(effects).toMatchObject([{ command, deadlineMs }, { command }, { command }]);
     const tokens = effects.map((each) => (each.kind === "reserve" ? each.token : ""));
     expect(new Set(tokens).size).toBe(3);
+    // They count on with those of the races: none is used twice.
+    expect(state.round).toBe(fresh.round + 3);
     const [, again] = registerDue(forgetRegistrations(state), nowMs) ?? [fresh, []];
     for (const each of again) expect(tokens).not.toContain("token" in each && each.token);
   });

@@ -1,5 +1,7 @@
-/** The small tables of the decisions: modes, lights of links, reservation keys. */
+/** The small tables of the decisions: modes, the order of effects, lights of links, reservation keys. */
 import { describe, expect, test } from "vitest";
+import { tell } from "../../firmware-ts/core/controller-state.ts";
+import { type Effect, effectRank } from "../../firmware-ts/core/effects.ts";
 import { epochMax, makeKey, parseKey } from "../../firmware-ts/core/keys.ts";
 import {
   excuseStall,
@@ -52,6 +54,47 @@ describe("modes", () => {
     expect(() => checkTransition("joining", "alone", "b")).toThrow(
       "controller b: no transition from joining to alone",
     );
+  });
+});
+
+describe("the effects of one step", () => {
+  const name = { token: "t", virtualServer: "alpha", serial: "c1" };
+  const gate = (command: object) => ({ kind: "gate", command }) as Effect;
+  /** What must be done before what. */
+  const inOrder = [
+    ["an epoch is remembered", { kind: "persist", record: { version: 1, epoch: 1 } }],
+    ["a gate is closed", gate({ kind: "gateClose" })],
+    ["our word is given", { kind: "grant", on: true, contact: 1 }],
+    ["a disk is asked", { kind: "reserve", ...name, command: { op: "readKeys" }, deadlineMs: 1 }],
+    ["a gate is opened", gate({ kind: "gateOpen" })],
+    ["work is done", { kind: "work", ...name, work: { op: "startService" }, limitMs: 1 }],
+    ["the partner is told", { kind: "mandate", mandate: {} }],
+    ["the operator is told", tell("info", "test", "test")],
+    ["the process ends", { kind: "exit", code: 0, reason: "test" }],
+  ] as const satisfies readonly (readonly [string, unknown])[];
+  const rank = ([, effect]: (typeof inOrder)[number]) => effectRank(effect as Effect);
+
+  test.each(inOrder.slice(1).map((after, i) => [inOrder[i]?.[0], after[0], i] as const))(
+    "%s before %s",
+    (_before, _after, i) => {
+      const [before, after] = inOrder.slice(i, i + 2);
+      if (!before || !after) throw new Error("two are needed");
+      expect(rank(before)).toBeLessThan(rank(after));
+    },
+  );
+
+  test("have a place in it, or are a broken invariant: they would be done in any order", () => {
+    expect(() => effectRank({ kind: "format" } as never)).toThrow("unknown effect");
+  });
+
+  test("that are alike stay in the order in which they were decided", () => {
+    const answer: Effect = {
+      kind: "answer",
+      id: 1,
+      answer: { accepted: true, vetoes: [], plan: [] },
+    };
+    expect(effectRank(answer)).toBe(effectRank(tell("info", "test", "test")));
+    expect(effectRank(gate({ kind: "gateKeep" }))).toBe(effectRank(gate({ kind: "gateOpen" })));
   });
 });
 

@@ -3,28 +3,21 @@ import { describe, expect, test } from "vitest";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import { makeKey, parseKey } from "../../firmware-ts/core/keys.ts";
 import {
+  beginRace,
   goOut,
   openNotBefore,
   outTick,
   partnerLost,
+  racingTick,
+  takeoverReserved,
   takeServer,
 } from "../../firmware-ts/core/takeover.ts";
-import { Pair } from "../../hal/sim/pair.ts";
 import { said } from "../support/one-server.ts";
+import { whole } from "../support/whole-pair.ts";
 
 const nowMs = 10_000;
 type Loss = NonNullable<ControllerState["loss"]>;
 
-/** Controller a of a whole pair: it serves alpha (0), the partner serves beta (1). */
-const whole: ControllerState = (() => {
-  const pair = new Pair();
-  pair.start("a");
-  pair.start("b");
-  pair.run(2000);
-  const state = pair.controllers.a?.state;
-  if (state?.mode !== "paired") throw new Error("the pair is not whole");
-  return state;
-})();
 const { partnerSilentMs, soloSilentMs } = whole.timing;
 
 const silent: Loss = {
@@ -108,6 +101,7 @@ describe("a loss", () => {
       quietSinceMs: nowMs,
     });
     expect(next.partner).toBeUndefined();
+    expect(effects[0]).toMatchObject({ report: { code: "partner.lost", detail: silent } });
     expect(said(effects)).toEqual([
       "partner.lost",
       "controller.racing",
@@ -120,7 +114,8 @@ describe("a loss", () => {
   test.each(["joining", "alone", "out", "leaving"] as const)(
     "of a partner heard while %s begins no race, and bounds nothing",
     (mode) => {
-      const [next, effects] = lost({ ...whole, mode });
+      const before: Loss = { ...silent, reason: "goodbye" };
+      const [next, effects] = lost({ ...whole, mode, loss: before });
       expect(next.mode).toBe(mode);
       expect(next.loss).toBeUndefined();
       expect(said(effects)).toEqual(["partner.lost"]);
@@ -132,6 +127,76 @@ describe("a loss", () => {
     ["of a guest", undefined, undefined],
   ])("during the race %s: what it is known to be bounded by stays", (_, loss, after) => {
     expect(lost({ ...whole, mode: "racing", loss })[0].loss).toEqual(after);
+  });
+});
+
+describe("a race", () => {
+  const { raceTimeoutMs } = whole.timing;
+  /** Registered since a moment on each coordinator, and racing: for a lost partner, or as a guest that hears nobody. */
+  const racing = (sinceMs: number, loss?: Loss, more: ControllerState["registrations"] = {}) => {
+    const at = { at: "registered", sinceMs } as const;
+    const registrations = { c1: at, c2: at, c3: at, ...more };
+    const mode = loss ? "paired" : "joining";
+    return beginRace({ ...whole, mode, loss, registrations }, nowMs, "test")[0];
+  };
+  /** Every disk says that nobody but us is registered there. */
+  const answered = (state: ControllerState) =>
+    ["c1", "c2", "c3"].reduce(
+      (next, serial) =>
+        takeoverReserved(
+          next,
+          `race:${state.race?.id}:${serial}`,
+          { status: "keys", generation: 1, keys: [state.coordinatorKey] },
+          nowMs + 1,
+        )[0],
+      state,
+    ).mode;
+
+  test("has a number that none before it had, so that no late answer can be meant for it", () => {
+    const first = racing(0);
+    expect(first).toMatchObject({ round: whole.round + 1, race: { id: whole.round + 1 } });
+    const [second] = beginRace({ ...first, mode: "paired" }, nowMs, "test");
+    expect(second.race?.id).toBe(whole.round + 2);
+    const late = `race:${first.race?.id}:c1`;
+    const answer = { status: "failed", reason: "test" } as const;
+    expect(takeoverReserved(second, late, answer, nowMs)).toEqual([second, []]);
+  });
+
+  test("of a guest counts a disk on which it has been registered for two races, and no younger one", () => {
+    expect(answered(racing(nowMs - 2 * raceTimeoutMs))).toBe("alone");
+    expect(answered(racing(nowMs - 2 * raceTimeoutMs + 1))).toBe("out");
+  });
+
+  test("for a lost partner counts a disk from the beat on that the partner gave a lease for, whatever its age", () => {
+    const leasedAtMs = nowMs - 5;
+    expect(answered(racing(leasedAtMs, { ...silent, leasedAtMs }))).toBe("alone");
+    expect(answered(racing(leasedAtMs + 1, { ...silent, leasedAtMs }))).toBe("out");
+    expect(answered(racing(0, silent))).toBe("out");
+  });
+
+  test("counts no disk on which we are not registered, whatever keys are read there", () => {
+    const none = { at: "none", againAtMs: 0, told: "" } as const;
+    const asked = { at: "reserving", round: 1, told: "" } as const;
+    expect(answered(racing(0, undefined, { c1: none }))).toBe("alone");
+    expect(answered(racing(0, undefined, { c1: none, c2: asked }))).toBe("out");
+  });
+
+  test("in which nothing has changed is left as it is, until it ends by its time", () => {
+    const state = racing(0);
+    expect(racingTick(state, nowMs + raceTimeoutMs - 1)).toBeUndefined();
+    const [after] = racingTick(state, nowMs + raceTimeoutMs) ?? [state];
+    expect(after).toMatchObject({ mode: "out", race: undefined });
+    expect(racingTick(whole, nowMs + raceTimeoutMs)).toBeUndefined();
+  });
+
+  test("is over when it is decided: answers that come later are nobody's", () => {
+    const state = racing(0);
+    const token = `race:${state.race?.id}:c3`;
+    const answer = { status: "failed", reason: "test" } as const;
+    for (const mode of ["alone", "out", "leaving"] as const) {
+      const decided = { ...state, mode, race: undefined };
+      expect(takeoverReserved(decided, token, answer, nowMs)).toEqual([decided, []]);
+    }
   });
 });
 

@@ -67,9 +67,15 @@ const isAboutStalls = (sentence: string) => sentence.includes("counting as a sta
 const limits: readonly (readonly [string, Change, Change])[] = [
   ["link_silence_ms", { linkSilenceMs: 40 }, { linkSilenceMs: 39 }],
   ["disk_silence_ms", { diskBeatIntervalMs: 22 }, { diskBeatIntervalMs: 23 }],
+  ["disk_silence_ms", { diskSilenceMs: 80 }, { diskSilenceMs: 79 }],
   ["gate_timeout_ms", { gateTimeoutMs: 150 }, { gateTimeoutMs: 149 }],
   ["gate_timeout_ms", { diskBeatIntervalMs: 20 }, { diskBeatIntervalMs: 21 }],
   ["clock_margin_ms", { clockMarginMs: 11 }, { clockMarginMs: 10 }],
+  [
+    "clock_margin_ms",
+    { soloGateTimeoutMs: 4000, clockMarginMs: 12 },
+    { soloGateTimeoutMs: 4000, clockMarginMs: 11 },
+  ],
   ["solo_gate_timeout_ms", { soloGateTimeoutMs: 150 }, { soloGateTimeoutMs: 149 }],
   [
     "solo_gate_timeout_ms",

@@ -185,6 +185,13 @@ describe("a ready target", () => {
     expect(hear(pathless, { type: "ready", server: alpha }).asked).toEqual(["gateClose"]);
     const elsewhere = source("offered", alpha, { ...whole, pathsDown: ["d2"] });
     expect(hear(elsewhere, { type: "ready", server: alpha }).asked).toEqual(["flush d1"]);
+    const [server] = whole.servers;
+    if (!server) throw new Error("no alpha");
+    const volumes = ["d1", "d3"].flatMap((disk) =>
+      server.config.volumes.map((each) => ({ ...each, disk })),
+    );
+    const two = change(alpha, { config: { ...server.config, volumes } }, pathless);
+    expect(hear(two, { type: "ready", server: alpha }).asked).toEqual(["gateClose"]);
   });
 
   test.each([off, failedPhase])("gets at once what is not there any more ($kind)", (phase) => {
@@ -344,7 +351,8 @@ describe("with time", () => {
   const endMs = nowMs + 100;
   const tick = (state: ControllerState, atMs: number) => {
     const [next, effects] = transferTick(state, atMs) ?? [state, []];
-    return { next, asked: said(effects), says: next.outbox, isSame: next === state };
+    const isSame = next === state && effects.length === 0;
+    return { next, asked: said(effects), says: next.outbox, isSame };
   };
 
   test("nothing is under way, and nothing is found", () => {
@@ -391,6 +399,7 @@ describe("with time", () => {
     expect(tick(starting(busy("starting")), 1e8).isSame).toBe(true);
     const served = tick(starting({ kind: "serving", sinceMs: 0 }), nowMs);
     expect(served.says).toEqual([{ type: "started", server: beta }]);
+    expect(served.asked).toEqual([]);
     expect(served.next.transfers).toEqual({});
     const broken = tick(starting(failedPhase), nowMs);
     expect(broken.says).toEqual([{ type: "failed", server: beta, why: "broken here" }]);

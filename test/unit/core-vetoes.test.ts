@@ -4,32 +4,15 @@ import type { ControllerState } from "../../firmware-ts/core/controller-state.ts
 import type { Command } from "../../firmware-ts/core/events.ts";
 import { planMoves, stopped, vetoes } from "../../firmware-ts/core/vetoes.ts";
 import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
-import { Pair } from "../../hal/sim/pair.ts";
+import { busyPhase, off, servingPhase, whole, withPartner } from "../support/whole-pair.ts";
 
-/** Controller a of a whole pair: it serves alpha (0), the partner serves beta (1); both are at home. */
-const whole: ControllerState = (() => {
-  const pair = new Pair();
-  pair.start("a");
-  pair.start("b");
-  pair.run(2000);
-  const state = pair.controllers.a?.state;
-  if (state?.mode !== "paired") throw new Error("the pair is not whole");
-  return state;
-})();
-
-const serving: Phase = { kind: "serving", sinceMs: 0 };
-const off: Phase = { kind: "off" };
-const partnerWith = (more: Partial<NonNullable<ControllerState["partner"]>>, state = whole) => {
-  if (!state.partner) throw new Error("no partner");
-  return { ...state, partner: { ...state.partner, ...more } };
-};
 const phases = (...list: readonly Phase[]): ControllerState => ({
   ...whole,
   servers: whole.servers.map((each, i) => ({ ...each, phase: list[i] ?? each.phase })),
 });
-const allHere = partnerWith({ owned: "" }, phases(serving, serving));
-const allThere = partnerWith({ owned: "11" }, phases(off, off));
-const nowhere = partnerWith({ owned: "" }, phases(off, off));
+const allHere = withPartner({ owned: "" }, phases(servingPhase, servingPhase));
+const allThere = withPartner({ owned: "11" }, phases(off, off));
+const nowhere = withPartner({ owned: "" }, phases(off, off));
 
 const request = { dryRun: false, force: false, reason: "" };
 const who = { id: 1, by: "operator", request } as const;
@@ -72,18 +55,18 @@ describe("a veto", () => {
   });
 
   const moving = { role: "source", at: "offered", deadlineMs: 0, urgent: false, why: "" } as const;
-  const busy = (kind: "starting" | "stopping") => phases({ ...serving, kind } as never);
+  const busy = (kind: "starting" | "stopping") => phases(busyPhase(kind));
   test.each<[string, ControllerState, readonly string[]]>([
     ["we are no pair", { ...whole, mode: "alone" }, ["hard notPaired"]],
-    ["the partner is not", partnerWith({ mode: "joining" }), ["hard partnerNotPaired"]],
-    ["it differs", partnerWith({ configuration: 99 }), ["hard configurationDiffers"]],
+    ["the partner is not", withPartner({ mode: "joining" }), ["hard partnerNotPaired"]],
+    ["it differs", withPartner({ configuration: 99 }), ["hard configurationDiffers"]],
     ["it is under way", { ...whole, transfers: { 0: moving } }, ["hard transferUnderWay"]],
     ["another one is under way", { ...whole, transfers: { 1: moving } }, []],
     ["it starts", busy("starting"), ["hard serverBusy"]],
     ["it stops", busy("stopping"), ["hard serverBusy"]],
     [
       "the partner has no carrier",
-      partnerWith({ dataLinkDown: true }),
+      withPartner({ dataLinkDown: true }),
       ["hard partnerDataLinkDown"],
     ],
     ["we have none", { ...whole, dataLinkUp: false }, []],
@@ -94,7 +77,7 @@ describe("a veto", () => {
 
   test("against a move to here: our own carrier counts, not the partner's", () => {
     expect(codes({ ...whole, dataLinkUp: false }, here)).toEqual(["hard dataLinkDown"]);
-    expect(codes(partnerWith({ dataLinkDown: true }), here)).toEqual([]);
+    expect(codes(withPartner({ dataLinkDown: true }), here)).toEqual([]);
   });
 
   test("is soft for a red link, one for each, after the hard ones", () => {

@@ -1,5 +1,6 @@
 /** One virtual server starts: step by step, with the time of each, and back when one fails. */
 import { describe, expect, test } from "vitest";
+import type { Work } from "../../firmware-ts/core/effects.ts";
 import {
   reopenGate,
   restartService,
@@ -8,6 +9,8 @@ import {
   startingTick,
   startServer,
 } from "../../firmware-ts/core/vserver.ts";
+import { awaiting, waitFor } from "../../firmware-ts/core/vserver-parts.ts";
+import { stopServer } from "../../firmware-ts/core/vserver-stop.ts";
 import type { Phase, VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
 import { done, failed } from "../../firmware-ts/schema/outcome.ts";
 import type { ReservationAnswer } from "../../firmware-ts/schema/reservation.ts";
@@ -113,13 +116,31 @@ describe("a start", () => {
     expect(after).toMatchObject({ phase: { kind: "stopping", reason: "failed" }, failures: 1 });
   });
 
+  test.each<[Work, keyof typeof limits]>([
+    [{ op: "attach", disk: "d1" }, "attach"],
+    [{ op: "mount", disk: "d1" }, "mount"],
+    [{ op: "startService" }, "export"],
+    [{ op: "addAddresses" }, "address"],
+    [{ op: "announce" }, "address"],
+    [{ op: "seal", disk: "d1" }, "stop"],
+    [{ op: "killService" }, "stop"],
+  ])("gives the work %j its own limit", (work, step) => {
+    const names = ["claim", "attach", "mount", "export", "address", "stop"] as const;
+    const stepTimeoutMs = Object.fromEntries(names.map((name, i) => [name, 100 + i]));
+    const context = at(nowMs, { timing: { ...timing, stepTimeoutMs } as never });
+    const limitMs = stepTimeoutMs[step];
+    expect(waitFor(off, "step", [work], context)[1]).toMatchObject([{ work, limitMs }]);
+  });
+
   test("is measured from its decision, and says so", () => {
     const late = at(nowMs + 40.4);
     const state = inStep("open");
     const { state: end, asked } = goOnTo([state, []], "verify", late);
     expect(asked.at(-1)).toEqual(["readReservation d1", "readReservation d2"]);
-    const [after] = succeed(end, late, ours);
+    const [after, effects] = succeed(end, late, ours);
     expect(after.lastStartMs).toBeCloseTo(40.4);
+    const detail = { virtualServer: "alpha", startMs: after.lastStartMs };
+    expect(effects.at(-1)).toMatchObject({ report: { code: "vserver.serving", detail } });
   });
 
   test("hands the clients that the last owner named to the announcement, once", () => {
@@ -139,7 +160,29 @@ describe("a start", () => {
     const [token = ""] = pendingOf(state);
     expect(serverDone(serving, token, done, now)).toEqual([serving, []]);
     expect(startingTick(serving, at(1e9))).toEqual([serving, []]);
+    // Nor for a stop, whatever it is called.
+    expect(awaiting(state, "starting", token)).toBe(state.phase);
+    expect(awaiting(state, "stopping", token)).toBeUndefined();
+    expect(awaiting(serving, "starting", token)).toBeUndefined();
   });
+});
+
+test("steps are numbered upwards for ever, through starts and stops, so that no token is used twice", () => {
+  const rounds: number[] = [];
+  const follow = (start: VirtualServerState, end: string): VirtualServerState => {
+    let state = start;
+    while (stepOf(state) !== end) {
+      rounds.push(state.round);
+      state = stepOf(state) === "claim" ? claimed(state)[0] : succeed(state, now, ours)[0];
+    }
+    return state;
+  };
+  const served = follow(begin()[0], "serving");
+  const [stopping] = stopServer(served, "transfer", false, now);
+  const [again] = startServer(follow(stopping, "off"), key, nowMs, now);
+  follow(again, "serving");
+  expect(rounds.length).toBeGreaterThan(20);
+  expect(rounds).toEqual([...new Set(rounds)].toSorted((one, other) => one - other));
 });
 
 describe("a step that fails", () => {
@@ -153,6 +196,8 @@ describe("a step that fails", () => {
         phase: { kind: "stopping", step: "close", reason: "failed", forced: false },
       });
       expect(after.fault).toContain(step);
+      const detail = { virtualServer: "alpha", step };
+      expect(effects[0]).toMatchObject({ report: { severity: "error", detail } });
     },
   );
 
@@ -163,15 +208,15 @@ describe("a step that fails", () => {
     expect(after).toMatchObject({ phase: { forced: true, hasLetGo: false } });
   });
 
-  test.each<[string, ReservationAnswer, string, boolean]>([
-    ["does not answer", broke, "vserver.stepFailed", false],
-    ["conflicts", { status: "conflict" }, "vserver.fenced", true],
-  ])("claim, of a disk that %s", (_, answer, code, forced) => {
+  test.each<[string, ReservationAnswer, string, boolean, string]>([
+    ["does not answer", broke, "vserver.stepFailed", false, "claim: d1: no path"],
+    ["conflicts", { status: "conflict" }, "vserver.fenced", true, "claim: d1: the disk answered"],
+  ])("claim, of a disk that %s: it is told why", (_, answer, code, forced, why) => {
     const state = inStep("claim");
     const [token = ""] = pendingOf(state);
     const [after, effects] = serverReserved(state, token, answer, now);
     expect(said(effects)).toEqual([code, "gateClose"]);
-    expect(after).toMatchObject({ phase: { forced } });
+    expect(after).toMatchObject({ phase: { forced }, fault: expect.stringContaining(why) });
   });
 
   test.each<[string, ReservationAnswer, string, boolean]>([
@@ -218,6 +263,8 @@ describe("the gate", () => {
     const endMs = nowMs + limits.address;
     const [waiting] = failing(inStep("open"), at(endMs - 5));
     expect(said(startingTick(waiting, at(endMs))[1])).toContain("vserver.stepFailed");
+    const [due] = failing(inStep("open"), at(endMs - 10));
+    expect(said(startingTick(due, at(endMs))[1])).toContain("vserver.stepFailed");
     const [after, effects] = startingTick(waiting, at(endMs + 5));
     expect(said(effects)).toEqual(["vserver.stepFailed", "gateClose"]);
     expect(after.fault).toContain("not allowed to open");

@@ -5,6 +5,7 @@ import { fileServiceSchema } from "../../hal/linux/ganesha/config.ts";
 import { probeService } from "../../hal/linux/ganesha/probe.ts";
 import { XdrWriter } from "../../hal/linux/ganesha/xdr.ts";
 import { here } from "../../hal/linux/place/programs.ts";
+import { limitsMs } from "../support/limits.ts";
 
 const servers: Server[] = [];
 const sockets: Socket[] = [];
@@ -52,7 +53,7 @@ async function serviceWith(deafNfs: number, deafMount: number) {
   });
 }
 
-const limit = { place: here, deadlineMs: 10_000, stillUseful: () => true };
+const limit = { place: here, deadlineMs: limitsMs.condition, stillUseful: () => true };
 
 describe("a probe", () => {
   test.each([
@@ -63,10 +64,9 @@ describe("a probe", () => {
   ])(
     "does not wait for connections that are taken and never served: %i, %i",
     async (nfs, mount) => {
+      // Waiting for one of them would use up the limit, and be told as silence.
       const probed = await probeService(await serviceWith(nfs, mount), limit);
       expect(probed).toMatchObject({ ok: true });
-      // 200 ms, 400 and 800: far from the limit that one attempt was once allowed to use up.
-      expect(probed.ok && probed.value).toBeLessThan(5000);
     },
   );
 

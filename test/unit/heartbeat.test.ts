@@ -38,6 +38,17 @@ describe("beat layout", () => {
     );
   });
 
+  test("a message stands between the fields and the code: its id, its length, its bytes", () => {
+    const message = { id: 0x0a0b0c0d, body: Uint8Array.of(0xe1, 0xe2, 0xe3) };
+    // The code was computed with openssl, as above.
+    expect(Buffer.from(encodeBeat({ ...plain, message }, pair)).toString("hex")).toBe(
+      "44d70339123402a1b2c3d400000000000701020304000000000006" +
+        "00000009cafebabe000c00000005010302" +
+        "0a0b0c0d0003e1e2e3" +
+        "e73af5c30f7ec2d23a8818e23003c7ad",
+    );
+  });
+
   test("a beat without a message takes less than 5.6 ms of a line of 115,200 baud", () => {
     const bytes = encodeCobs(encodeBeat(plain, pair)).length;
     expect((bytes * 10 * 1000) / 115_200).toBeLessThan(5.6);
@@ -117,6 +128,7 @@ describe("an authentic beat that no release may send is refused as well", () => 
     ["a mode that there is not", signed(bare, [6, 200])],
     ["session 0", signed(bare, ...noSession)],
     ["a flag of another release", signed(bare, [3, flagsOf(bare) | 64])],
+    ["a flag of another release, and the highest", signed(bare, [3, flagsOf(bare) | 128])],
     ["sets of more servers than there may be", signed(bare, [41, 9])],
     ["sets that are not there", signed(bare, [41, 2])],
     ["a message that is not announced", signed(said, [3, flagsOf(said) & ~messageFlag])],
@@ -127,6 +139,10 @@ describe("an authentic beat that no release may send is refused as well", () => 
     ["a message that is shorter than it says", signed(said, [49, 4])],
   ])("%s", (_, bytes) => {
     expect(decodeBeat(bytes, pair, "b")).toEqual({ ok: false, reason: "field" });
+  });
+
+  test("a flag of another release alone", () => {
+    expect(decodeBeat(signed(bare, [3, 64]), pair, "a")).toEqual({ ok: false, reason: "field" });
   });
 
   test("all flags that are known may be set", () => {
@@ -142,6 +158,8 @@ describe("a beat that cannot be said is a broken invariant", () => {
     ["a sequence past 48 bits", { sequence: 2 ** 48 }],
     ["a fractional epoch", { epoch: 1.5 }],
     ["a 65th virtual server", { owned: `${"0".repeat(64)}1` }],
+    ["an epoch past 32 bits", { epoch: 2 ** 32 }],
+    ["a negative epoch", { epoch: -1 }],
     ["a negative age", { progressAgeMs: -1 }],
     ["no age", { progressAgeMs: Number.NaN }],
     ["message id 0", { message: { id: 0, body: new Uint8Array(1) } }],

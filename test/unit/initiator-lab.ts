@@ -2,13 +2,13 @@
 import { afterEach, beforeEach, expect, vi } from "vitest";
 import { SenseKey } from "../../firmware-ts/wire/scsi/codes.ts";
 import { IscsiDisk, type IscsiDiskTiming } from "../../hal/block/iscsi/disk.ts";
+import { limitsMs, patientDisk } from "../support/limits.ts";
+import { until } from "../support/until.ts";
 import { type Received, ScriptedTarget, serial } from "./initiator-target.ts";
 
+/** What passes in a test passes in a time that the test makes (`stopTime`). */
 export const timing: Partial<IscsiDiskTiming> = {
-  commandTimeoutMs: 2000,
-  ioTimeoutMs: 4000,
-  loginTimeoutMs: 500,
-  keepaliveMs: 5000,
+  ...patientDisk,
   reconnectFirstMs: 2,
   reconnectMaxMs: 10,
 };
@@ -37,8 +37,16 @@ export async function open(options: { grant?: boolean; timing?: Partial<IscsiDis
   });
   disks.push(made);
   disk = made;
-  expect(await made.whenUp(3000)).toBe(true);
+  expect(await made.whenUp(limitsMs.condition)).toBe(true);
   return made;
+}
+
+/**
+ * From now on until the test ends, the initiator's time passes only by `vi.advanceTimersByTime`: a machine that stalls lets no limit
+ * pass. Wait with `until` then: `expect.poll` would advance it.
+ */
+export function stopTime(): void {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
 }
 
 /** Commands of the test, as they come. */
@@ -47,10 +55,7 @@ export function inbox(): { next: () => Promise<Received>; seen: Received[] } {
   let taken = 0;
   target.onCommand = (received) => seen.push(received);
   const next = async () => {
-    await vi.waitFor(() => expect(seen.length).toBeGreaterThan(taken), {
-      interval: 1,
-      timeout: 3000,
-    });
+    await until("a command", () => seen.length > taken);
     const received = seen[taken];
     taken += 1;
     if (received === undefined) throw new Error("no command");
@@ -65,6 +70,7 @@ beforeEach(async () => {
   target = await ScriptedTarget.start();
 });
 afterEach(async () => {
+  vi.useRealTimers();
   await Promise.all(disks.splice(0).map((one) => one.close()));
   await target.close();
 });

@@ -1,5 +1,6 @@
 /** The iSCSI initiator against a target that does right and wrong on command. */
 import { randomBytes } from "node:crypto";
+import { setImmediate as turn } from "node:timers/promises";
 import { describe, expect, test, vi } from "vitest";
 import {
   LoginStatus,
@@ -8,8 +9,9 @@ import {
   TaskResponse,
 } from "../../firmware-ts/wire/iscsi/pdu.ts";
 import { Asc, SenseKey, Status } from "../../firmware-ts/wire/scsi/codes.ts";
-import { IscsiDisk } from "../../hal/block/iscsi/disk.ts";
-import { disk, events, inbox, open, target, timing, unit } from "./initiator-lab.ts";
+import { IscsiDisk, type IscsiDiskTiming } from "../../hal/block/iscsi/disk.ts";
+import { until } from "../support/until.ts";
+import { disk, events, inbox, open, stopTime, target, timing, unit } from "./initiator-lab.ts";
 import { blocks, type Received, serial } from "./initiator-target.ts";
 
 const dataOuts = () =>
@@ -61,11 +63,11 @@ describe("transfers", () => {
     const unsolicited = initialR2t ? immediate.length : firstBurst;
     expect(pdu.final).toBe(unsolicited === immediate.length);
     const bytesOut = () => dataOuts().reduce((sum, one) => sum + one.data.length, immediate.length);
-    await vi.waitFor(() => expect(bytesOut()).toBe(unsolicited), { interval: 1 });
+    await expect.poll(bytesOut).toBe(unsolicited);
     for (let at = unsolicited; at < data.length; at += 50_000) {
       const bytes = Math.min(50_000, data.length - at);
       connection.r2t(pdu.taskTag, at, bytes, at);
-      await vi.waitFor(() => expect(bytesOut()).toBe(at + bytes), { interval: 1 });
+      await expect.poll(bytesOut).toBe(at + bytes);
     }
     for (const { pdu: out, data: part } of dataOuts()) {
       expect(part.length).toBeLessThanOrEqual(segment);
@@ -139,12 +141,14 @@ describe("failures of commands", () => {
 
   test("a command out of time is aborted, and repeated only when the abort is confirmed", async () => {
     const commands = inbox();
+    stopTime();
     await open({ timing: { commandTimeoutMs: 40 } });
     const aborts: Request[] = [];
     target.onOther = (pdu) => aborts.push(pdu);
     const writing = disk.write(0, Buffer.alloc(512, 3), { fua: false });
     const first = await commands.next();
-    await vi.waitFor(() => expect(aborts).toHaveLength(1), { interval: 1 });
+    vi.advanceTimersByTime(40);
+    await until("the abort", () => aborts.length === 1);
     const [abort] = aborts;
     if (abort?.op !== "taskRequest") throw new Error("no abort");
     expect(abort).toMatchObject({ function: 1, referencedTag: first.pdu.taskTag });
@@ -163,6 +167,7 @@ describe("failures of commands", () => {
 
   test("an answer that comes before the abort's counts", async () => {
     const commands = inbox();
+    stopTime();
     await open({ timing: { commandTimeoutMs: 30 } });
     target.onOther = (pdu, _, connection) => {
       if (pdu.op !== "taskRequest") return;
@@ -175,15 +180,24 @@ describe("failures of commands", () => {
     };
     const writing = disk.write(0, Buffer.alloc(512), { fua: false });
     await commands.next();
+    vi.advanceTimersByTime(30);
     expect(await writing).toMatchObject({ ok: true });
     expect(commands.seen).toHaveLength(1);
   });
 
   test("an abort without answer ends the session: the new login kills what the old one left", async () => {
     const commands = inbox();
+    let aborts = 0;
+    target.onOther = () => (aborts += 1);
+    stopTime();
     await open({ timing: { commandTimeoutMs: 30, abortTimeoutMs: 30 } });
     const writing = disk.write(0, Buffer.alloc(512), { fua: false });
     const first = await commands.next();
+    vi.advanceTimersByTime(30);
+    await until("the abort", () => aborts === 1);
+    expect(target.connections).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(30);
+    await vi.advanceTimersByTimeAsync(2);
     const second = await commands.next();
     expect(second.connection).not.toBe(first.connection);
     expect(second.connection).toMatchObject({ isid: "4000d1ad0001", tsih: 0 });
@@ -231,11 +245,16 @@ describe("bad targets", () => {
   });
 
   test("a target that says nothing any more is noticed without any I/O", async () => {
+    stopTime();
     await open({ timing: { keepaliveMs: 20, keepaliveTimeoutMs: 30 } });
-    await vi.waitFor(() => expect(events).toContain("up 2"), { interval: 2 });
+    // What was heard during the login counts until the first look.
+    vi.advanceTimersByTime(40);
+    const asked = () => target.connections[0]?.requests.some(({ pdu }) => pdu.op === "nopOut");
+    await until("the ping", () => asked() === true);
+    await vi.advanceTimersByTimeAsync(30);
     expect(events[1]).toMatch(/silent/);
-    const [first] = target.connections;
-    expect(first?.requests.some(({ pdu }) => pdu.op === "nopOut")).toBe(true);
+    await vi.advanceTimersByTimeAsync(2);
+    await until("the next session", () => events.includes("up 2"));
   });
 
   test("pings are answered, both ways", async () => {
@@ -246,55 +265,79 @@ describe("bad targets", () => {
           transferTag: RESERVED_TAG,
         });
     };
-    await open({ timing: { keepaliveMs: 20, keepaliveTimeoutMs: 500 } });
+    stopTime();
+    await open({ timing: { keepaliveMs: 20, keepaliveTimeoutMs: 30 } });
     target.last.send({ op: "nopIn", lun: 0, taskTag: RESERVED_TAG, transferTag: 4711 });
     const pings = () =>
       target.last.requests.flatMap(({ pdu }) => (pdu.op === "nopOut" ? [pdu] : []));
-    await vi.waitFor(() => expect(pings().length).toBeGreaterThan(2), { interval: 2 });
-    expect(pings().find(({ transferTag }) => transferTag === 4711)?.taskTag).toBe(RESERVED_TAG);
+    const theirs = () => pings().find(({ transferTag }) => transferTag === 4711);
+    await until("the answer to the target's ping", () => theirs() !== undefined);
+    expect(theirs()?.taskTag).toBe(RESERVED_TAG);
+    for (let asked = 1; asked <= 3; asked += 1) {
+      // Silence is noticed at the look after the next, and what may be said then takes 30 ms more.
+      vi.advanceTimersByTime(50);
+      await until("a ping", () => pings().length === 1 + asked);
+      // A command and its answer: what was on its way before, the answer to the ping, has arrived.
+      await disk.flush();
+    }
     expect(target.connections).toHaveLength(1);
   });
 
   test("refused logins are repeated ever more slowly", async () => {
     target.loginStatus = LoginStatus.serviceUnavailable;
-    const refused = await IscsiDisk.open(
-      {
-        ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
-        ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0002", serial },
-        timing: { ...timing, reconnectFirstMs: 5, reconnectMaxMs: 1000 },
-      },
-      200,
-    );
+    stopTime();
+    const opening = openOther({ reconnectFirstMs: 5, reconnectMaxMs: 1000 }, serial, 200);
+    let attempts = 1;
+    for (const waitMs of [5, 10, 20, 40, 80]) {
+      await until("the refusal", () => refusals() === attempts);
+      await vi.advanceTimersByTimeAsync(waitMs - 1);
+      await turn();
+      expect(target.connections).toHaveLength(attempts);
+      await vi.advanceTimersByTimeAsync(1);
+      attempts += 1;
+      await until("another attempt", () => target.connections.length === attempts);
+    }
+    await until("the refusal", () => refusals() === attempts);
+    await vi.advanceTimersByTimeAsync(45);
+    const refused = await opening;
     expect(refused).toMatchObject({ ok: false, fault: { code: "diskLost" } });
     expect(refused.ok ? "" : refused.fault.message).toMatch(/0x0301/);
-    // 5 + 10 + 20 + 40 + 80 ms: the sixth attempt is the last within 200 ms.
-    expect(target.connections.length).toBeGreaterThan(2);
-    expect(target.connections.length).toBeLessThanOrEqual(6);
   });
 
   test("a target that never answers the login", async () => {
     target.onLogin = () => true;
-    const options = {
-      ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
-      ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0002", serial },
-      timing: { ...timing, loginTimeoutMs: 40 },
-    };
-    const opened = await IscsiDisk.open(options, 100);
+    stopTime();
+    const opening = openOther({ loginTimeoutMs: 40 }, serial, 100);
+    await until("the attempt", () => target.connections.length === 1);
+    await vi.advanceTimersByTimeAsync(40);
+    await vi.advanceTimersByTimeAsync(60);
+    const opened = await opening;
     expect(opened.ok ? "" : opened.fault.message).toMatch(/no login in 40 ms/);
   });
 
   test("another disk under the known number is not taken for ours", async () => {
-    const opened = await IscsiDisk.open(
-      {
-        ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
-        ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0002", serial: "SCRIPTED-2" },
-        timing,
-      },
-      100,
-    );
+    stopTime();
+    const opening = openOther({}, "SCRIPTED-2", 100);
+    // The first session is given up as soon as it is known that the disk is not there.
+    await until("the end of the session", () => refusals() === 1);
+    await vi.advanceTimersByTimeAsync(100);
+    const opened = await opening;
     expect(opened.ok ? "" : opened.fault.message).toMatch(/no unit has the serial/);
   });
 });
+
+/** Another disk at the same target, which is waited for `deadlineMs`. */
+function openOther(more: Partial<IscsiDiskTiming>, wanted: string, deadlineMs: number) {
+  const options = {
+    ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
+    ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0002", serial: wanted },
+    timing: { ...timing, ...more },
+  };
+  return IscsiDisk.open(options, deadlineMs);
+}
+
+/** Attempts to log in that have come to their end. */
+const refusals = () => target.connections.filter(({ socket }) => socket.closed).length;
 
 test("ranges outside the disk are refused before they are sent", async () => {
   const commands = inbox();

@@ -71,6 +71,25 @@ const requests: readonly (readonly [string, Request, string])[] = [
     "05800000 00000000 0001000000000000 01020304 61626364 00000000 090a0b0c 00000000 71727374 81828384 00000000",
   ],
   [
+    "SCSI Data-Out (11.7) in the middle of a sequence",
+    {
+      op: "dataOut",
+      final: false,
+      lun: 1,
+      taskTag: 0x01020304,
+      transferTag: 0xffffffff,
+      expStatSn: 0x090a0b0c,
+      dataSn: 0,
+      offset: 0,
+    },
+    "05000000 00000000 0001000000000000 01020304 ffffffff 00000000 090a0b0c 00000000 00000000 00000000 00000000",
+  ],
+  [
+    "Text Request (11.10) with more to come, but no half pair",
+    { op: "textRequest", ...sent, final: false, more: false, lun: 3, transferTag: 0xffffffff },
+    "04000000 00000000 0003000000000000 01020304 ffffffff 05060708 090a0b0c 00000000 00000000 00000000 00000000",
+  ],
+  [
     "Text Request (11.10) that will be continued: C without F",
     {
       op: "textRequest",
@@ -243,6 +262,19 @@ const responses: readonly (readonly [string, Response, string])[] = [
     `24800000 00000000 0001000000000000 01020304 ffffffff ${numbers} 00000000 00000000 00000000`,
   ],
   [
+    "Text Response (11.11) that will be continued: C without F",
+    {
+      op: "textResponse",
+      ...answered,
+      final: false,
+      more: true,
+      lun: 1,
+      taskTag: 0x01020304,
+      transferTag: 0x61626364,
+    },
+    `24400000 00000000 0001000000000000 01020304 61626364 ${numbers} 00000000 00000000 00000000`,
+  ],
+  [
     "Login Response (11.13): class and detail of the status in bytes 36 and 37",
     {
       op: "loginResponse",
@@ -337,6 +369,27 @@ describe("fields of a header", () => {
     expectedBytes: 8,
     cdb: bytes("250000000000000000 00"),
   };
+
+  test("reserved bits beside a flag are none of it", () => {
+    const flagsOf = (opcode: number, flags: number) => {
+      const header = Buffer.alloc(48);
+      header[0] = opcode;
+      header[1] = flags;
+      return [decodeRequest(header), decodeResponse(header)].find(({ ok }) => ok);
+    };
+    expect(flagsOf(0x01, 0x18)).toMatchObject({
+      value: { final: false, read: false, write: false, attribute: 0 },
+    });
+    expect(flagsOf(0x05, 0x7f)).toMatchObject({ value: { final: false } });
+    expect(flagsOf(0x04, 0x3f)).toMatchObject({ value: { final: false, more: false } });
+    expect(flagsOf(0x03, 0x30)).toMatchObject({
+      value: { transit: false, more: false, stage: 0, nextStage: 0 },
+    });
+    expect(flagsOf(0x10, 0xf0)).toMatchObject({ value: { type: 0 } });
+    expect(flagsOf(0x21, 0xf9)).toMatchObject({ value: { residual: none } });
+    expect(flagsOf(0x25, 0x7e)).toMatchObject({ value: { final: false, status: null } });
+    expect(flagsOf(0x24, 0x3f)).toMatchObject({ value: { final: false, more: false } });
+  });
 
   test("a shorter CDB is padded with zeros (11.3.5), a longer one needs an extension header", () => {
     expect(encodeRequest(command).subarray(32)).toEqual(

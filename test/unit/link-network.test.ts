@@ -4,7 +4,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { openNetworkLink } from "../../hal/linux/network-link.ts";
 import type { Link } from "../../hal/port/link.ts";
 import { LinkLog } from "../contract/support/link-log.ts";
-import { until } from "../contract/support/until.ts";
+import { until } from "../support/until.ts";
 
 const open: { close(): Promise<void> }[] = [];
 

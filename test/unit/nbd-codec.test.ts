@@ -13,6 +13,11 @@ import {
   transmissionFlags,
 } from "../../firmware-ts/wire/nbd/handshake.ts";
 import { type ClientMessage, NbdClientParser } from "../../firmware-ts/wire/nbd/parser.ts";
+import {
+  writeSimpleReply,
+  writeStructuredError,
+  writeStructuredRead,
+} from "../../firmware-ts/wire/nbd/replies.ts";
 
 const bytes = (hex: string) => Buffer.from(hex.replaceAll(" ", ""), "hex");
 
@@ -53,6 +58,11 @@ describe("the handshake of the server (proto.md)", () => {
     expect(encodeExportNameAnswer(facts, false)).toEqual(
       Buffer.concat([answer, Buffer.alloc(124)]),
     );
+  });
+
+  test("tells a size of more than 32 bits in two halves, also where the lower one is zero", () => {
+    const answer = encodeExportNameAnswer({ ...facts, sizeBytes: 2 ** 40 }, true);
+    expect(answer.readBigUInt64BE(0)).toBe(2n ** 40n);
   });
 
   test.each([
@@ -224,6 +234,33 @@ describe("what a client sends (proto.md)", () => {
     }
     expect(seen).toHaveLength(1);
     expect(seen[0]).toMatchObject({ offset: 2 ** 33 + 512, length: 4096 });
+  });
+});
+
+describe("the replies of the transmission phase (proto.md)", () => {
+  const cookie = { cookieHigh: 0x01020304, cookieLow: 0x05060708 };
+
+  test.each([
+    [
+      "a simple reply: error and cookie",
+      (out: Buffer) => writeSimpleReply(out, 4, cookie, 22),
+      "67446698 00000016 0102030405060708",
+    ],
+    [
+      "a structured read: the only chunk, its offset before the data",
+      (out: Buffer) => writeStructuredRead(out, 4, cookie, 2 ** 40, 512),
+      "668e33ef 0001 0001 0102030405060708 00000208 0000010000000000",
+    ],
+    [
+      "a structured error: the only chunk, with an empty message",
+      (out: Buffer) => writeStructuredError(out, 4, cookie, 5),
+      "668e33ef 0001 8001 0102030405060708 00000006 00000005 0000",
+    ],
+  ])("%s, written over whatever was there", (_, write, hex) => {
+    const out = Buffer.alloc(64, 0xee);
+    const end = write(out);
+    expect(out.subarray(0, end)).toEqual(bytes(`eeeeeeee ${hex}`));
+    expect(out.subarray(end)).toEqual(Buffer.alloc(64 - end, 0xee));
   });
 });
 

@@ -64,6 +64,7 @@ beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "dyad-nbd-"));
 });
 afterEach(async () => {
+  vi.useRealTimers();
   for (const one of clients.splice(0)) one.socket.destroy();
   for (const one of device.held) one.answer(done);
   await server.close();
@@ -273,17 +274,20 @@ describe("NBD server", () => {
   });
 
   test("connections are bounded; silence in the handshake is", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     await start({ limits: { maxConnections: 1, handshakeTimeoutMs: 30 } });
     const one = client();
     await one.read(18);
     const two = client();
     await two.closed();
+    vi.advanceTimersByTime(30);
+    vi.useRealTimers();
     await one.closed();
     expect(Object.fromEntries(server.faults)).toEqual({
       tooManyConnections: 1,
       handshakeTimeout: 1,
     });
-    await vi.waitFor(() => expect(server.connections).toBe(0), { interval: 2 });
+    await expect.poll(() => server.connections).toBe(0);
   });
 
   test("disconnect waits for what is in flight", async () => {

@@ -234,8 +234,8 @@ describe("command descriptor blocks", () => {
       const at = block.length - 1;
       block[at] = 0x04;
       expect(decodeCdb(block)).toEqual({ ok: false, problem: "field", at });
-      // Vendor specific bits of the control byte are none of ours.
-      block[at] = 0xc0;
+      // The other bits of the control byte are none of ours.
+      block[at] = 0xfb;
       expect(decodeCdb(block).ok).toBe(true);
     }
   });
@@ -278,6 +278,28 @@ describe("what a block must not say", () => {
     expect(decodeCdb(padded("93 01"))).toMatchObject({ command: { noData: true } });
     expect(decodeCdb(padded("08 ff ff ff"))).toMatchObject({ command: { lba: 0x1f_ffff } });
     expect(encodeCdb({ ...same, noData: true })).toEqual(encodeCdb(same));
+  });
+
+  test.each([
+    ["READ", "28", 1, { dpo: 0x10, fua: 0x08 }],
+    ["VERIFY", "2f", 1, { dpo: 0x10 }],
+    ["COMPARE AND WRITE", "89", 1, { dpo: 0x10, fua: 0x08 }],
+    ["WRITE SAME", "93", 1, { anchor: 0x10, unmap: 0x08, noData: 0x01 }],
+    ["UNMAP", "42", 1, { anchor: 0x01 }],
+    ["SYNCHRONIZE CACHE", "35", 1, { immediate: 0x02 }],
+    ["PRE-FETCH", "34", 1, { immediate: 0x02 }],
+    ["MODE SENSE", "5a", 1, { longLba: 0x10, noBlockDescriptors: 0x08 }],
+    ["REQUEST SENSE", "03", 1, { descriptor: 0x01 }],
+    ["START STOP UNIT", "1b", 1, { immediate: 0x01 }],
+    ["START STOP UNIT", "1b", 4, { noFlush: 0x04, loadEject: 0x02, start: 0x01 }],
+  ])("a flag of %s is one bit: all others of its byte do not set it", (_, opcode, at, flags) => {
+    for (const [name, mask] of Object.entries(flags)) {
+      const block = padded(opcode);
+      block[at] = ~mask;
+      expect(decodeCdb(block)).toMatchObject({ command: { [name]: false } });
+      block[at] = mask;
+      expect(decodeCdb(block)).toMatchObject({ command: { [name]: true } });
+    }
   });
 
   test("an address of 64 bits that no number holds is read as beyond the end", () => {
@@ -323,6 +345,12 @@ describe("a command that its block cannot say is a broken invariant", () => {
     ["a negative address", { ...ten, cdbBytes: 16, lba: -1 }],
     ["a fractional address", { ...ten, cdbBytes: 16, lba: 0.5 }],
     ["a protection field of four bits", { ...ten, protect: 8 }],
+    ["one of VERIFY", { ...verify, protect: 8 }],
+    ["one of WRITE SAME", { ...same, protect: 8 }],
+    [
+      "one of COMPARE AND WRITE",
+      { name: "compareAndWrite", protect: 8, dpo: false, fua: false, lba: 0, blocks: 1 },
+    ],
     ["a negative protection field", { ...ten, protect: -1 }],
     ["half a protection field", { ...ten, protect: 0.5 }],
     ["a BYTCHK field of three bits", { ...verify, byteCheck: 4 }],

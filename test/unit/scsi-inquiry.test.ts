@@ -97,6 +97,13 @@ describe("a vital product data page (SPC-4 7.8)", () => {
     });
   });
 
+  test("may have an empty body", () => {
+    expect(decodeVpd(bytes("00 80 0000"))).toEqual({
+      ok: true,
+      value: { deviceType: 0, page: 0x80, body: Buffer.alloc(0) },
+    });
+  });
+
   test("ends where it says, and is refused when it was cut", () => {
     const page = bytes("00 80 0002 4142 43");
     expect(decodeVpd(page)).toMatchObject({ value: { body: bytes("4142") } });
@@ -121,6 +128,11 @@ describe("designation descriptors (SPC-4 7.8.6)", () => {
     expect(encodeDesignators([unit, port, target])).toEqual(page);
     expect(decodeDesignators(page)).toEqual({ ok: true, value: [unit, port, target] });
     expect(decodeDesignators(Buffer.alloc(0))).toEqual({ ok: true, value: [] });
+  });
+
+  test("may be empty, and the bits beside their fields are none of them", () => {
+    const empty = { association: 0, type: 0, codeSet: 0, value: Buffer.alloc(0) };
+    expect(decodeDesignators(bytes("f0 40 ff 00"))).toEqual({ ok: true, value: [empty] });
   });
 
   test("are refused when the page ends within one", () => {
@@ -220,5 +232,10 @@ describe("other pages of SBC-3", () => {
     expect(encodeProvisioning(value)).toEqual(bytes(hex));
     expect(decodeProvisioning(bytes(hex))).toEqual({ ok: true, value });
     expect(decodeProvisioning(bytes(hex).subarray(0, 3)).ok).toBe(false);
+    // All bits that mean nothing to us: DP, reserved ones, and the threshold exponent.
+    const reserved = Buffer.from(
+      bytes(hex).map((byte, at) => byte | ([0xff, 0x19, 0xf8, 0xff][at] ?? 0)),
+    );
+    expect(decodeProvisioning(reserved)).toEqual({ ok: true, value });
   });
 });

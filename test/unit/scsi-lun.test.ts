@@ -33,6 +33,7 @@ describe("a logical unit number", () => {
     ["a unit of the logical unit method", "8007000000000000"],
     ["a well known unit", "c101000000000000"],
     ["a second level", "0007000100000000"],
+    ["a second level of another method", "0007410000000000"],
     ["a third level", "0007000000010000"],
     ["a fourth level", "4007000000000001"],
   ])("%s is none that we address", (_, hex) => {

@@ -56,6 +56,11 @@ describe("READ CAPACITY", () => {
     expect(decodeCapacity16(data)).toEqual({ ok: true, value });
     expect(decodeCapacity16(head)).toEqual({ ok: true, value });
     expect(decodeCapacity16(head.subarray(0, 15)).ok).toBe(false);
+    // P_TYPE, PROT_EN and P_I_EXPONENT, and the lowest aligned address.
+    const more = Buffer.from(
+      head.map((byte, at) => byte | ({ 12: 0xff, 13: 0xf0, 14: 0x3f }[at] ?? 0)),
+    );
+    expect(decodeCapacity16(more)).toEqual({ ok: true, value });
   });
 
   test("(16) of a disk larger than a number holds is refused", () => {
@@ -165,9 +170,20 @@ describe("MODE SENSE data", () => {
   });
 
   test("ends where it says, whatever follows", () => {
-    expect(decodeModeData(bytes(`0a 00 00 00 ${listed}`), 6)).toMatchObject({
-      value: { pages: [caching] },
-    });
+    for (const announced of ["0a", "0f"])
+      expect(decodeModeData(bytes(`${announced} 00 00 00 ${listed}`), 6)).toMatchObject({
+        value: { pages: [caching] },
+      });
+    for (const announced of ["000d", "0012"])
+      expect(decodeModeData(bytes(`${announced} 00 00 00 00 0000 ${listed}`), 10)).toMatchObject({
+        value: { pages: [caching] },
+      });
+  });
+
+  test("the bits beside WP and DPOFUA are none of them (SBC-3 6.4.1)", () => {
+    const plain = { value: { writeProtected: false, dpoFua: false } };
+    expect(decodeModeData(bytes("03 00 6f 00"), 6)).toMatchObject(plain);
+    expect(decodeModeData(bytes("0006 00 6f 00 00 0000"), 10)).toMatchObject(plain);
   });
 
   test("has no more than 256 pages for us, however short they are", () => {
@@ -225,6 +241,9 @@ describe("REPORT SUPPORTED OPERATION CODES", () => {
       );
     const longer = Buffer.concat([plain, bytes("00 00 0000 00 00 0006")]);
     expect(decodeSupportedOpcodes(longer)).toEqual({ ok: true, value: list });
+    const shorter = Buffer.from(plain);
+    shorter[3] = 15;
+    expect(decodeSupportedOpcodes(shorter)).toEqual({ ok: true, value: list.slice(0, 1) });
   });
 
   test("shows which bits of one command count, or that there is no such command (SPC-4 6.35.3)", () => {

@@ -8,6 +8,7 @@ import { IscsiDisk } from "../../hal/block/iscsi/disk.ts";
 import type { Verdict } from "../../hal/block/iscsi/verdict.ts";
 import { answerModeSense, type Identity } from "../../hal/shelf/disk/identity.ts";
 import { type Medium, MemoryMedium, writeThrough } from "../../hal/shelf/disk/medium.ts";
+import { limitsMs, patientDisk } from "../support/limits.ts";
 import { type Received, ScriptedTarget, serial } from "./initiator-target.ts";
 
 const caching = (flags: number) => {
@@ -92,8 +93,9 @@ describe("what the initiator makes of it", () => {
     disk = new IscsiDisk({
       ...{ host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t", serial },
       ...{ initiatorName: port.name, isid: port.isid },
+      timing: patientDisk,
     });
-    expect(await disk.whenUp(3000)).toBe(true);
+    expect(await disk.whenUp(limitsMs.condition)).toBe(true);
   });
   afterEach(async () => {
     await disk.close();
@@ -118,11 +120,11 @@ describe("what the initiator makes of it", () => {
 
   test("a cache that appears after durable writes were promised is flushed before I/O flows again and after each write", async () => {
     flags = 0;
-    expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
+    expect(await disk.verify(hold, limitsMs.condition)).toMatchObject({ ok: true });
     expect(disk.writeCache).toBe(false);
     await write();
     flags = 0x04;
-    expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
+    expect(await disk.verify(hold, limitsMs.condition)).toMatchObject({ ok: true });
     expect(disk.writeCache).toBe(true);
     expect(seen).toEqual(["write", "synchronizeCache"]);
     await write();
@@ -132,7 +134,7 @@ describe("what the initiator makes of it", () => {
   test("a cache that was there from the start is left to those who flush", async () => {
     flags = 0x04;
     expect(disk.writeCache).toBe(true);
-    expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
+    expect(await disk.verify(hold, limitsMs.condition)).toMatchObject({ ok: true });
     expect(disk.writeCache).toBe(true);
     await write();
     expect(seen).toEqual(["write"]);
@@ -140,20 +142,20 @@ describe("what the initiator makes of it", () => {
 
   test("a cache that cannot be flushed lets nothing flow", async () => {
     flags = 0;
-    expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
+    expect(await disk.verify(hold, limitsMs.condition)).toMatchObject({ ok: true });
     expect(disk.writeCache).toBe(false);
     flags = 0x04;
     wornOut = true;
     expect(await disk.verify(hold, 300)).toMatchObject({ ok: false });
     expect(await disk.verify(hold, 300)).toMatchObject({ ok: false });
     wornOut = false;
-    expect(await disk.verify(hold, 1000)).toMatchObject({ ok: true });
+    expect(await disk.verify(hold, limitsMs.condition)).toMatchObject({ ok: true });
     expect(seen).toContain("synchronizeCache");
   });
 
   test("a disk given up while it was being verified stays closed", async () => {
     flags = 0;
-    const verifying = disk.verify(hold, 1000);
+    const verifying = disk.verify(hold, limitsMs.condition);
     disk.revoke();
     expect(await verifying).toMatchObject({ ok: false, fault: { code: "refused" } });
     expect(disk.status().permission).toBe("closed");
