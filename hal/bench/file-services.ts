@@ -139,12 +139,11 @@ function specOf(
   mountPaths: readonly string[],
   exportIds: ReadonlyMap<string, number>,
 ): Outcome<FileServiceSpec> {
-  const [address] = server.addresses.map((text) => text.split("/")[0] ?? text);
+  const addresses = server.addresses.map((text) => text.split("/")[0] ?? text);
   const [first] = mountPaths;
-  if (address === undefined || first === undefined)
-    return failed("badInput", `file service ${server.name}`, "no address or no volume");
+  if (first === undefined) return failed("badInput", `file service ${server.name}`, "no volume");
   return good({
-    address,
+    addresses,
     exports: server.volumes.map((volume, i) => ({
       id: exportIds.get(volume.export) ?? i + 1,
       path: mountPaths[i] ?? first,

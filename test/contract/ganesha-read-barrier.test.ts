@@ -33,7 +33,7 @@ describe.runIf(labIsPossible)("read barrier", () => {
   const inNode = (...words: string[]) =>
     must("nsenter", "-t", String(node.pid), "-n", "-m", "--", ...words);
   const spec = () => ({
-    address,
+    addresses: [address],
     exports: [{ id: 1, path: mountPoint, pseudo: "/vol1" }],
     recoveryDir: `${mountPoint}/.dyad`,
   });

@@ -45,7 +45,7 @@ async function listen(body: Buffer, deaf: number): Promise<number> {
 async function serviceWith(deafNfs: number, deafMount: number) {
   const handle = new XdrWriter().uint32(0).opaque(Buffer.from("handle")).uint32(0).finish();
   return fileServiceSchema.parse({
-    address: "127.0.0.1",
+    addresses: ["127.0.0.1"],
     port: await listen(Buffer.alloc(0), deafNfs),
     mountdPort: await listen(handle, deafMount),
     exports: [{ id: 1, path: "/vol", pseudo: "/vol" }],

@@ -1,6 +1,6 @@
 /**
- * The proof that a file service answers and that its exports are there: NFS NULL on the bound address, then MOUNT3 MNT of each
- * export (RFC 1813 5.2.1). Run where the service runs, before the address is announced, and later as a health check.
+ * The proof that a file service answers and that its exports are there: NFS NULL on each of its addresses, then MOUNT3 MNT
+ * of each export (RFC 1813 5.2.1). Run where the service runs, before the addresses are announced, and later as a health check.
  */
 import { performance } from "node:perf_hooks";
 import { failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
@@ -40,7 +40,7 @@ export async function probeService(
   { deadlineMs, stillUseful, place }: ProbeOptions,
 ): Promise<Outcome<number>> {
   const startedAt = performance.now();
-  const operation = `probe ${service.address}`;
+  const operation = `probe ${service.addresses.join(", ")}`;
   let patienceMs = attemptMsFirst;
   for (;;) {
     const beganAt = performance.now();
@@ -63,12 +63,16 @@ async function probeOnce(
   place: ProgramPlace,
   timeoutMs: number,
 ): Promise<Outcome> {
-  const at = (port: number): RpcPlace => ({ host: service.address, port, socket: place.socket });
-  const nfs = await withConnection(at(service.port), timeoutMs, (call) =>
-    call(nfsNull, Buffer.alloc(0)),
-  );
-  if (!nfs.ok) return nfs;
-  return await withConnection(at(service.mountdPort), timeoutMs, async (call) => {
+  const { addresses, port, mountdPort } = service;
+  const at = (host: string): RpcPlace => ({ host, port, socket: place.socket });
+  for (const address of addresses) {
+    const nfs = await withConnection(at(address), timeoutMs, (call) =>
+      call(nfsNull, Buffer.alloc(0)),
+    );
+    if (!nfs.ok) return nfs;
+  }
+  const mount = { ...at(addresses[0] ?? ""), port: mountdPort };
+  return await withConnection(mount, timeoutMs, async (call) => {
     for (const each of service.exports) {
       const reply = await call(mountMnt, new XdrWriter().string(each.pseudo).finish());
       if (!reply.ok) return reply;
