@@ -47,6 +47,13 @@ const restartDelayMs = 100;
 /** Port of the answerers that the address probe asks. */
 export const echoPort = 7007;
 
+/** Runs a program in the network of a virtual server, as soon as its firmware has made that. */
+const inNetworkScript = `
+until nsenter --net="$1" true 2>/dev/null; do sleep 0.02; done
+network=$1; shift
+exec nsenter --net="$network" -- "$@"
+`;
+
 export interface WorldOptions extends PlanOptions {
   readonly prefix: string;
   readonly clientCount?: number;
@@ -226,11 +233,15 @@ export class World {
 
   /** Starts the answerers of the probe, one for each floating address. They end with the controller's processes. */
   startEchoes(id: ControllerId): void {
-    for (const { name, address } of virtualServers)
-      this.machines[id].start(`echo-${name}`, [this.programs.echo, address, String(echoPort), id], {
+    const machine = this.machines[id];
+    for (const { name, address } of virtualServers) {
+      const network = join(machine.paths.runDir, "networks", name);
+      const echo = [this.programs.echo, address, String(echoPort), id];
+      machine.start(`echo-${name}`, ["sh", "-c", inNetworkScript, "sh", network, ...echo], {
         input: true,
         onLine: () => {},
       });
+    }
   }
 
   /** A machine that was off boots: clean mount namespace, clean NICs, its cables in again, its services started. */

@@ -1,5 +1,6 @@
 /** State of the beat machine and the small functions that every part of it uses. */
 import type { ControllerId, LinkName } from "../schema/ids.ts";
+import { noServers } from "../schema/server-set.ts";
 import type { BeatEffect, Mandate, Observation, PartnerView } from "./beat-types.ts";
 import { type Colours, type Links, newLinks } from "./links.ts";
 import type { Timing } from "./timing.ts";
@@ -90,8 +91,8 @@ export function newBeatState(setup: BeatSetup): BeatState {
       mode: "starting",
       turn: 0,
       epoch: 0,
-      owned: 0,
-      serving: 0,
+      owned: noServers,
+      serving: noServers,
       goodbye: false,
       dataLinkDown: false,
       ground: "none",

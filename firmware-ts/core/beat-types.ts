@@ -1,6 +1,7 @@
 /** What the beat machine is told, what it asks for, and what it tells the main loop. See core/beat.ts. */
 import type { Beat, Mode } from "../schema/beat.ts";
 import type { LinkName } from "../schema/ids.ts";
+import type { ServerSet } from "../schema/server-set.ts";
 import type { Colours } from "./links.ts";
 
 /** On which proof the gates may be renewed now. */
@@ -12,8 +13,8 @@ export interface Mandate {
   /** Rises with every change of the mode, so that an answer to what was said in an earlier one is known. */
   readonly turn: number;
   readonly epoch: number;
-  readonly owned: number;
-  readonly serving: number;
+  readonly owned: ServerSet;
+  readonly serving: ServerSet;
   readonly goodbye: boolean;
   readonly dataLinkDown: boolean;
   readonly ground: Ground;
@@ -104,8 +105,8 @@ export interface PartnerView {
   readonly mode: Mode;
   readonly epoch: number;
   readonly configuration: number;
-  readonly owned: number;
-  readonly serving: number;
+  readonly owned: ServerSet;
+  readonly serving: ServerSet;
   readonly granting: boolean;
   readonly dataLinkDown: boolean;
 }

@@ -5,6 +5,7 @@ import type { ControllerId } from "../schema/ids.ts";
 import type { Message } from "../schema/messages.ts";
 import { encodeMessage, shortWhy } from "../schema/messages.ts";
 import type { ReservationKey } from "../schema/reservation.ts";
+import { setHas, setOf } from "../schema/server-set.ts";
 import type { Race } from "./arbitration.ts";
 import type { LossReason, Mandate, PartnerView } from "./beat-types.ts";
 import type { Effect, Report } from "./effects.ts";
@@ -194,7 +195,7 @@ export function claimsServer(state: ControllerState, server: VirtualServerState)
 }
 
 export function partnerOwns(state: ControllerState, index: number): boolean {
-  return state.partner !== undefined && (state.partner.owned & (1 << index)) !== 0;
+  return state.partner !== undefined && setHas(state.partner.owned, index);
 }
 
 export function replaceServer(state: ControllerState, server: VirtualServerState): ControllerState {
@@ -229,15 +230,19 @@ export function dropOutbox(state: ControllerState): ControllerState {
 
 /** What the beats must say, from the state alone. */
 export function mandateOf(state: ControllerState): Mandate {
-  const bits = (test: (server: VirtualServerState) => boolean) =>
-    state.servers.reduce((map, server) => (test(server) ? map | (1 << server.index) : map), 0);
+  const { servers } = state;
+  const those = (passes: (server: VirtualServerState) => boolean) =>
+    setOf(servers.length, (number) => {
+      const server = servers[number];
+      return server !== undefined && passes(server);
+    });
   const head = state.outbox[0];
   return {
     mode: state.mode,
     turn: state.turn,
     epoch: state.epoch,
-    owned: bits((server) => claimsServer(state, server)),
-    serving: bits((server) => server.phase.kind === "serving"),
+    owned: those((server) => claimsServer(state, server)),
+    serving: those((server) => server.phase.kind === "serving"),
     goodbye: state.farewellMs !== undefined,
     dataLinkDown: !state.dataLinkUp,
     ground: groundOf(state.mode),

@@ -16,6 +16,7 @@ const connectionsMax = 4096;
 
 export class ClientList {
   readonly #machine: Machine;
+  readonly #server: string;
   readonly #addresses: readonly string[];
   readonly #path: string | undefined;
   readonly #log: (message: string) => void;
@@ -28,6 +29,7 @@ export class ClientList {
 
   constructor(machine: Machine, server: VirtualServerConfig, log: (message: string) => void) {
     this.#machine = machine;
+    this.#server = server.name;
     this.#addresses = server.addresses.map((text) => text.split("/")[0] ?? text);
     const disk = server.volumes[0]?.disk;
     this.#path = disk === undefined ? undefined : machine.mountPath(server, disk);
@@ -97,7 +99,8 @@ export class ClientList {
 
   /** Asks the kernel who is connected; false when it does not say. */
   async #look(): Promise<boolean> {
-    const { addresses, servicePort } = this.#machine;
+    const { servicePort } = this.#machine;
+    const { addresses } = this.#machine.place(this.#server);
     const found = await addresses.connections(this.#addresses, servicePort);
     if (found.ok) this.#found = found.value;
     return found.ok;

@@ -1,6 +1,6 @@
 /** Performs the works of virtual servers on the machine, in the order of loop/work-queue. Every work is idempotent. */
 
-import type { Machine } from "../../hal/port/machine.ts";
+import type { Machine, ServerPlace } from "../../hal/port/machine.ts";
 import type { LocalDevice } from "../../hal/port/storage.ts";
 import type { Work } from "../core/effects.ts";
 import { WorkQueue } from "../loop/work-queue.ts";
@@ -65,7 +65,7 @@ export function createPerformer(
     run(name, work, limitMs, ended) {
       const bench = benches.get(name);
       if (!bench) throw new Error(`perform: no virtual server ${name}`);
-      void run(machine, config, bench, work, limitMs)
+      void run(machine, bench, work, limitMs)
         .catch((error: unknown) =>
           failed("ioError", work.op, "the driver failed unexpectedly", error),
         )
@@ -84,7 +84,6 @@ const prefix = (text: string) => Number(text.split("/")[1] ?? 32);
 
 async function run(
   machine: Machine,
-  config: Config,
   bench: Bench,
   work: Work,
   limitMs: number,
@@ -133,16 +132,20 @@ async function run(
     case "stopService":
       clients.serve(false);
       return await machine.services.stop(server.name, limitMs);
-    case "addAddresses":
-      return await eachAddress(server, (address, length) =>
-        machine.addresses.add(config.data.nic, address, length),
+    case "addAddresses": {
+      const { addresses, nic, route } = machine.place(server.name);
+      const added = await eachAddress(server, (address, length) =>
+        addresses.add(nic, address, length),
       );
-    case "removeAddresses":
-      return await eachAddress(server, (address, length) =>
-        machine.addresses.remove(config.data.nic, address, length),
-      );
+      // Gateways are found by the addresses.
+      return added.ok ? await route() : added;
+    }
+    case "removeAddresses": {
+      const { addresses, nic } = machine.place(server.name);
+      return await eachAddress(server, (address, length) => addresses.remove(nic, address, length));
+    }
     case "announce":
-      return await announce(machine, config.data.nic, bench, work.clients);
+      return await announce(machine.place(server.name), bench, work.clients);
     default:
       throw new Error(`perform: unknown work ${JSON.stringify(work)}`);
   }
@@ -180,18 +183,17 @@ async function eachAddress(
  * read only now: nobody waits for that file before the address answers.
  */
 async function announce(
-  machine: Machine,
-  nic: string,
+  { addresses, nic }: ServerPlace,
   { server, clients }: Bench,
   lastWord: string | undefined,
 ): Promise<Outcome> {
   let announced: Outcome = done;
   for (const text of server.addresses) {
-    const outcome = await machine.addresses.announce(nic, bare(text), announcements);
+    const outcome = await addresses.announce(nic, bare(text), announcements);
     if (!outcome.ok) announced = outcome;
   }
   // Read in any case: from now on the list on the volume is ours to write.
   const inherited = await clients.inherit(lastWord);
-  const tickled = inherited.length === 0 ? done : await machine.addresses.tickle(nic, inherited);
+  const tickled = inherited.length === 0 ? done : await addresses.tickle(nic, inherited);
   return announced.ok ? tickled : announced;
 }

@@ -4,6 +4,7 @@
  * lease: only a beat with `granting` set lets the partner keep its gates open (SAFETY: a lease that the hearer grants).
  */
 import type { ControllerId } from "./ids.ts";
+import type { ServerSet } from "./server-set.ts";
 
 /** What a controller is doing; see core/controller for the machine. The wire carries the index in this list. */
 export const modes = [
@@ -20,8 +21,8 @@ export type Mode = (typeof modes)[number];
 /** Longest body of a message that rides on a beat. */
 export const messageBytesMax = 320;
 
-/** Virtual servers are numbered by their position in the configuration; 16 of them fit the two maps of a beat. */
-export const virtualServersMax = 16;
+/** Virtual servers are numbered by their position in the configuration. */
+export const virtualServersMax = 64;
 
 export interface Beat {
   readonly sender: ControllerId;
@@ -45,10 +46,10 @@ export interface Beat {
   readonly dyingGasp: boolean;
   /** The sender's data NIC has no carrier: it cannot serve. */
   readonly dataLinkDown: boolean;
-  /** Bit i: the sender owns virtual server i (it may hold its disks). */
-  readonly owned: number;
-  /** Bit i: the sender answers at the addresses of virtual server i. */
-  readonly serving: number;
+  /** What the sender owns: it may hold the disks. */
+  readonly owned: ServerSet;
+  /** At whose addresses the sender answers. */
+  readonly serving: ServerSet;
   /** Newest message of the partner that was handled; 0 means none. */
   readonly messageAck: number;
   /** A message, repeated on every beat until it is acknowledged. Ids rise from 1 within a session. */

@@ -13,16 +13,30 @@ const serial = z
   .regex(/^[A-Za-z0-9._-]{1,32}$/, "expected a disk serial: 1 to 32 letters, digits, dots, dashes");
 const ip = z.union([z.ipv4(), z.ipv6()]);
 
+/** Whether a text is an IP address with a prefix length of at least `bitsMin`. */
+function isPrefix(text: string, bitsMin: number): boolean {
+  const [address, length, extra] = text.split("/");
+  if (extra !== undefined || !ip.safeParse(address).success) return false;
+  const bits = address?.includes(":") ? 128 : 32;
+  return /^\d{1,3}$/.test(length ?? "") && Number(length) >= bitsMin && Number(length) <= bits;
+}
+
 /** `address/prefix` of a floating address. */
 const floatingAddress = z
   .string()
   .max(64)
-  .refine((text) => {
-    const [address, prefix, extra] = text.split("/");
-    if (extra !== undefined || !ip.safeParse(address).success) return false;
-    const bits = address?.includes(":") ? 128 : 32;
-    return /^\d{1,3}$/.test(prefix ?? "") && Number(prefix) >= 1 && Number(prefix) <= bits;
-  }, "expected an address with its prefix length, as in 10.0.0.100/24");
+  .refine(
+    (text) => isPrefix(text, 1),
+    "expected an address with its prefix length, as in 10.0.0.100/24",
+  );
+
+const prefix = z
+  .string()
+  .max(64)
+  .refine((text) => isPrefix(text, 0), "expected a prefix, as in 10.0.0.0/24");
+
+/** iproute2 numbers its own tables from 253 on; larger ones have no name. */
+const routingTable = z.number().int().min(1).max(252);
 
 const volume = z.strictObject({
   disk: serial,
@@ -30,11 +44,27 @@ const volume = z.strictObject({
   export: path.max(64),
 });
 
+/** `address/prefix`, or `default`. */
+const destination = z.union([z.literal("default"), prefix]);
+
+/** One entry of a virtual server's own routing table (US 7,200,622 claim 1: path information). */
+const route = z.strictObject({
+  to: destination,
+  /** The gateway. Absent: what it leads to is on the link itself. */
+  via: ip.optional(),
+  /** Number of the table; absent: the main one. Rules choose among tables. */
+  table: routingTable.optional(),
+});
+
+/** Packets from these addresses are routed by that table. */
+const routingRule = z.strictObject({ from: prefix, table: routingTable });
+
 const virtualServer = z.strictObject({
   name: virtualServerNameSchema,
   home: controllerIdSchema,
-  /** One for now: the file service binds one address. */
-  addresses: z.array(floatingAddress).length(1, "expected exactly one floating address"),
+  addresses: z.array(floatingAddress).min(1).max(8),
+  routes: z.array(route).max(16).default([]),
+  rules: z.array(routingRule).max(16).default([]),
   volumes: z.array(volume).min(1).max(8),
 });
 

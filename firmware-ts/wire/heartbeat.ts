@@ -5,17 +5,17 @@
  *        0   2  magic 0x44D7                 27   4  epoch
  *        2   1  version                      31   4  configuration
  *        3   1  flags                        35   2  progress age, ms
- *        4   2  pair id                      37   2  owned
- *        6   1  mode                         39   2  serving
- *        7   4  session                      41   4  message acknowledged
- *       11   6  sequence                     45  (4  message id, 2 body length, body: when flagged)
- *       17   4  acknowledged session         ..  16  HMAC-SHA-256 of all before it, cut to 128 bits
- *       21   6  acknowledged sequence
+ *        4   2  pair id                      37   4  message acknowledged
+ *        6   1  mode                         41   1  n, bytes of a set of virtual servers, 0 to 8
+ *        7   4  session                      42   n  owned: bit i of byte i / 8, lowest first, is server i
+ *       11   6  sequence                     ..   n  serving
+ *       17   4  acknowledged session         ..  (4  message id, 2 body length, body: when flagged)
+ *       21   6  acknowledged sequence        ..  16  HMAC-SHA-256 of all before it, cut to 128 bits
  *
- * A beat without a message is 61 bytes: 5.5 ms of a line of 115,200 baud once framed.
+ * A beat of up to eight virtual servers without a message is 60 bytes: 5.4 ms of a line of 115,200 baud once framed.
  *
  * Sequences have 48 bits: 32 would be used up by 497 days of beats every 10 ms, 48 last for 90,000 years. A session therefore
- * never wraps, and "newer" is simply "greater". Version 1 had 32 bits; no release spoke it.
+ * never wraps, and "newer" is simply "greater". Version 1 had 32 bits, version 2 sets of 16 servers; no release spoke them.
  *
  * Glossary. *pair id*: tells two pairs on one wire apart before any cryptography. *reflection*: our own beat
  * coming back, through a loop on a serial plug or an attacker; it carries our key and must not count as the partner.
@@ -24,8 +24,9 @@
  * session and sequence tell the decisions (core/links) that it is old.
  */
 import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from "node:crypto";
-import { type Beat, messageBytesMax, modes } from "../schema/beat.ts";
+import { type Beat, messageBytesMax, modes, virtualServersMax } from "../schema/beat.ts";
 import type { ControllerId } from "../schema/ids.ts";
+import { type ServerSet, setHas, setOf } from "../schema/server-set.ts";
 
 /** What both controllers of one pair share. */
 export interface Pair {
@@ -36,16 +37,18 @@ export interface Pair {
 }
 
 const magic = 0x44d7;
-const version = 2;
-const headBytes = 45;
+const version = 3;
+/** Up to and including the length of the sets. */
+const headBytes = 42;
+const setBytesMax = virtualServersMax / 8;
 const messageHeadBytes = 6;
 /** NIST SP 800-107r1 5.3.3 wants at least 32 bits of a truncated HMAC; 128 leave guessing hopeless. */
 const macBytes = 16;
 
-/** A beat without a message. */
+/** A beat that names no virtual server and carries no message. */
 export const beatBytesMin = headBytes + macBytes;
-/** A beat with the longest message. It fits a slot of one 512-byte sector on the disk link. */
-export const beatBytesMax = beatBytesMin + messageHeadBytes + messageBytesMax;
+/** A beat with the largest sets and the longest message. It fits a slot of one 512-byte sector on the disk link. */
+export const beatBytesMax = beatBytesMin + 2 * setBytesMax + messageHeadBytes + messageBytesMax;
 
 const flags = {
   granting: 1,
@@ -82,7 +85,11 @@ export function encodeBeat(beat: Beat, pair: Pair): Uint8Array {
   if (body && body.length > messageBytesMax) {
     throw new RangeError(`message body of ${body.length} bytes, the limit is ${messageBytesMax}`);
   }
-  const signedBytes = headBytes + (body ? messageHeadBytes + body.length : 0);
+  const setBytes = Math.ceil(Math.max(beat.owned.length, beat.serving.length) / 8);
+  if (setBytes > setBytesMax)
+    throw new RangeError(`beat with more than ${virtualServersMax} servers`);
+  const fixedBytes = headBytes + 2 * setBytes;
+  const signedBytes = fixedBytes + (body ? messageHeadBytes + body.length : 0);
   const out = new Uint8Array(signedBytes + macBytes);
   const view = new DataView(out.buffer);
   view.setUint16(0, magic);
@@ -97,13 +104,14 @@ export function encodeBeat(beat: Beat, pair: Pair): Uint8Array {
   view.setUint32(27, uint(beat.epoch, uint32Max, "epoch"));
   view.setUint32(31, uint(beat.configuration, uint32Max, "configuration"));
   view.setUint16(35, saturated(beat.progressAgeMs));
-  view.setUint16(37, uint(beat.owned, uint16Max, "owned"));
-  view.setUint16(39, uint(beat.serving, uint16Max, "serving"));
-  view.setUint32(41, uint(beat.messageAck, uint32Max, "messageAck"));
+  view.setUint32(37, uint(beat.messageAck, uint32Max, "messageAck"));
+  view.setUint8(41, setBytes);
+  writeSet(out, headBytes, beat.owned);
+  writeSet(out, headBytes + setBytes, beat.serving);
   if (beat.message) {
-    view.setUint32(headBytes, uint(beat.message.id, uint32Max, "message.id", 1));
-    view.setUint16(headBytes + 4, beat.message.body.length);
-    out.set(beat.message.body, headBytes + messageHeadBytes);
+    view.setUint32(fixedBytes, uint(beat.message.id, uint32Max, "message.id", 1));
+    view.setUint16(fixedBytes + 4, beat.message.body.length);
+    out.set(beat.message.body, fixedBytes + messageHeadBytes);
   }
   out.set(macOf(out.subarray(0, signedBytes), pair.key), signedBytes);
   return out;
@@ -138,7 +146,13 @@ function readFields(
 ): BeatDecoding {
   const mode = modes[view.getUint8(6)];
   const session = view.getUint32(7);
-  const message = readMessage(view, bytes, bits);
+  const setBytes = view.getUint8(41);
+  const fixedBytes = headBytes + 2 * setBytes;
+  if (setBytes > setBytesMax || fixedBytes + macBytes > bytes.length) return refused("field");
+  // One way to say it: no set is longer than its last member wants.
+  const [ownedEnd, servingEnd] = [bytes[fixedBytes - setBytes - 1], bytes[fixedBytes - 1]];
+  if (setBytes > 0 && ownedEnd === 0 && servingEnd === 0) return refused("field");
+  const message = readMessage(view, bytes, bits, fixedBytes);
   if (mode === undefined || session === 0 || bits > flagsKnown || message === "invalid") {
     return refused("field");
   }
@@ -157,9 +171,9 @@ function readFields(
       goodbye: (bits & flags.goodbye) !== 0,
       dyingGasp: (bits & flags.dyingGasp) !== 0,
       dataLinkDown: (bits & flags.dataLinkDown) !== 0,
-      owned: view.getUint16(37),
-      serving: view.getUint16(39),
-      messageAck: view.getUint32(41),
+      owned: readSet(bytes, headBytes, setBytes),
+      serving: readSet(bytes, headBytes + setBytes, setBytes),
+      messageAck: view.getUint32(37),
       ...(message ? { message } : {}),
     },
   };
@@ -170,15 +184,29 @@ function readMessage(
   view: DataView,
   bytes: Uint8Array,
   bits: number,
+  at: number,
 ): Beat["message"] | undefined | "invalid" {
-  const available = bytes.length - beatBytesMin;
+  const available = bytes.length - macBytes - at;
   if (!(bits & flags.message)) return available === 0 ? undefined : "invalid";
   if (available < messageHeadBytes) return "invalid";
-  const id = view.getUint32(headBytes);
-  const length = view.getUint16(headBytes + 4);
+  const id = view.getUint32(at);
+  const length = view.getUint16(at + 4);
   if (id === 0 || length !== available - messageHeadBytes) return "invalid";
-  const start = headBytes + messageHeadBytes;
+  const start = at + messageHeadBytes;
   return { id, body: bytes.slice(start, start + length) };
+}
+
+function writeSet(out: Uint8Array, at: number, set: ServerSet): void {
+  for (let number = 0; number < set.length; number += 1)
+    if (setHas(set, number))
+      out[at + (number >> 3)] = (out[at + (number >> 3)] ?? 0) | (1 << (number & 7));
+}
+
+function readSet(bytes: Uint8Array, at: number, setBytes: number): ServerSet {
+  return setOf(
+    8 * setBytes,
+    (number) => (((bytes[at + (number >> 3)] ?? 0) >> (number & 7)) & 1) === 1,
+  );
 }
 
 function flagsOf(beat: Beat): number {

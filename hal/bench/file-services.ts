@@ -3,9 +3,11 @@ import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/confi
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { explainEnd } from "../linux/ganesha/instance.ts";
-import { createPortMapper } from "../linux/ganesha/rpcbind.ts";
+import { createPortMapper, type PortMapper } from "../linux/ganesha/port-mapper.ts";
 import { createGanesha, type Ganesha } from "../linux/ganesha.ts";
+import { programsOf } from "../linux/place/programs.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
+import type { Places } from "./places.ts";
 
 /** Where ganesha keeps the records of NFSv4 clients, on the first volume of the virtual server. */
 const recoveryDir = ".dyad/nfs4";
@@ -21,15 +23,20 @@ export async function openFileServices(
   config: Config,
   handlers: MachineHandlers,
   mountPath: Machine["mountPath"],
+  places: Places,
 ): Promise<FileServices> {
-  const portMapper = createPortMapper();
   const servers = new Map<string, Ganesha>();
+  const mappers: PortMapper[] = [];
   const exportIds = exportIdsOf(config);
-  for (const { name } of config.virtualServers) {
+  for (const { name, addresses } of config.virtualServers) {
+    const place = programsOf(places.of(name), places.folder, name);
+    const portMapper = createPortMapper(place, (addresses[0] ?? "").split("/")[0] ?? "");
+    mappers.push(portMapper);
     const ganesha = createGanesha({
       name,
       runDir: `${config.controller.runDir}/services`,
       portMapper,
+      place,
       log: (message) => handlers.log(`${name}: ${message}`),
       onEnd: (end) => {
         if (!end.expected) {
@@ -43,8 +50,6 @@ export async function openFileServices(
     const cleaned = await ganesha.killLeftovers(leftoversMs);
     if (!cleaned.ok) handlers.log(explain(cleaned.fault));
   }
-  const mapper = await portMapper.ensure();
-  if (!mapper.ok) handlers.log(explain(mapper.fault));
 
   const find = (name: string): Ganesha => {
     const ganesha = servers.get(name);
@@ -96,7 +101,7 @@ export async function openFileServices(
     async close() {
       for (const timer of waiting.values()) clearTimeout(timer);
       for (const ganesha of servers.values()) await ganesha.close({ timeoutMs: leftoversMs });
-      await portMapper.stop();
+      for (const mapper of mappers) await mapper.stop();
     },
   };
 }
@@ -134,12 +139,11 @@ function specOf(
   mountPaths: readonly string[],
   exportIds: ReadonlyMap<string, number>,
 ): Outcome<FileServiceSpec> {
-  const [address] = server.addresses.map((text) => text.split("/")[0] ?? text);
+  const addresses = server.addresses.map((text) => text.split("/")[0] ?? text);
   const [first] = mountPaths;
-  if (address === undefined || first === undefined)
-    return failed("badInput", `file service ${server.name}`, "no address or no volume");
+  if (first === undefined) return failed("badInput", `file service ${server.name}`, "no volume");
   return good({
-    address,
+    addresses,
     exports: server.volumes.map((volume, i) => ({
       id: exportIds.get(volume.export) ?? i + 1,
       path: mountPaths[i] ?? first,

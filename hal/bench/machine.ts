@@ -1,7 +1,8 @@
 /** One controller of the bench: real kernel, real file service, real file system, disks of the user-space shelf. */
 import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import type { Config } from "../../firmware-ts/schema/config.ts";
-import { explain, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { done, explain, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { giveBackRegularly } from "../block/memory.ts";
 import { createAddresses } from "../linux/addresses.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
@@ -9,9 +10,10 @@ import { expediteGracePeriods } from "../linux/grace-periods.ts";
 import { prepareNic } from "../linux/nic.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { createServiceStates } from "../linux/service-state.ts";
-import type { Machine, MachineHandlers } from "../port/machine.ts";
+import type { Machine, MachineHandlers, ServerPlace } from "../port/machine.ts";
 import { openDataDisks } from "./data-disks.ts";
 import { openFileServices } from "./file-services.ts";
+import { openPlaces } from "./places.ts";
 
 /** Below the beat process, above everything ordinary: a file server under load must not look like a hung controller. */
 const mainPriority = 10;
@@ -28,21 +30,20 @@ export async function openBenchMachine(
   handlers: MachineHandlers,
 ): Promise<Outcome<Machine>> {
   const { nic } = config.data;
-  mkdirSync(`${config.controller.runDir}/volumes`, { recursive: true, mode: 0o700 });
   const prepared = prepareNic(nic);
   if (!prepared.ok) return prepared;
   const addresses = createAddresses();
   if (!addresses.ok) return addresses;
+  const opened = openPlaces(config);
+  if (!opened.ok) return opened;
+  const places = opened.value;
   const mountPath: Machine["mountPath"] = (server, disk) =>
-    `${config.controller.runDir}/volumes/${server.name}-${disk}`;
-  const services = await openFileServices(config, handlers, mountPath);
+    join(places.folder.path, server.name, disk);
+  const services = await openFileServices(config, handlers, mountPath, places);
   const fileSystems = createFileSystems();
   for (const server of config.virtualServers) {
-    for (const text of server.addresses) {
-      const [address, prefix] = text.split("/");
-      const removed = await addresses.value.remove(nic, address ?? "", Number(prefix));
-      if (!removed.ok) return removed;
-    }
+    const silenced = await removeAddresses(places.server(server.name));
+    if (!silenced.ok) return silenced;
     for (const { disk } of server.volumes) {
       const path = mountPath(server, disk);
       mkdirSync(path, { recursive: true, mode: 0o700 });
@@ -63,7 +64,7 @@ export async function openBenchMachine(
     fileSystems,
     services,
     states: createServiceStates(),
-    addresses: addresses.value,
+    place: places.server,
     servicePort: nfsPort,
     mountPath,
     realTime: () => takeRealTimePriority(mainPriority),
@@ -73,4 +74,15 @@ export async function openBenchMachine(
       await disks.value.close();
     },
   });
+}
+
+/** Whatever addresses an earlier life left there, also those of an earlier configuration. */
+async function removeAddresses({ addresses, nic }: ServerPlace): Promise<Outcome> {
+  const left = await addresses.list(nic);
+  if (!left.ok) return left;
+  for (const { address, prefixLength } of left.value) {
+    const removed = await addresses.remove(nic, address, prefixLength);
+    if (!removed.ok) return removed;
+  }
+  return done;
 }

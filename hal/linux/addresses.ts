@@ -6,7 +6,7 @@
  */
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { formatAddress, type IpAddress, parseAddress } from "../../firmware-ts/wire/ip-address.ts";
-import type { Addresses, Connection } from "../port/addresses.ts";
+import type { Addresses, Connection, PresentAddress } from "../port/addresses.ts";
 import { type Announcing, beginAnnouncing, tickleOnce } from "./announcing.ts";
 import { NetlinkSocket, netlinkProtocol } from "./netlink.ts";
 import {
@@ -74,7 +74,7 @@ class LinuxAddresses implements Addresses {
     return removed.ok ? removed : failed("addressFailed", "remove address", what, removed.fault);
   }
 
-  async list(nic: string): Promise<Outcome<readonly string[]>> {
+  async list(nic: string): Promise<Outcome<readonly PresentAddress[]>> {
     const link = getLink(this.#socket, nic);
     return link.ok ? listAddresses(this.#socket, link.value.index) : link;
   }
@@ -120,6 +120,11 @@ class LinuxAddresses implements Addresses {
     this.#listing = listing.catch(() => undefined);
     const found = await listing;
     return found.ok ? good(found.value.filter((each) => wanted.has(each.localAddress))) : found;
+  }
+
+  close(): void {
+    for (const announcing of this.#announcements.values()) announcing.stop();
+    for (const socket of [this.#socket, this.#slowSocket, this.#listSocket]) socket.close();
   }
 
   watchCarrier(nic: string, handler: (up: boolean) => void): () => void {

@@ -16,7 +16,7 @@ import { execFile } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { promisify } from "node:util";
-import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { writeBlkidCache } from "./ganesha/blkid-cache.ts";
 import {
   type FileService,
@@ -27,8 +27,9 @@ import {
 import { type Instance, type InstanceEnd, startInstance } from "./ganesha/instance.ts";
 import { killLeftovers } from "./ganesha/leftovers.ts";
 import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
+import type { PortMapper } from "./ganesha/port-mapper.ts";
 import { probeService } from "./ganesha/probe.ts";
-import type { PortMapper } from "./ganesha/rpcbind.ts";
+import type { ProgramPlace } from "./place/programs.ts";
 
 export interface GaneshaOptions {
   /** Name of the virtual server: letters, digits, dashes. */
@@ -36,6 +37,8 @@ export interface GaneshaOptions {
   /** A directory in memory, private to this controller. */
   readonly runDir: string;
   readonly portMapper: PortMapper;
+  /** Where it runs. */
+  readonly place: ProgramPlace;
   readonly log: (message: string) => void;
   /** Called once for each server that ended; `expected` when `stop` or `kill` asked for it. */
   readonly onEnd: (end: InstanceEnd & { readonly expected: boolean }) => void;
@@ -131,7 +134,8 @@ class Driver implements Ganesha {
       return failed("serviceFailed", `probe ${this.#options.name}`, "not started");
     }
     const stillUseful = () => mine.instance.alive();
-    return await probeService(mine.service, { deadlineMs, stillUseful });
+    const { place } = this.#options;
+    return await probeService(mine.service, { deadlineMs, stillUseful, place });
   }
 
   stop({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
@@ -238,7 +242,9 @@ class Driver implements Ganesha {
       makeRecoveryDir(recoveryDir, this.#options.log),
       writeBlkidCache(this.#blkidFile, paths),
     ]);
-    return mapped.ok ? made : mapped;
+    // Without a mapper kernel clients of NFSv3 cannot mount anew; everybody else is served.
+    if (!mapped.ok) this.#options.log(explain(mapped.fault));
+    return made;
   }
 
   async #launchReady(configuration: string): Promise<Outcome<Instance>> {
@@ -259,8 +265,8 @@ class Driver implements Ganesha {
     this.#count += 1;
     mkdirSync(this.#options.runDir, { recursive: true });
     const base = `${this.#prefix}${process.pid}.${this.#count}`;
-    const { log } = this.#options;
-    return startInstance({ base, configuration, held, blkidFile: this.#blkidFile, log });
+    const { log, place } = this.#options;
+    return startInstance({ base, configuration, held, blkidFile: this.#blkidFile, place, log });
   }
 
   #adopt(instance: Instance, service: FileService): void {

@@ -91,6 +91,13 @@ export function textAttribute(type: number, text: string): Buffer {
   return attribute(type, Buffer.from(`${text}\0`));
 }
 
+/** A number as rtnetlink has it, in the machine's order. */
+export function uint32(value: number): Buffer {
+  const out = Buffer.alloc(4);
+  out.writeUInt32LE(value);
+  return out;
+}
+
 /** Attributes by type. Damaged lengths end the walk: the kernel does not send any. */
 export function attributesOf(bytes: Buffer): Map<number, Buffer> {
   return new Map(attributeList(bytes));

@@ -1,6 +1,7 @@
 /** The part of rtnetlink(7) that floating addresses need: links by name, and addresses of a link. */
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { formatAddress, type IpAddress } from "../../firmware-ts/wire/ip-address.ts";
+import type { PresentAddress } from "../port/addresses.ts";
 import {
   attribute,
   attributesOf,
@@ -24,6 +25,7 @@ const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
 const IFA_F_NODAD = 0x02;
+const RT_SCOPE_UNIVERSE = 0;
 const IFF_UP = 0x1;
 const IFF_LOWER_UP = 0x10000;
 const linkHeaderBytes = 16;
@@ -105,11 +107,12 @@ export async function removeAddress(
   return changed(answer, "remove address", sequence, errno.EADDRNOTAVAIL);
 }
 
-function changed(
+/** What became of a change: refused because it is `already` so is a success. */
+export function changed(
   answer: Outcome<NetlinkAnswer>,
   operation: string,
   sequence: number,
-  already: number,
+  already = 0,
 ): Outcome {
   if (!answer.ok) return failed("addressFailed", operation, "no answer", answer.fault);
   const refusal = answer.value.refusals.get(sequence) ?? 0;
@@ -133,8 +136,8 @@ function addressBody({ link, address, prefixLength }: LinkAddress): Buffer {
   ]);
 }
 
-/** Addresses of a link in canonical text, IPv4 and IPv6. Fault `addressFailed`. */
-export function listAddresses(socket: NetlinkSocket, link: number): Outcome<string[]> {
+/** Addresses of a link in canonical text, IPv4 and IPv6, but those of its link only. Fault `addressFailed`. */
+export function listAddresses(socket: NetlinkSocket, link: number): Outcome<PresentAddress[]> {
   const sequence = socket.nextSequence();
   const request = message(
     RTM_GETADDR,
@@ -144,12 +147,15 @@ export function listAddresses(socket: NetlinkSocket, link: number): Outcome<stri
   );
   const answer = unrefused(socket.transact(request, sequence), "list addresses", sequence);
   if (!answer.ok) return answer;
-  const addresses: string[] = [];
+  const addresses: PresentAddress[] = [];
   for (const { type, body } of answer.value.messages) {
     if (type !== RTM_NEWADDR || body.readUInt32LE(4) !== link) continue;
     const attributes = attributesOf(body.subarray(addressHeaderBytes));
     const bytes = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
-    if (bytes) addresses.push(formatAddress(bytes));
+    // struct ifaddrmsg: family, prefix length, flags, scope.
+    const isWide = body[3] === RT_SCOPE_UNIVERSE;
+    if (bytes && isWide)
+      addresses.push({ address: formatAddress(bytes), prefixLength: body[1] ?? 0 });
   }
   return good(addresses);
 }

@@ -34,6 +34,8 @@ const native = {
   syncfs: libc.func("int syncfs(int fd)"),
   ioctl: libc.func("int ioctl(int fd, unsigned long request, uint8_t *argument)"),
   if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
+  setns: libc.func("int setns(int fd, int kind)"),
+  unshare: libc.func("int unshare(int kinds)"),
 };
 
 /** <bits/socket.h> */
@@ -50,6 +52,8 @@ export const errno = {
   EAGAIN: 11,
   EEXIST: 17,
   ENODEV: 19,
+  EINVAL: 22,
+  ESRCH: 3,
   EBUSY: 16,
   EADDRNOTAVAIL: 99,
 } as const;
@@ -123,6 +127,37 @@ export function receive(descriptor: number, buffer: Uint8Array): number {
 
 export function closeDescriptor(descriptor: number): number {
   return checked(native.close(descriptor));
+}
+
+/** <sched.h>: the kind of a network namespace. */
+export const CLONE_NEWNET = 0x40000000;
+
+/** setns(2): this thread enters the namespace of a descriptor. Synchronous: nothing else of this thread runs in between. */
+export function enterNamespace(descriptor: number, kind: number): number {
+  return checked(native.setns(descriptor, kind));
+}
+
+/** unshare(2): this thread gets a namespace of its own. */
+export function unshareNamespace(kind: number): number {
+  return checked(native.unshare(kind));
+}
+
+/** mount(2) on this thread, for what waits for no device: a bind mount. */
+export function bindMount(source: string, target: string): number {
+  const MS_BIND = 4096;
+  return checked(native.mount(source, target, "", MS_BIND, ""));
+}
+
+/** mount(2) on this thread: whether what is mounted below `target` is seen in copies of it (mount_namespaces(7)). */
+export function setPropagation(target: string, how: "private" | "shared"): number {
+  const kinds = { private: 1 << 18, shared: 1 << 20 } as const;
+  return checked(native.mount("none", target, "", kinds[how], ""));
+}
+
+/** umount2(2) on this thread, of what waits for no device. */
+export function unbindMount(target: string): number {
+  const MNT_DETACH = 2;
+  return checked(native.umount2(target, MNT_DETACH));
 }
 
 /** The index of a network interface in the caller's network namespace. */

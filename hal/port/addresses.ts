@@ -9,13 +9,18 @@ export interface Connection {
   readonly remotePort: number;
 }
 
+export interface PresentAddress {
+  readonly address: string;
+  readonly prefixLength: number;
+}
+
 export interface Addresses {
   /** Adds `address/prefix`; present already is a success. Never waits for duplicate address detection. */
   add(nic: string, address: string, prefixLength: number): Promise<Outcome>;
   /** Removes it; absent already is a success. */
   remove(nic: string, address: string, prefixLength: number): Promise<Outcome>;
-  /** Addresses present on the NIC, without prefix. */
-  list(nic: string): Promise<Outcome<readonly string[]>>;
+  /** Addresses on the NIC that reach further than its link. */
+  list(nic: string): Promise<Outcome<readonly PresentAddress[]>>;
   /**
    * Sends gratuitous ARP (or an unsolicited neighbour advertisement) in `rounds`: the first leaves before the call returns, the others
    * follow within seconds, until the address is removed.
@@ -30,4 +35,6 @@ export interface Addresses {
   connections(addresses: readonly string[], port: number): Promise<Outcome<readonly Connection[]>>;
   /** Calls back with the carrier state now and at each change, until the returned function is called. */
   watchCarrier(nic: string, handler: (up: boolean) => void): () => void;
+  /** Ends announcements and lets go of everything; addresses stay. */
+  close(): void;
 }

@@ -34,13 +34,23 @@ export interface ServiceStates {
   save(mountPath: string, state: ServiceState): Promise<Outcome>;
 }
 
+/** A virtual server's own network on this controller (US 7,200,622 claim 1: network processing unit, routing table). */
+export interface ServerPlace {
+  readonly addresses: Addresses;
+  /** Its interface. */
+  readonly nic: string;
+  /** Puts its routes and rules into its own routing table; its addresses must be there. Idempotent. Faults: `badInput`, `addressFailed`. */
+  route(): Promise<Outcome>;
+}
+
 export interface Machine {
   readonly disks: Disks;
   readonly block: BlockService;
   readonly fileSystems: FileSystems;
   readonly services: FileServices;
   readonly states: ServiceStates;
-  readonly addresses: Addresses;
+  /** Where a virtual server lives on this controller. */
+  place(name: string): ServerPlace;
   /** Port of the file service, for the list of connections. */
   readonly servicePort: number;
   /** Where the volume of a disk is mounted. */

@@ -264,8 +264,8 @@ function strangerBeat(sender: ControllerId, sequence: number): Beat {
     goodbye: false,
     dyingGasp: false,
     dataLinkDown: false,
-    owned: 3,
-    serving: 3,
+    owned: "11",
+    serving: "11",
     messageAck: 0,
   };
 }

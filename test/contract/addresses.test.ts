@@ -61,8 +61,8 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     client.ip("link", "set", "to-a", "master", "switch", "up");
     for (const [on, place] of [[onA, a] as const, [onB, b] as const]) {
       const listed = await within(place, () => on.list(nic));
-      for (const address of listed.ok ? listed.value : []) {
-        if (isFloating(address)) await on.remove(nic, address, address.includes(":") ? 64 : 24);
+      for (const { address, prefixLength } of listed.ok ? listed.value : []) {
+        if (isFloating(address)) await on.remove(nic, address, prefixLength);
       }
     }
   });
@@ -96,12 +96,12 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     for (const [address, prefix] of [["10.9.0.60", 24] as const, ["fd09::60", 64] as const]) {
       for (const _ of [1, 2]) expect((await onA.add(nic, address, prefix)).ok).toBe(true);
       const added = await onA.list(nic);
-      expect(added.ok && added.value).toContain(address);
+      expect(added.ok && added.value).toContainEqual({ address, prefixLength: prefix });
       expect(a.ip("-o", "addr", "show", nic)).toContain(`${address}/${prefix}`);
       expect(a.ip("-o", "addr", "show", nic, "tentative")).not.toContain(address);
       for (const _ of [1, 2]) expect((await onA.remove(nic, address, prefix)).ok).toBe(true);
       const removed = await onA.list(nic);
-      expect(removed.ok && removed.value).not.toContain(address);
+      expect(removed.ok && removed.value).not.toContainEqual({ address, prefixLength: prefix });
     }
   });
 
@@ -109,7 +109,7 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     for (const last of [70, 71]) await onA.add(nic, `10.9.7.${last}`, 24);
     await onA.remove(nic, "10.9.7.70", 24);
     const left = await onA.list(nic);
-    expect(left.ok && left.value).toContain("10.9.7.71");
+    expect(left.ok && left.value).toContainEqual({ address: "10.9.7.71", prefixLength: 24 });
     await onA.remove(nic, "10.9.7.71", 24);
   });
 
@@ -119,7 +119,8 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     const removals = await Promise.all(addresses.map((address) => onA.remove(nic, address, 24)));
     expect(removals.map(({ ok }) => ok)).toEqual([true, true, true]);
     const left = await onA.list(nic);
-    expect(left.ok && left.value.filter((address) => addresses.includes(address))).toEqual([]);
+    const names = left.ok ? left.value.map(({ address }) => address) : [];
+    expect(names.filter((address) => addresses.includes(address))).toEqual([]);
   });
 
   test.each([

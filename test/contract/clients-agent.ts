@@ -4,8 +4,9 @@
  */
 import { createInterface } from "node:readline";
 import type { FileServiceSpec } from "../../hal/linux/ganesha/config.ts";
-import { createPortMapper } from "../../hal/linux/ganesha/rpcbind.ts";
+import { createPortMapper } from "../../hal/linux/ganesha/port-mapper.ts";
 import { createGanesha } from "../../hal/linux/ganesha.ts";
+import { here } from "../../hal/linux/place/programs.ts";
 import { limitsMs } from "../support/limits.ts";
 
 type Command =
@@ -15,11 +16,12 @@ type Command =
   | { op: "stop" | "close" | "killLeftovers"; timeoutMs: number };
 
 const say = (message: object) => process.stdout.write(`${JSON.stringify(message)}\n`);
-const portMapper = createPortMapper();
+const portMapper = createPortMapper(here, "10.9.0.1");
 const ganesha = createGanesha({
   name: process.argv[2] ?? "vs1",
   runDir: "/run/dyad-test",
   portMapper,
+  place: here,
   log: (message) => say({ event: "log", message }),
   onEnd: (end) => say({ event: "end", ...end }),
 });

@@ -105,7 +105,7 @@ describe.runIf(labIsPossible)("clients that verify every byte", () => {
   };
   const serve = async (node: LabNode) => {
     const exports = [{ id: 1, path: mountPoint, pseudo: "/vol1" }];
-    const spec = { address, exports, recoveryDir: `${mountPoint}/.dyad` };
+    const spec = { addresses: [address], exports, recoveryDir: `${mountPoint}/.dyad` };
     await node.ask({ op: "start", spec });
     const probed = await node.ask({ op: "probe", deadlineMs: limitsMs.condition });
     expect(probed.value).toMatchObject({ ok: true });

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
-import { readBarrier } from "../../hal/linux/ganesha/native-library.ts";
+import { noRegistrations, readBarrier } from "../../hal/linux/native-build.ts";
 import { limitsMs } from "../support/limits.ts";
 import { until } from "../support/until.ts";
 import { must } from "./block-lab.ts";
@@ -33,7 +33,7 @@ describe.runIf(labIsPossible)("read barrier", () => {
   const inNode = (...words: string[]) =>
     must("nsenter", "-t", String(node.pid), "-n", "-m", "--", ...words);
   const spec = () => ({
-    address,
+    addresses: [address],
     exports: [{ id: 1, path: mountPoint, pseudo: "/vol1" }],
     recoveryDir: `${mountPoint}/.dyad`,
   });
@@ -50,15 +50,19 @@ describe.runIf(labIsPossible)("read barrier", () => {
     await client?.end();
     await node.ask({ op: "stop", timeoutMs: limitsMs.condition });
   };
-  /** The same server, of the same configuration, started with other libraries, or none. */
-  const serveBare = async (environment: Record<string, string> = {}) => {
-    await serve(); // For the port mapper and the recovery directory.
+  /** The same server, of the same configuration, started with other libraries. */
+  const serveBare = async (libraries: readonly string[], environment = {}) => {
+    await serve(); // For the recovery directory.
     await stop();
+    // Our port mapper takes no registrations, and a server that cannot register ends.
+    const quiet = await noRegistrations();
+    if (!quiet.ok) throw new Error(quiet.fault.message);
+    const preloaded = { LD_PRELOAD: [quiet.value, ...libraries].join(" "), ...environment };
     const configuration = join(lab.directory, "bare.conf");
     writeFileSync(configuration, renderConfiguration(fileServiceSchema.parse(spec())));
     const options = ["-F", "-L", "/dev/null", "-f", configuration, "-p", `${configuration}.pid`];
     const words = ["-t", String(node.pid), "-n", "-m", "--", "ganesha.nfsd", ...options];
-    bare = spawn("nsenter", words, { stdio: "ignore", env: { ...process.env, ...environment } });
+    bare = spawn("nsenter", words, { stdio: "ignore", env: { ...process.env, ...preloaded } });
     await until(
       "the bare server listens",
       () => node.run("ss", "-Htln", "sport = :2049 or sport = :20048").split("\n").length > 2,
@@ -124,7 +128,7 @@ describe.runIf(labIsPossible)("read barrier", () => {
   });
 
   it("without it a reader sees what no disk has", async () => {
-    await serveBare();
+    await serveBare([]);
     await settled("f", "old");
     disk.device.hold();
     expect(await write("f", 0, "new")).toMatchObject(good);
@@ -162,7 +166,7 @@ describe.runIf(labIsPossible)("read barrier", () => {
     const source = join(import.meta.dirname, "read-barrier-slow.c");
     await must("cc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", slow, source);
     const hold = join(lab.directory, "hold");
-    await serveBare({ LD_PRELOAD: `${barrier.value} ${slow}`, SLOW_PWRITE: hold });
+    await serveBare([barrier.value, slow], { SLOW_PWRITE: hold });
     await settled("f", "old");
     writeFileSync(hold, "");
     const writing = write("f", 0, "new");

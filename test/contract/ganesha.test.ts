@@ -22,8 +22,8 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
   let node: LabNode;
   let mountPoint: string;
   let image: string;
-  const specOf = (path: string) => ({
-    address,
+  const specOf = (path: string, addresses = [address]) => ({
+    addresses,
     exports: [{ id: 1, path, pseudo: "/vol1" }],
     recoveryDir: `${mountPoint}/.dyad`,
   });
@@ -93,7 +93,7 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
   it("the port mapper knows the ports before and after, and no service speaks to it", async () => {
     const listed = () =>
       node
-        .run("rpcinfo", "-p")
+        .run("rpcinfo", "-p", address)
         .split("\n")
         .map((line) => line.trim().split(/ +/));
     await serve();
@@ -108,6 +108,17 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
     expect(readFileSync(`/proc/${pid}/maps`, "utf8")).toContain("dyad-registrations.so");
     await stop();
     expect(await listed()).toEqual(lines);
+  });
+
+  it("of several addresses, of both families, answers at each", async () => {
+    const second = "fd09:2::1";
+    node.run("ip", "addr", "add", `${second}/64`, "dev", "eth0", "nodad");
+    const spec = specOf(mountPoint, [address, second]);
+    expect(await ask({ op: "start", spec })).toMatchObject({ ok: true });
+    expect(await ask({ op: "probe", deadlineMs: limitsMs.condition })).toMatchObject({ ok: true });
+    node.run("ip", "addr", "del", `${second}/64`, "dev", "eth0");
+    // The proof is of each address, not of any.
+    expect(await ask({ op: "probe", deadlineMs: 500 })).toMatchObject({ ok: false });
   });
 
   it("a spare goes on and serves, at its address only", async () => {

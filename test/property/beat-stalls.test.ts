@@ -78,8 +78,8 @@ class Watched {
       goodbye: false,
       dyingGasp: false,
       dataLinkDown: false,
-      owned: 0,
-      serving: 0,
+      owned: "",
+      serving: "",
       messageAck: 0,
     };
     const saidMs = this.#sentAtMs.get(acked) ?? Number.NEGATIVE_INFINITY;

@@ -2,6 +2,7 @@ import { createHmac } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Beat, messageBytesMax, modes } from "../../firmware-ts/schema/beat.ts";
+import { setOf } from "../../firmware-ts/schema/server-set.ts";
 import {
   beatBytesMax,
   beatBytesMin,
@@ -14,6 +15,9 @@ const uint16 = fc.integer({ min: 0, max: 0xffff });
 const uint32 = fc.integer({ min: 0, max: 0xffffffff });
 const uint48 = fc.maxSafeNat().map((value) => value % 2 ** 48);
 const positive = fc.integer({ min: 1, max: 0xffffffff });
+const serverSet = fc
+  .array(fc.boolean(), { maxLength: 64 })
+  .map((members) => setOf(members.length, (number) => members[number] === true));
 const beatArbitrary: fc.Arbitrary<Beat> = fc.record({
   sender: fc.constantFrom("a" as const, "b" as const),
   session: positive,
@@ -27,8 +31,8 @@ const beatArbitrary: fc.Arbitrary<Beat> = fc.record({
   goodbye: fc.boolean(),
   dyingGasp: fc.boolean(),
   dataLinkDown: fc.boolean(),
-  owned: uint16,
-  serving: uint16,
+  owned: serverSet,
+  serving: serverSet,
   messageAck: uint32,
   message: fc.option(
     fc.record({ id: positive, body: fc.uint8Array({ maxLength: messageBytesMax, size: "max" }) }),
@@ -95,7 +99,7 @@ describe("beat codec", () => {
   });
 
   test("any authentic body is either a beat that encodes to the same bytes or a refused field", () => {
-    const head = Uint8Array.of(0x44, 0xd7, 2);
+    const head = Uint8Array.of(0x44, 0xd7, 3);
     const bodies = fc.uint8Array({
       minLength: beatBytesMin - 16 - 3,
       maxLength: beatBytesMin - 16 + 9,
@@ -106,6 +110,7 @@ describe("beat codec", () => {
         body[1] = pair.pairId >> 8;
         body[2] = pair.pairId & 255;
         body[3] = (body[3] ?? 0) % 9;
+        body[38] = (body[38] ?? 0) % 4;
         const signed = Uint8Array.of(...head, ...body);
         const mac = createHmac("sha256", pair.key).update(signed).digest().subarray(0, 16);
         const frame = Uint8Array.of(...signed, ...mac);

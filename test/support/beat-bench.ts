@@ -78,8 +78,8 @@ export class BeatBench {
       goodbye: false,
       dyingGasp: false,
       dataLinkDown: false,
-      owned: 0,
-      serving: 0,
+      owned: "",
+      serving: "",
       messageAck: 0,
       ...change,
     };

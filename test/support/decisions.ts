@@ -10,6 +10,7 @@ import { bareAddresses, disksOf } from "../../firmware-ts/core/vserver-types.ts"
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { decodeMessage } from "../../firmware-ts/schema/messages.ts";
+import { noServers, setHas } from "../../firmware-ts/schema/server-set.ts";
 
 export type Subject = "controller" | "server" | "coordinator" | "light";
 
@@ -182,7 +183,7 @@ class Words {
       words.push(ofController(`say: the data link is ${mandate.dataLinkDown ? "down" : "up"}`));
     this.#config.virtualServers.forEach(({ name }, index) => {
       for (const what of ["owned", "serving"] as const) {
-        const bit = (of: Mandate | undefined) => (((of?.[what] ?? 0) >> index) & 1) === 1;
+        const bit = (of: Mandate | undefined) => setHas(of?.[what] ?? noServers, index);
         if (bit(mandate) !== bit(before))
           words.push({
             ...this.#server(name),

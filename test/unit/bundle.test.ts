@@ -31,8 +31,9 @@ describe("bundled firmware", () => {
     const text = readFileSync(main, "utf8");
     expect(text).toContain('new URL("./beat.js", import.meta.url)');
     expect(text).toContain('new URL("./block.js", import.meta.url)');
-    const [folder] = text.match(/(?<=import\.meta\.dirname \+ ")[^"]+\/ganesha(?=")/) ?? [];
-    expect(statSync(join(place, folder ?? "", "read-barrier.c")).isFile()).toBe(true);
+    const [folder] = text.match(/(?<=import\.meta\.dirname \+ ")[^"]+\/hal\/linux(?=")/) ?? [];
+    for (const source of ["ganesha/read-barrier.c", "place/enter.c"])
+      expect(statSync(join(place, folder ?? "", source)).isFile()).toBe(true);
   });
 
   it("runs", () => {

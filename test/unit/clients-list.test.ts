@@ -5,7 +5,7 @@ import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { unpackClients } from "../../firmware-ts/wire/clients.ts";
 import type { Connection } from "../../hal/port/addresses.ts";
-import type { Machine } from "../../hal/port/machine.ts";
+import type { Machine, ServerPlace } from "../../hal/port/machine.ts";
 
 const server = {
   name: "alpha",
@@ -31,9 +31,10 @@ function machine() {
   const parts: Partial<Machine> = {
     servicePort: 2049,
     mountPath: () => "/volume",
-    addresses: {
-      connections: () => Promise.resolve(good(now.connected)),
-    } as unknown as Machine["addresses"],
+    place: () =>
+      ({
+        addresses: { connections: () => Promise.resolve(good(now.connected)) },
+      }) as unknown as ServerPlace,
     states: {
       load: () => Promise.resolve({ state: { connections: now.onVolume } }),
       async save(_path, { connections }) {

@@ -39,10 +39,10 @@ describe("numbers of beats", () => {
   });
 
   test("that are older than the newest teach nothing but that their link lives", () => {
-    beat.hear({ sequence: 5, owned: 1 }, 1, "network");
-    beat.hear({ sequence: 4, owned: 2, granting: true }, 2, "serial");
+    beat.hear({ sequence: 5, owned: "1" }, 1, "network");
+    beat.hear({ sequence: 4, owned: "01", granting: true }, 2, "serial");
     expect(beat.effects).toEqual([]);
-    expect(beat.state.partner?.owned).toBe(1);
+    expect(beat.state.partner?.owned).toBe("1");
     expect(beat.state.ackLeaseMs).toBe(0);
   });
 });

@@ -10,7 +10,7 @@ describe("a link", () => {
     bench.step({ kind: "tick", nowMs: 0 });
     // A move of many virtual servers: each message, and each acknowledgement of one, is said at once.
     const words = Math.ceil(linkSilenceMs / beatIntervalMs) + 10;
-    for (let i = 1; i <= words; i += 1) bench.say({ owned: i }, 1 + i * 0.1);
+    for (let i = 1; i <= words; i += 1) bench.say({ owned: "1".repeat(i) }, 1 + i * 0.1);
     const spoke: number[] = [];
     for (let nowMs = 5; nowMs <= linkSilenceMs + 20; nowMs += 5) {
       bench.step({ kind: "tick", nowMs });

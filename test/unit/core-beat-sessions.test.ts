@@ -36,7 +36,7 @@ describe("which life of the partner lives", () => {
     bench.hear({}, 7);
     expect(bench.kinds()).toEqual(["partnerLost", "partner"]);
     expect(bench.state.heard?.session).toBe(partner);
-    bench.hear({ owned: 1 }, 7);
+    bench.hear({ owned: "1" }, 7);
     expect(bench.kinds()).toEqual(["partner"]);
     // And the one that took its place has ended now.
     bench.hear({ session: next, sequence: 9001 }, 8);
@@ -151,8 +151,8 @@ test("what lay on a disk teaches an epoch, and is otherwise no word of anybody",
     goodbye: true,
     dyingGasp: false,
     dataLinkDown: false,
-    owned: 3,
-    serving: 3,
+    owned: "11",
+    serving: "11",
     messageAck: 0,
   } as const;
   bench.step({ kind: "remnant", nowMs: 2, beat });

@@ -19,8 +19,8 @@ describe("a new beat machine", () => {
           goodbye: false,
           dyingGasp: false,
           dataLinkDown: false,
-          owned: 0,
-          serving: 0,
+          owned: "",
+          serving: "",
         },
       },
     ]);

@@ -10,8 +10,8 @@ const view: PartnerView = {
   mode: "paired",
   epoch: 4,
   configuration: 5,
-  owned: 1,
-  serving: 1,
+  owned: "1",
+  serving: "1",
   granting: true,
   dataLinkDown: false,
 };
@@ -23,8 +23,8 @@ const others: { readonly [key in keyof PartnerView]: PartnerView[key] } = {
   mode: "alone",
   epoch: 9,
   configuration: 9,
-  owned: 2,
-  serving: 2,
+  owned: "01",
+  serving: "01",
   granting: false,
   dataLinkDown: true,
 };

@@ -56,8 +56,8 @@ function hear(change: Partial<Beat>, nowMs: number, link: LinkName = "network"):
     goodbye: false,
     dyingGasp: false,
     dataLinkDown: false,
-    owned: 0,
-    serving: 0,
+    owned: "",
+    serving: "",
     messageAck: 0,
     ...change,
   };

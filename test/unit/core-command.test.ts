@@ -57,7 +57,7 @@ describe("a command that nothing speaks against", () => {
   });
 
   test("begins every move of its plan", () => {
-    const allThere = withPartner({ owned: 3 }, withServer(0, { phase: off }));
+    const allThere = withPartner({ owned: "11" }, withServer(0, { phase: off }));
     const { answer, says } = give({}, allThere);
     expect(answer.answer.plan.map((each) => each.virtualServer)).toEqual(["alpha", "beta"]);
     expect(says).toMatchObject([

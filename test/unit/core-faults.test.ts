@@ -35,7 +35,7 @@ function happen(state: ControllerState, event: Happening) {
 /** A pair in which nothing goes to the partner and nothing is started, so that what happens here is all that happens. */
 const here = (phase: Phase, more = {}): ControllerState =>
   withPartner(
-    { dataLinkDown: true, owned: phase.kind === "off" ? 0b11 : 0b10 },
+    { dataLinkDown: true, owned: phase.kind === "off" ? "11" : "01" },
     withServer(0, { phase, ...more }),
   );
 

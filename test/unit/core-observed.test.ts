@@ -164,7 +164,7 @@ describe("the partner", () => {
     expect(seen({ granting: false }, unheard).told).toEqual(["info partner.heard"]);
     const differs = { configuration: whole.configuration + 1 };
     expect(seen(differs, unheard).told).toEqual(["error partner.configuration"]);
-    expect(seen({ serving: 0 }).told).toEqual([]);
+    expect(seen({ serving: "" }).told).toEqual([]);
   });
 
   test("begins its messages anew with each session", () => {

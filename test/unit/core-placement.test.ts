@@ -44,7 +44,7 @@ describe("a virtual server that nobody has", () => {
   /** Alpha is at home here; nobody has it. */
   const atHome = withServer(alpha, { phase: off });
   /** Nobody has beta, whose home is the partner. */
-  const foreign: ControllerState = { ...withPartner({ owned: 0 }), pairedSinceMs: nowMs - 3000 };
+  const foreign: ControllerState = { ...withPartner({ owned: "" }), pairedSinceMs: nowMs - 3000 };
 
   test("is started at its home, at once", () => {
     expect(keep(atHome).asked).toContain("register d1");
@@ -52,7 +52,7 @@ describe("a virtual server that nobody has", () => {
   });
 
   test.each<[string, ControllerState]>([
-    ["the partner has it after all", withPartner({ owned: 3 }, atHome)],
+    ["the partner has it after all", withPartner({ owned: "11" }, atHome)],
     ["the partner has not said yet what it has", withPartner({ mode: "joining" }, atHome)],
     ["nobody is heard", { ...atHome, partner: undefined }],
     ["clients could not reach it", { ...atHome, dataLinkUp: false }],
@@ -72,7 +72,7 @@ describe("a virtual server that nobody has", () => {
     ["has just been refused", withServer(beta, { moveNotBeforeMs: nowMs + 1 }, foreign)],
     ["could not be reached by clients here", { ...foreign, dataLinkUp: false }],
     ["is on its way", moving(beta, foreign)],
-    ["is its home's", withPartner({ owned: 2 }, foreign)],
+    ["is its home's", withPartner({ owned: "01" }, foreign)],
   ])("is not asked for while it %s", (_, state) => {
     expect(keep(state).isSame).toBe(true);
   });
@@ -117,7 +117,7 @@ describe("a virtual server that has failed here", () => {
   test.each<[string, ControllerState]>([
     ["clients could not reach it", { ...failed, dataLinkUp: false }],
     ["it is on its way to the partner", moving(alpha, failed)],
-    ["the partner has it", withPartner({ owned: 3 }, failed)],
+    ["the partner has it", withPartner({ owned: "11" }, failed)],
     ["we are alone, and may have been overtaken", { ...failed, mode: "alone", soloFresh: false }],
   ])("is not tried while %s", (_, state) => {
     expect(keep(state).isSame).toBe(true);
@@ -152,7 +152,7 @@ describe("a virtual server away from home", () => {
   const restMs = 10_000;
   /** Beta is served here, and has been for long; everything is whole. */
   const guest: ControllerState = {
-    ...withPartner({ owned: 0 }, withServer(beta, { phase: servingPhase })),
+    ...withPartner({ owned: "" }, withServer(beta, { phase: servingPhase })),
     config: { ...whole.config, autoGiveback: true },
     pairedSinceMs: 0,
     partnerLinkedSinceMs: 0,

@@ -30,7 +30,7 @@ const red = (name: "serial" | "network" | "disk"): ControllerState => ({
   colours: { ...whole.colours, [name]: "red" },
 });
 /** Alpha is the partner's as well as beta; and nobody's. */
-const [away, nowhere] = [3, 2].map((owned) =>
+const [away, nowhere] = ["11", "01"].map((owned) =>
   withPartner({ owned }, withServer(0, { phase: off })),
 ) as [ControllerState, ControllerState];
 /** What may be wrong in a pair, with a word that the operator then reads. */
@@ -44,7 +44,7 @@ const troubles: readonly (readonly [string, string, ControllerState])[] = [
   [
     "a server has failed here, and the partner has it",
     "alpha failed",
-    withPartner({ owned: 3 }, withServer(0, { phase: failedPhase })),
+    withPartner({ owned: "11" }, withServer(0, { phase: failedPhase })),
   ],
   ["a server is served by nobody", "alpha is not served", nowhere],
   ["a server starts", "alpha is starting", withServer(0, { phase: busyPhase("starting") })],
@@ -69,7 +69,7 @@ describe("health", () => {
     ["a link is late", { ...whole, colours: { ...whole.colours, serial: "yellow" } }],
     ["a link is not configured", { ...whole, colours: { ...whole.colours, serial: "absent" } }],
     ["everything is at the partner", away],
-    ["everything is here", withPartner({ owned: 0 }, withServer(1, { phase: servingPhase }))],
+    ["everything is here", withPartner({ owned: "" }, withServer(1, { phase: servingPhase }))],
   ])("of a pair is well even when %s", (_, state) => {
     expect(status(state).health).toBe("ok");
   });
@@ -88,7 +88,7 @@ describe("the operator reads", () => {
   });
 
   test("whether everything is at home", () => {
-    const here = withPartner({ owned: 0 }, withServer(1, { phase: servingPhase }));
+    const here = withPartner({ owned: "" }, withServer(1, { phase: servingPhase }));
     expect(texts(whole)).toContain("everything is at home");
     for (const state of [here, away]) expect(texts(state)).toContain("not every virtual server");
   });

@@ -10,6 +10,7 @@ import {
 } from "../../firmware-ts/core/transfer.ts";
 import type { Phase, VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
 import type { Message } from "../../firmware-ts/schema/messages.ts";
+import type { ServerSet } from "../../firmware-ts/schema/server-set.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 import { said } from "../support/one-server.ts";
 
@@ -48,7 +49,7 @@ function change(index: number, more: Partial<VirtualServerState>, state = whole)
   return { ...state, servers };
 }
 const inPhase = (index: number, phase: Phase, state = whole) => change(index, { phase }, state);
-const partnerOwning = (owned: number, state = whole): ControllerState => {
+const partnerOwning = (owned: ServerSet, state = whole): ControllerState => {
   if (!state.partner) throw new Error("no partner");
   return { ...state, partner: { ...state.partner, owned } };
 };
@@ -385,7 +386,7 @@ describe("with time", () => {
     const released = (more: ControllerState) => source("released", alpha, more);
     const back = tick(released(inPhase(alpha, off)), endMs);
     expect(back.asked).toEqual(["transfer.timeout", "persist", "vserver.starting", "register d1"]);
-    const theirs = tick(released(partnerOwning(3, inPhase(alpha, off))), endMs);
+    const theirs = tick(released(partnerOwning("11", inPhase(alpha, off))), endMs);
     expect(theirs.asked).toEqual(["transfer.timeout"]);
     const alone = { ...inPhase(alpha, off), mode: "leaving" } as const;
     expect(tick(released(alone), endMs).asked).toEqual(["transfer.timeout"]);
@@ -456,8 +457,8 @@ describe("an urgent move", () => {
 
   test("is offered for what is held here, unless the partner has it", () => {
     const state = inPhase(alpha, held);
-    expect(offers(partnerOwning(2, state))).toEqual([[alpha, true]]);
-    expect(offers(partnerOwning(1, state))).toEqual([]);
+    expect(offers(partnerOwning("01", state))).toEqual([[alpha, true]]);
+    expect(offers(partnerOwning("1", state))).toEqual([]);
   });
 
   test.each<[string, ControllerState]>([

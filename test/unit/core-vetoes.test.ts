@@ -10,9 +10,9 @@ const phases = (...list: readonly Phase[]): ControllerState => ({
   ...whole,
   servers: whole.servers.map((each, i) => ({ ...each, phase: list[i] ?? each.phase })),
 });
-const allHere = withPartner({ owned: 0 }, phases(servingPhase, servingPhase));
-const allThere = withPartner({ owned: 3 }, phases(off, off));
-const nowhere = withPartner({ owned: 0 }, phases(off, off));
+const allHere = withPartner({ owned: "" }, phases(servingPhase, servingPhase));
+const allThere = withPartner({ owned: "11" }, phases(off, off));
+const nowhere = withPartner({ owned: "" }, phases(off, off));
 
 const request = { dryRun: false, force: false, reason: "" };
 const who = { id: 1, by: "operator", request } as const;

@@ -4,7 +4,7 @@ import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts"
 import { startProved } from "../../hal/bench/file-services.ts";
 
 const spec = {
-  address: "10.0.0.100",
+  addresses: ["10.0.0.100"],
   exports: [{ id: 1, path: "/vol", pseudo: "/vol" }],
   recoveryDir: "/vol/.dyad",
 };

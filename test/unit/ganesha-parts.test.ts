@@ -16,7 +16,7 @@ import {
 import { XdrError, XdrWriter } from "../../hal/linux/ganesha/xdr.ts";
 
 const spec = {
-  address: "10.0.0.1",
+  addresses: ["10.0.0.1"],
   exports: [{ id: 1, path: "/mnt/v1", pseudo: "/vol1" }],
   recoveryDir: "/mnt/v1/.dyad",
 };
@@ -29,6 +29,12 @@ describe("ganesha configuration", () => {
       /EXPORT \{\n {2}Export_Id = 1;\n {2}Path = "\/mnt\/v1";\n {2}Pseudo = "\/vol1";/,
     );
     expect(text).toContain('RecoveryRoot = "/mnt/v1/.dyad";');
+  });
+
+  it("binds its one address, and all of its place when there are several", () => {
+    const several = { ...spec, addresses: ["10.0.0.1", "fd00::1"] };
+    expect(renderConfiguration(fileServiceSchema.parse(several))).not.toContain("Bind_Addr");
+    expect(fileServiceSchema.safeParse({ ...spec, addresses: [] }).success).toBe(false);
   });
 
   it.each(['/a"; } EXPORT {', "/a\nb", "/a\\b", "/$HOME", "relative"])(

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { fileServiceSchema } from "../../hal/linux/ganesha/config.ts";
 import { probeService } from "../../hal/linux/ganesha/probe.ts";
 import { XdrWriter } from "../../hal/linux/ganesha/xdr.ts";
+import { here } from "../../hal/linux/place/programs.ts";
 import { limitsMs } from "../support/limits.ts";
 
 const servers: Server[] = [];
@@ -44,7 +45,7 @@ async function listen(body: Buffer, deaf: number): Promise<number> {
 async function serviceWith(deafNfs: number, deafMount: number) {
   const handle = new XdrWriter().uint32(0).opaque(Buffer.from("handle")).uint32(0).finish();
   return fileServiceSchema.parse({
-    address: "127.0.0.1",
+    addresses: ["127.0.0.1"],
     port: await listen(Buffer.alloc(0), deafNfs),
     mountdPort: await listen(handle, deafMount),
     exports: [{ id: 1, path: "/vol", pseudo: "/vol" }],
@@ -52,7 +53,7 @@ async function serviceWith(deafNfs: number, deafMount: number) {
   });
 }
 
-const limit = { deadlineMs: limitsMs.condition, stillUseful: () => true };
+const limit = { place: here, deadlineMs: limitsMs.condition, stillUseful: () => true };
 
 describe("a probe", () => {
   test.each([

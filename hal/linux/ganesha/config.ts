@@ -26,8 +26,11 @@ const exportSchema = z.strictObject({
 });
 
 export const fileServiceSchema = z.strictObject({
-  /** The one address that is bound; ganesha binds one or all. It must be assigned here, behind a closed gate. */
-  address: z.union([z.ipv4(), z.ipv6()]),
+  /** They must be assigned here, behind a closed gate. */
+  addresses: z
+    .array(z.union([z.ipv4(), z.ipv6()]))
+    .min(1)
+    .max(8),
   port: port.default(2049),
   mountdPort: port.default(20048),
   exports: z.array(exportSchema).min(1).max(64),
@@ -49,10 +52,12 @@ export type FileService = z.output<typeof fileServiceSchema>;
  * docs/design/0010-file-service.md.
  */
 export function renderConfiguration(service: FileService): string {
+  const [first, ...others] = service.addresses;
   const head = [
     "NFS_Core_Param {",
     "  Protocols = 3, 4;",
-    `  Bind_Addr = ${service.address};`,
+    // It binds one or all; all of its place are its own.
+    ...(others.length === 0 ? [`  Bind_Addr = ${first};`] : []),
     `  NFS_Port = ${service.port};`,
     `  MNT_Port = ${service.mountdPort};`,
     "  Mount_Path_Pseudo = true;",

@@ -10,9 +10,10 @@ import { rmSync, writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
 import type { Writable } from "node:stream";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { heldStart, noRegistrations, readBarrier } from "../native-build.ts";
+import { ordinaryCommand } from "../ordinary.ts";
+import type { ProgramPlace } from "../place/programs.ts";
 import { createLineCutter, type GraceView, graceAfter, messageOf, noGrace } from "./log-lines.ts";
-import { heldStart, noRegistrations, readBarrier } from "./native-library.ts";
-import { ordinaryCommand } from "./ordinary.ts";
 
 const lineBytesMax = 4096;
 const lastWordsMax = 20;
@@ -69,6 +70,7 @@ export interface InstanceOptions {
   readonly held: boolean;
   /** libblkid's cache file; it is read behind the hold. */
   readonly blkidFile: string;
+  readonly place: ProgramPlace;
   readonly log: (message: string) => void;
 }
 
@@ -92,20 +94,28 @@ export async function startInstance(options: InstanceOptions): Promise<Outcome<I
   // The epoch becomes the write verifier and part of every NFSv4 client id. ganesha's own is the start time in seconds: two
   // servers that start in one second would agree, and a client would take unstable writes for committed (RFC 1813 3.3.21).
   const epoch = randomInt(1, 2 ** 31);
-  const { program, args } = ordinaryCommand("ganesha.nfsd", [
+  const variables = {
+    ...environment,
+    BLKID_FILE: options.blkidFile,
+    LD_PRELOAD: libraries.value.join(":"),
+    ...(held ? { DYAD_HOLD: String(holdDescriptor) } : {}),
+  };
+  const words = await options.place.command([
+    ...Object.entries(variables).map(([name, value]) => `${name}=${value}`),
+    "ganesha.nfsd",
     ...["-F", "-L", "STDERR", "-N", "NIV_WARN", "-E", String(epoch)],
     ...["-f", configurationPath, "-p", pidPath],
   ]);
-  const child = spawn(program, args, {
-    stdio: ["ignore", "ignore", "pipe", held ? "pipe" : "ignore"],
-    cwd: "/",
-    env: {
-      ...environment,
-      BLKID_FILE: options.blkidFile,
-      LD_PRELOAD: libraries.value.join(":"),
-      ...(held ? { DYAD_HOLD: String(holdDescriptor) } : {}),
-    },
-  });
+  if (!words.ok) return words;
+  const [first = "", ...rest] = words.value;
+  const { program, args } = ordinaryCommand(first, rest);
+  const child = options.place.inside(() =>
+    spawn(program, args, {
+      stdio: ["ignore", "ignore", "pipe", held ? "pipe" : "ignore"],
+      cwd: "/",
+      env: { PATH: environment.PATH },
+    }),
+  );
   const spawned = await whenSpawned(child);
   if (!spawned.ok) {
     removeFiles();

@@ -1,12 +1,13 @@
 /**
- * The proof that a file service answers and that its exports are there: NFS NULL on the bound address, then MOUNT3 MNT of each
- * export (RFC 1813 5.2.1). Run where the service runs, before the address is announced, and later as a health check.
+ * The proof that a file service answers and that its exports are there: NFS NULL on each of its addresses, then MOUNT3 MNT
+ * of each export (RFC 1813 5.2.1). Run where the service runs, before the addresses are announced, and later as a health check.
  */
 import { performance } from "node:perf_hooks";
 import { failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import type { ProgramPlace } from "../place/programs.ts";
 import type { FileService } from "./config.ts";
 import type { AuthSys, RpcProcedure } from "./rpc.ts";
-import { connectRpc } from "./rpc-connection.ts";
+import { connectRpc, type RpcPlace } from "./rpc-connection.ts";
 import { XdrReader, XdrWriter } from "./xdr.ts";
 
 const nfsNull: RpcProcedure = { program: 100003, version: 3, procedure: 0 };
@@ -23,9 +24,10 @@ const retryMs = 1;
  */
 const attemptMsFirst = 200;
 
-/** How to end a probe early: `stillUseful` is asked before each new attempt. */
+/** How to end a probe early: `stillUseful` is asked before each new attempt. `place`: where the service is. */
 export interface ProbeOptions {
   readonly deadlineMs: number;
+  readonly place: ProgramPlace;
   readonly stillUseful: () => boolean;
 }
 
@@ -35,15 +37,15 @@ export interface ProbeOptions {
  */
 export async function probeService(
   service: FileService,
-  { deadlineMs, stillUseful }: ProbeOptions,
+  { deadlineMs, stillUseful, place }: ProbeOptions,
 ): Promise<Outcome<number>> {
   const startedAt = performance.now();
-  const operation = `probe ${service.address}`;
+  const operation = `probe ${service.addresses.join(", ")}`;
   let patienceMs = attemptMsFirst;
   for (;;) {
     const beganAt = performance.now();
     const leftMs = deadlineMs - (beganAt - startedAt);
-    const attempt = await probeOnce(service, Math.max(1, Math.min(patienceMs, leftMs)));
+    const attempt = await probeOnce(service, place, Math.max(1, Math.min(patienceMs, leftMs)));
     if (performance.now() - beganAt >= patienceMs) patienceMs *= 2;
     if (attempt.ok) return good(performance.now() - startedAt);
     if (!stillUseful()) {
@@ -56,12 +58,21 @@ export async function probeService(
   }
 }
 
-async function probeOnce(service: FileService, timeoutMs: number): Promise<Outcome> {
-  const nfs = await withConnection(service.address, service.port, timeoutMs, (call) =>
-    call(nfsNull, Buffer.alloc(0)),
-  );
-  if (!nfs.ok) return nfs;
-  return await withConnection(service.address, service.mountdPort, timeoutMs, async (call) => {
+async function probeOnce(
+  service: FileService,
+  place: ProgramPlace,
+  timeoutMs: number,
+): Promise<Outcome> {
+  const { addresses, port, mountdPort } = service;
+  const at = (host: string): RpcPlace => ({ host, port, socket: place.socket });
+  for (const address of addresses) {
+    const nfs = await withConnection(at(address), timeoutMs, (call) =>
+      call(nfsNull, Buffer.alloc(0)),
+    );
+    if (!nfs.ok) return nfs;
+  }
+  const mount = { ...at(addresses[0] ?? ""), port: mountdPort };
+  return await withConnection(mount, timeoutMs, async (call) => {
     for (const each of service.exports) {
       const reply = await call(mountMnt, new XdrWriter().string(each.pseudo).finish());
       if (!reply.ok) return reply;
@@ -88,12 +99,11 @@ export function decodeMount(body: Buffer, exportPath: string): Outcome<Buffer> {
 type Call = (target: RpcProcedure, args: Uint8Array) => Promise<Outcome<Buffer>>;
 
 async function withConnection(
-  host: string,
-  port: number,
+  server: RpcPlace,
   timeoutMs: number,
   use: (call: Call) => Promise<Outcome<Buffer>>,
 ): Promise<Outcome> {
-  const opened = await connectRpc({ host, port }, identity, timeoutMs);
+  const opened = await connectRpc(server, identity, timeoutMs);
   if (!opened.ok) return opened;
   let xid = 0;
   const outcome = await use((target, args) => opened.value.call(++xid, target, args, timeoutMs));

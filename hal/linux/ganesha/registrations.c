@@ -1,7 +1,7 @@
 /*
  * ganesha withdraws and makes a dozen registrations at its port mapper (RFC 1833) at each start, one connection after the other, before
  * it answers anybody: half of the time of a start, and more on a busy machine. All file services of a controller have the
- * same ports, so the driver registers them once (rpcbind.ts). Loaded into ganesha.nfsd (LD_PRELOAD), this library
+ * same ports, which `port-mapper.ts` answers from a table. Loaded into ganesha.nfsd (LD_PRELOAD), this library
  * takes the place of libntirpc's two calls and says that all is well.
  */
 #include <stdbool.h>

@@ -13,7 +13,7 @@ import { XdrError, XdrReader, XdrWriter } from "./xdr.ts";
 export const recordBytesMax = 1024 * 1024 + 4096;
 /** RFC 5531 8.2: the body of an authenticator has at most 400 bytes. */
 const authBodyBytesMax = 400;
-const lastFragment = 0x8000_0000;
+export const lastFragment = 0x8000_0000;
 const messageCall = 0;
 const messageReply = 1;
 const rpcVersion = 2;

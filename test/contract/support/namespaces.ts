@@ -2,8 +2,9 @@
  * Throw-away network namespaces for contract tests: two hosts joined by a wire. Names carry the process id, so runs
  * side by side do not meet, and what a killed run left behind is found and removed by the next.
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { closeSync, openSync, readdirSync } from "node:fs";
+import { promisify } from "node:util";
 import koffi from "koffi";
 
 const prefix = "dyadtest";
@@ -55,6 +56,12 @@ export class Namespace {
 
   exec(...args: readonly string[]): string {
     return run("ip", "netns", "exec", this.name, ...args);
+  }
+
+  /** As `exec`, while this process goes on. */
+  later(...args: readonly string[]): Promise<string> {
+    const words = ["netns", "exec", this.name, ...args];
+    return promisify(execFile)("ip", words, { encoding: "utf8" }).then(({ stdout }) => stdout);
   }
 
   /** Runs a synchronous function on this thread inside the namespace: sockets that it opens belong there. */

@@ -1,0 +1,122 @@
+/**
+ * The port mapper of one virtual server (RFC 1833): kernel clients of NFSv3 ask it for the port of MOUNT. It answers in the network of
+ * its virtual server, from this process: the ports of file services never change, so there is nothing to be registered (`registrations.c`),
+ * and a program of 4 MB for each virtual server would be there to say two numbers.
+ *
+ * Obligations: bounded in connections and bytes; trouble here is logged and costs NFSv3 clients their mounts, nobody anything else.
+ */
+import { createSocket, type Socket as Datagrams } from "node:dgram";
+import { createServer, type Server, type Socket } from "node:net";
+import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import type { ProgramPlace } from "../place/programs.ts";
+import { bindSocket, closeDescriptor, openSocket } from "../syscalls.ts";
+import { answerPortMapper, asRecord, ownRegistrations, type Registration } from "./port-mapping.ts";
+import { RecordReader } from "./rpc.ts";
+
+const port = 111;
+const nfs = { program: 100003, transport: "tcp", port: 2049 } as const;
+const mount = { program: 100005, transport: "tcp", port: 20048 } as const;
+const registrations: readonly Registration[] = [
+  ...ownRegistrations,
+  { ...nfs, version: 3 },
+  { ...nfs, version: 4 },
+  { ...mount, version: 1 },
+  { ...mount, version: 3 },
+];
+
+/** Clients ask once and go. */
+const connectionsMax = 32;
+const idleMs = 10_000;
+
+const AF_INET = 2;
+const SOCK_DGRAM = 2;
+const SOCK_NONBLOCK = 0o4000;
+
+export interface PortMapper {
+  /** Makes sure that it answers. Fault `serviceFailed`. */
+  ensure(): Promise<Outcome>;
+  stop(): Promise<void>;
+}
+
+/** `address`: what it says of itself to those who ask by datagram. */
+export function createPortMapper(place: ProgramPlace, address: string): PortMapper {
+  let server: Server | undefined;
+  let datagrams: Datagrams | undefined;
+
+  const ensure = async (): Promise<Outcome> => {
+    if (server?.listening) return done;
+    const listening = await listen(place);
+    if (!listening.ok) return listening;
+    server = listening.value;
+    datagrams ??= hearDatagrams(place, address);
+    return done;
+  };
+  return {
+    ensure,
+    async stop() {
+      datagrams?.close();
+      datagrams = undefined;
+      const ending = server;
+      server = undefined;
+      if (ending) await new Promise((resolve) => ending.close(resolve));
+    },
+  };
+}
+
+function listen(place: ProgramPlace): Promise<Outcome<Server>> {
+  return new Promise((resolve) => {
+    const server = createServer(answerConnection);
+    server.maxConnections = connectionsMax;
+    const refused = (error: Error) =>
+      resolve(failed("serviceFailed", "port mapper", "does not listen", error));
+    server.once("error", refused);
+    server.once("listening", () => {
+      server.off("error", refused);
+      server.on("error", () => undefined);
+      resolve({ ok: true, value: server });
+    });
+    // Without a host Node binds within the call, and both families.
+    place.inside(() => server.listen(port));
+    server.unref();
+  });
+}
+
+function answerConnection(socket: Socket): void {
+  const records = new RecordReader();
+  const localAddress = (socket.localAddress ?? "").replace(/^::ffff:/, "");
+  socket.setTimeout(idleMs, () => socket.destroy());
+  socket.on("error", () => undefined);
+  socket.on("data", (chunk: Buffer) => {
+    try {
+      for (const call of records.push(chunk)) {
+        const reply = answerPortMapper(call, { address: localAddress, registrations });
+        if (reply) socket.write(asRecord(reply));
+      }
+    } catch {
+      // A stream that cannot be cut into records is of no use to anybody.
+      socket.destroy();
+    }
+  });
+}
+
+/** Undefined where the port is taken: clients then ask by TCP. */
+function hearDatagrams(place: ProgramPlace, address: string): Datagrams | undefined {
+  const descriptor = place.inside(() => openSocket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0));
+  if (descriptor < 0) return undefined;
+  const any = Buffer.alloc(16);
+  any.writeUInt16LE(AF_INET, 0);
+  any.writeUInt16BE(port, 2);
+  if (bindSocket(descriptor, any) < 0) {
+    closeDescriptor(descriptor);
+    return undefined;
+  }
+  const socket = createSocket("udp4");
+  socket.on("error", () => undefined);
+  socket.on("message", (call, from) => {
+    const reply = answerPortMapper(call, { address, registrations });
+    if (reply) socket.send(reply, from.port, from.address);
+  });
+  socket.bind({ fd: descriptor });
+  socket.unref();
+  return socket;
+}

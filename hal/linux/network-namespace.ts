@@ -1,0 +1,114 @@
+/**
+ * Network namespaces (network_namespaces(7)): a virtual server's own interfaces, addresses, routes and sockets. A namespace is held by a
+ * bind mount of its file, as ip-netns(8) does it, so that it outlives the process that made it: a firmware that is killed leaves
+ * its virtual servers' interfaces to the kernel, behind their gates.
+ *
+ * Obligations. Only one thread of this process ever enters one, for the length of one synchronous call: sockets and children that are made
+ * there belong to it, everything else goes on outside. A thread that cannot get back ends the process.
+ */
+import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import {
+  bindMount,
+  CLONE_NEWNET,
+  enterNamespace,
+  errno,
+  errorName,
+  unbindMount,
+  unshareNamespace,
+} from "./syscalls.ts";
+
+/** Where this thread is. */
+const here = "/proc/thread-self/ns/net";
+
+/** Runs `action` elsewhere: `leave` takes this thread there, with a negative error number when it cannot. */
+function elsewhere(leave: () => number, action: () => number): number {
+  const home = openSync(here, "r");
+  const left = leave();
+  if (left < 0) {
+    closeSync(home);
+    return left;
+  }
+  try {
+    return action();
+  } finally {
+    // Everything that follows would be done in the wrong network: addresses, gates, the partner's link.
+    if (enterNamespace(home, CLONE_NEWNET) < 0) process.abort();
+    closeSync(home);
+  }
+}
+
+export class NetworkNamespace {
+  readonly path: string;
+  readonly #descriptor: number;
+
+  private constructor(path: string, descriptor: number) {
+    this.path = path;
+    this.#descriptor = descriptor;
+  }
+
+  /** The namespace that is held at `path`; made, and held there, if there is none. Faults: `ioError`. */
+  static make(path: string): Outcome<NetworkNamespace> {
+    const operation = `network namespace ${path}`;
+    try {
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      if (!existsSync(path)) writeFileSync(path, "", { mode: 0o600 });
+    } catch (error) {
+      return failed("ioError", operation, "no place to hold it at", error);
+    }
+    const found = NetworkNamespace.#open(path);
+    if (found.ok) return found;
+    const held = elsewhere(
+      () => unshareNamespace(CLONE_NEWNET),
+      () => bindMount(here, path),
+    );
+    return held < 0 ? failed("ioError", operation, errorName(held)) : NetworkNamespace.#open(path);
+  }
+
+  static #open(path: string): Outcome<NetworkNamespace> {
+    const operation = `network namespace ${path}`;
+    let descriptor: number;
+    try {
+      descriptor = openSync(path, "r");
+    } catch (error) {
+      return failed("ioError", operation, "not opened", error);
+    }
+    // An ordinary file is refused by the kernel.
+    const entered = elsewhere(
+      () => enterNamespace(descriptor, CLONE_NEWNET),
+      () => 0,
+    );
+    if (entered >= 0) return good(new NetworkNamespace(path, descriptor));
+    closeSync(descriptor);
+    return failed("ioError", operation, errorName(entered));
+  }
+
+  /** The descriptor that names it to the kernel: an interface is moved there by it. */
+  get descriptor(): number {
+    return this.#descriptor;
+  }
+
+  /** Does something synchronous inside: sockets that are opened there, and processes that are started, belong there. */
+  inside<T>(action: () => T): T {
+    let result: { readonly value: T } | undefined;
+    const entered = elsewhere(
+      () => enterNamespace(this.#descriptor, CLONE_NEWNET),
+      () => {
+        result = { value: action() };
+        return 0;
+      },
+    );
+    if (!result) throw new Error(`enter ${this.path}: ${errorName(entered)}`);
+    return result.value;
+  }
+
+  /** Lets go of it: it ends with the last process and socket in it, and its interfaces with it. */
+  remove(): Outcome {
+    closeSync(this.#descriptor);
+    const released = unbindMount(this.path);
+    rmSync(this.path, { force: true });
+    if (released >= 0 || released === -errno.EINVAL) return done;
+    return failed("ioError", `remove network namespace ${this.path}`, errorName(released));
+  }
+}

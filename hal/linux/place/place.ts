@@ -1,0 +1,189 @@
+/**
+ * The place of one virtual server on a controller (US 7,200,622, claim 1: each virtual file server comprises a network processing unit, a
+ * routing table, a mount table): a network namespace with its interface, its addresses and its routes, and for each of its programs
+ * a mount namespace in which only its own volumes are.
+ *
+ * A place is made on both controllers when the virtual server is known, and stays; it is silent as long as no address is there, and an
+ * address is silent as long as its gate, on the data NIC beneath, is closed.
+ */
+import { writeFileSync } from "node:fs";
+import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { type IpAddress, parseAddress } from "../../../firmware-ts/wire/ip-address.ts";
+import type { Addresses } from "../../port/addresses.ts";
+import { createAddresses } from "../addresses.ts";
+import { NetlinkSocket, netlinkProtocol } from "../netlink.ts";
+import { NetworkNamespace } from "../network-namespace.ts";
+import { prepareNic } from "../nic.ts";
+import { getLink } from "../rtnetlink.ts";
+import { addMacvlan, removeLink, setLink } from "../rtnetlink-links.ts";
+import { addRoute, addRule, type Prefix } from "../rtnetlink-routes.ts";
+
+/** The interface of every virtual server, in its own namespace. */
+export const placeNic = "data0";
+
+/** Rules of a virtual server come before the kernel's own (ip-rule(8): main is 32766). */
+const rulePriority = 1000;
+
+export interface RouteSpec {
+  /** A prefix, or `default`. */
+  readonly to: string;
+  /** The gateway; absent: the destination is on the link. */
+  readonly via?: string | undefined;
+  readonly table?: number | undefined;
+}
+
+export interface RuleSpec {
+  readonly from: string;
+  readonly table: number;
+}
+
+export interface PlaceSpec {
+  /** Of the virtual server: letters, digits, dashes. */
+  readonly name: string;
+  /** The data NIC, in the controller's namespace. */
+  readonly nic: string;
+  readonly mac: Uint8Array;
+  /** Where the namespace is held. */
+  readonly holdPath: string;
+}
+
+export class Place {
+  readonly #namespace: NetworkNamespace;
+  readonly #socket: NetlinkSocket;
+  /** Everything about addresses, in this place. */
+  readonly addresses: Addresses;
+
+  private constructor(namespace: NetworkNamespace, socket: NetlinkSocket, addresses: Addresses) {
+    this.#namespace = namespace;
+    this.#socket = socket;
+    this.addresses = inside(namespace, addresses);
+  }
+
+  /** Makes the place, or finds the one that an earlier life left. Faults: `ioError`, `addressFailed`. */
+  static open(spec: PlaceSpec): Outcome<Place> {
+    const namespace = NetworkNamespace.make(spec.holdPath);
+    if (!namespace.ok) return namespace;
+    const linked = addLink(spec, namespace.value);
+    if (!linked.ok) return linked;
+    return namespace.value.inside((): Outcome<Place> => {
+      const prepared = prepare();
+      if (!prepared.ok) return prepared;
+      const addresses = createAddresses();
+      if (!addresses.ok) return addresses;
+      return good(new Place(namespace.value, prepared.value, addresses.value));
+    });
+  }
+
+  /** Does something synchronous in its network: sockets and processes that are made there stay there. */
+  inside<T>(action: () => T): T {
+    return this.#namespace.inside(action);
+  }
+
+  /**
+   * Its routing table and rules, as far as its addresses are there: a gateway is found by one of them. What is there already is a success.
+   * Routes go with the addresses that they need. Faults: `badInput`, `addressFailed`.
+   */
+  route(routes: readonly RouteSpec[], rules: readonly RuleSpec[]): Outcome {
+    const link = getLink(this.#socket, placeNic);
+    if (!link.ok) return link;
+    for (const rule of rules) {
+      const from = prefixOf(rule.from);
+      if (!from) return failed("badInput", "add rule", `"${rule.from}" is no prefix`);
+      const added = addRule(this.#socket, { from, table: rule.table, priority: rulePriority });
+      if (!added.ok) return added;
+    }
+    for (const route of routes) {
+      const added = this.#addRoute(route, link.value.index);
+      if (!added.ok) return added;
+    }
+    return done;
+  }
+
+  #addRoute({ to, via, table }: RouteSpec, link: number): Outcome {
+    const gateway = via === undefined ? undefined : parseAddress(via);
+    const prefix = to === "default" ? undefined : prefixOf(to);
+    const family = gateway?.family ?? prefix?.address.family;
+    if ((via !== undefined && !gateway) || (to !== "default" && !prefix) || family === undefined)
+      return failed("badInput", "add route", `${to} via ${via}`);
+    const added = addRoute(this.#socket, { to: prefix, family, via: gateway, link, table });
+    return added.ok ? added : failed("addressFailed", "add route", `${to} via ${via}`, added.fault);
+  }
+
+  /** Ends it: its interface is gone when this settles, the rest with the last process in it. Faults: `addressFailed`, `ioError`. */
+  async remove(): Promise<Outcome> {
+    const link = getLink(this.#socket, placeNic);
+    const removed = link.ok ? await removeLink(this.#socket, link.value.index) : done;
+    this.addresses.close();
+    this.#socket.close();
+    const released = this.#namespace.remove();
+    return removed.ok ? released : removed;
+  }
+}
+
+/** From the controller's namespace, where the data NIC is. */
+function addLink({ nic, mac }: PlaceSpec, namespace: NetworkNamespace): Outcome {
+  const socket = NetlinkSocket.open(netlinkProtocol.route);
+  if (!socket.ok) return socket;
+  const parent = getLink(socket.value, nic);
+  const { descriptor } = namespace;
+  const added = parent.ok
+    ? addMacvlan(socket.value, {
+        parent: parent.value.index,
+        name: placeNic,
+        mac,
+        namespace: descriptor,
+      })
+    : parent;
+  socket.value.close();
+  return added;
+}
+
+/** Inside: settings first, so that the interface never speaks without them; then it is up, and so is the loopback. */
+function prepare(): Outcome<NetlinkSocket> {
+  const settings = prepareNic(placeNic);
+  if (!settings.ok) return settings;
+  try {
+    // Routes and addresses are those of its record, not what somebody on the wire advertises.
+    writeFileSync(`/proc/sys/net/ipv6/conf/${placeNic}/accept_ra`, "0");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+      return failed(
+        "addressFailed",
+        `prepare ${placeNic}`,
+        "router advertisements are not ignored",
+        error,
+      );
+  }
+  const socket = NetlinkSocket.open(netlinkProtocol.route);
+  if (!socket.ok) return socket;
+  for (const name of ["lo", placeNic]) {
+    const link = getLink(socket.value, name);
+    if (!link.ok) return link;
+    const up = setLink(socket.value, link.value.index, true);
+    if (!up.ok) return up;
+  }
+  return socket;
+}
+
+/** Every call of these enters the place for as long as it is synchronous, which is when sockets are opened. */
+function inside(namespace: NetworkNamespace, addresses: Addresses): Addresses {
+  return {
+    add: (...words) => namespace.inside(() => addresses.add(...words)),
+    remove: (...words) => namespace.inside(() => addresses.remove(...words)),
+    list: (...words) => namespace.inside(() => addresses.list(...words)),
+    announce: (...words) => namespace.inside(() => addresses.announce(...words)),
+    tickle: (...words) => namespace.inside(() => addresses.tickle(...words)),
+    connections: (...words) => namespace.inside(() => addresses.connections(...words)),
+    close: () => addresses.close(),
+    watchCarrier: (...words) => namespace.inside(() => addresses.watchCarrier(...words)),
+  };
+}
+
+function prefixOf(text: string): Prefix | undefined {
+  const [address, length] = text.split("/");
+  const parsed: IpAddress | undefined = parseAddress(address ?? "");
+  if (!parsed || length === undefined || !/^\d{1,3}$/.test(length)) return undefined;
+  return Number(length) <= 8 * parsed.bytes.length
+    ? { address: parsed, length: Number(length) }
+    : undefined;
+}

@@ -1,0 +1,86 @@
+/** The part of rtnetlink(7) that makes a virtual server's interface: a macvlan on the data NIC, in a namespace of its own. */
+import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import {
+  attribute,
+  message,
+  messageFlag,
+  type NetlinkSocket,
+  nested,
+  textAttribute,
+  uint32,
+} from "./netlink.ts";
+import { changed } from "./rtnetlink.ts";
+import { errno } from "./syscalls.ts";
+
+/** <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if.h> */
+const RTM_NEWLINK = 16;
+const RTM_DELLINK = 17;
+const IFLA_ADDRESS = 1;
+const IFLA_IFNAME = 3;
+const IFLA_LINK = 5;
+const IFLA_LINKINFO = 18;
+const IFLA_NET_NS_FD = 28;
+const IFLA_INFO_KIND = 1;
+const IFLA_INFO_DATA = 2;
+const IFLA_MACVLAN_MODE = 1;
+/** Macvlans of one NIC reach each other: virtual servers of one controller are no further apart than those of two. */
+const MACVLAN_MODE_BRIDGE = 4;
+const IFF_UP = 0x1;
+const linkHeaderBytes = 16;
+
+/** struct ifinfomsg */
+function linkHeader(index: number, flags: number, change: number): Buffer {
+  const head = Buffer.alloc(linkHeaderBytes);
+  head.writeInt32LE(index, 4);
+  head.writeUInt32LE(flags, 8);
+  head.writeUInt32LE(change, 12);
+  return head;
+}
+
+export interface Macvlan {
+  /** Index of the NIC that it is made on, in the namespace of the socket. */
+  readonly parent: number;
+  readonly name: string;
+  readonly mac: Uint8Array;
+  /** Descriptor of the namespace in which it will be. */
+  readonly namespace: number;
+}
+
+/** Makes the interface; one of that name in that namespace is left as it is. Fault `addressFailed`. */
+export function addMacvlan(socket: NetlinkSocket, wanted: Macvlan): Outcome {
+  const sequence = socket.nextSequence();
+  const body = Buffer.concat([
+    linkHeader(0, 0, 0),
+    attribute(IFLA_LINK, uint32(wanted.parent)),
+    textAttribute(IFLA_IFNAME, wanted.name),
+    attribute(IFLA_ADDRESS, wanted.mac),
+    attribute(IFLA_NET_NS_FD, uint32(wanted.namespace)),
+    nested(
+      IFLA_LINKINFO,
+      textAttribute(IFLA_INFO_KIND, "macvlan"),
+      nested(IFLA_INFO_DATA, attribute(IFLA_MACVLAN_MODE, uint32(MACVLAN_MODE_BRIDGE))),
+    ),
+  ]);
+  const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
+  const answer = socket.transact(message(RTM_NEWLINK, flags, sequence, body), sequence);
+  return changed(answer, `make ${wanted.name}`, sequence, errno.EEXIST);
+}
+
+/** Sets an interface up or down. Fault `addressFailed`. */
+export function setLink(socket: NetlinkSocket, index: number, up: boolean): Outcome {
+  const sequence = socket.nextSequence();
+  const body = linkHeader(index, up ? IFF_UP : 0, IFF_UP);
+  const request = message(RTM_NEWLINK, messageFlag.acknowledge, sequence, body);
+  return changed(socket.transact(request, sequence), `set link ${index}`, sequence);
+}
+
+/**
+ * Removes an interface; the kernel waits for its readers, hence on another thread. Its hardware address is free again when this settles. Fault
+ * `addressFailed`.
+ */
+export async function removeLink(socket: NetlinkSocket, index: number): Promise<Outcome> {
+  const sequence = socket.nextSequence();
+  const request = message(RTM_DELLINK, messageFlag.acknowledge, sequence, linkHeader(index, 0, 0));
+  const answer = await socket.transactLater(request, sequence);
+  return changed(answer, `remove link ${index}`, sequence, errno.ENODEV);
+}

@@ -1,0 +1,102 @@
+/** The part of rtnetlink(7) that a virtual server's routing table needs: routes, and rules that choose a table by the source address. */
+import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { IpAddress } from "../../firmware-ts/wire/ip-address.ts";
+import { attribute, message, messageFlag, type NetlinkSocket, uint32 } from "./netlink.ts";
+import { changed } from "./rtnetlink.ts";
+import { errno } from "./syscalls.ts";
+
+/** <linux/rtnetlink.h>, <linux/fib_rules.h> */
+const RTM_NEWROUTE = 24;
+const RTM_NEWRULE = 32;
+const RTA_DST = 1;
+const RTA_OIF = 4;
+const RTA_GATEWAY = 5;
+const RTA_TABLE = 15;
+const RTPROT_STATIC = 4;
+const RT_SCOPE_UNIVERSE = 0;
+const RT_SCOPE_LINK = 253;
+const RTN_UNICAST = 1;
+const FRA_SRC = 2;
+const FRA_PRIORITY = 6;
+const FRA_TABLE = 15;
+const FR_ACT_TO_TBL = 1;
+const tableMain = 254;
+const AF_INET = 2;
+const AF_INET6 = 10;
+
+export interface Prefix {
+  readonly address: IpAddress;
+  readonly length: number;
+}
+
+export interface Route {
+  /** Undefined: the default route. */
+  readonly to: Prefix | undefined;
+  readonly family: 4 | 6;
+  /** Undefined: the destination is on the link itself. */
+  readonly via: IpAddress | undefined;
+  /** Index of the interface. */
+  readonly link: number;
+  readonly table: number | undefined;
+}
+
+export interface Rule {
+  readonly from: Prefix;
+  readonly table: number;
+  readonly priority: number;
+}
+
+const familyOf = (family: 4 | 6) => (family === 4 ? AF_INET : AF_INET6);
+
+/** struct rtmsg, which struct fib_rule_hdr resembles: family, lengths, tos, table, and four bytes more. */
+function header(
+  family: 4 | 6,
+  destinationLength: number,
+  sourceLength: number,
+  table: number,
+  tail: readonly number[],
+): Buffer {
+  // Tables above 255 are named by the attribute alone.
+  const short = table > 255 ? 0 : table;
+  return Buffer.from([
+    familyOf(family),
+    destinationLength,
+    sourceLength,
+    0,
+    short,
+    ...tail,
+    ...[0, 0, 0, 0],
+  ]);
+}
+
+/** Adds a route; one that is there already is a success. Fault `addressFailed`. */
+export function addRoute(socket: NetlinkSocket, route: Route): Outcome {
+  const { to, family, via, link, table = tableMain } = route;
+  const sequence = socket.nextSequence();
+  const scope = via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
+  const body = Buffer.concat([
+    header(family, to?.length ?? 0, 0, table, [RTPROT_STATIC, scope, RTN_UNICAST]),
+    ...(to ? [attribute(RTA_DST, to.address.bytes)] : []),
+    ...(via ? [attribute(RTA_GATEWAY, via.bytes)] : []),
+    attribute(RTA_OIF, uint32(link)),
+    attribute(RTA_TABLE, uint32(table)),
+  ]);
+  const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
+  const answer = socket.transact(message(RTM_NEWROUTE, flags, sequence, body), sequence);
+  return changed(answer, "add route", sequence, errno.EEXIST);
+}
+
+/** Adds a rule; one that is there already is a success. Fault `addressFailed`. */
+export function addRule(socket: NetlinkSocket, { from, table, priority }: Rule): Outcome {
+  const sequence = socket.nextSequence();
+  const { family } = from.address;
+  const body = Buffer.concat([
+    header(family, 0, from.length, table, [0, 0, FR_ACT_TO_TBL]),
+    attribute(FRA_SRC, from.address.bytes),
+    attribute(FRA_PRIORITY, uint32(priority)),
+    attribute(FRA_TABLE, uint32(table)),
+  ]);
+  const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
+  const answer = socket.transact(message(RTM_NEWRULE, flags, sequence, body), sequence);
+  return changed(answer, "add rule", sequence, errno.EEXIST);
+}

@@ -1,0 +1,176 @@
+/**
+ * Places of virtual servers on one controller: two namespaces are controller and client, joined by a wire; the places are made on the
+ * controller's end of it.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { createPortMapper } from "../../hal/linux/ganesha/port-mapper.ts";
+import { createGate } from "../../hal/linux/gate.ts";
+import type { PlacesFolder } from "../../hal/linux/place/folder.ts";
+import { Place, placeNic } from "../../hal/linux/place/place.ts";
+import { programsOf } from "../../hal/linux/place/programs.ts";
+import { until } from "../support/until.ts";
+import { joinedNamespaces, type Namespace, rootMissing, run } from "./support/namespaces.ts";
+
+const value = <T>(outcome: Outcome<T>): T => {
+  if (!outcome.ok) throw new Error(JSON.stringify(outcome.fault));
+  return outcome.value;
+};
+
+describe.skipIf(rootMissing)("places", () => {
+  let controller: Namespace;
+  let client: Namespace;
+  let folder: string;
+  let one: Place;
+  let two: Place;
+  const children: ChildProcess[] = [];
+
+  const open = (name: string, last: number) =>
+    value(
+      controller.inside(() =>
+        Place.open({
+          name,
+          nic: "wire0",
+          mac: Uint8Array.of(2, 0xdd, 0, 0, 0, last),
+          holdPath: join(folder, `${name}.net`),
+        }),
+      ),
+    );
+
+  const addressesOf = async (place: Place) =>
+    value(await place.addresses.list(placeNic)).map(({ address }) => address);
+
+  /** Something that answers with its name at every address of its place. */
+  const serve = (place: Place, name: string) => {
+    const words = ["TCP-LISTEN:7000,fork,reuseaddr", `SYSTEM:echo ${name}`];
+    const child = place.inside(() => spawn("socat", words, { stdio: "ignore" }));
+    children.push(child);
+  };
+
+  /** Who answers a client at an address; empty when nobody does. */
+  const ask = (address: string): string => {
+    try {
+      return client.exec("socat", "-T1", "-", `TCP:${address}:7000,connect-timeout=1`).trim();
+    } catch {
+      return "";
+    }
+  };
+
+  beforeAll(() => {
+    [controller, client] = joinedNamespaces(["place", "peer"]);
+    folder = mkdtempSync(join(tmpdir(), "dyad-place-"));
+    client.ip("address", "add", "10.6.0.1/24", "dev", "wire0");
+    client.ip("address", "add", "10.7.0.1/24", "dev", "wire0");
+    one = open("one", 1);
+    two = open("two", 2);
+  });
+
+  afterAll(async () => {
+    for (const child of children) child.kill("SIGKILL");
+    await one?.remove();
+    await two?.remove();
+    await controller?.remove();
+    await client?.remove();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test("each has its own addresses, and answers at them with what runs in it", async () => {
+    expect((await one.addresses.add(placeNic, "10.6.0.10", 24)).ok).toBe(true);
+    expect((await two.addresses.add(placeNic, "10.6.0.20", 24)).ok).toBe(true);
+    expect(await addressesOf(one)).toContain("10.6.0.10");
+    expect(await addressesOf(one)).not.toContain("10.6.0.20");
+    serve(one, "one");
+    serve(two, "two");
+    await until("one answers", () => ask("10.6.0.10") === "one");
+    await until("two answers", () => ask("10.6.0.20") === "two");
+  });
+
+  test("the same private subnet with different gateways: each takes its own way out", () => {
+    expect(one.route([{ to: "default", via: "10.6.0.1" }], []).ok).toBe(true);
+    expect(two.route([{ to: "default", via: "10.6.0.254" }], []).ok).toBe(true);
+    const way = (place: Place) => place.inside(() => run("ip", "route", "get", "192.0.2.1"));
+    expect(way(one)).toContain("via 10.6.0.1 ");
+    expect(way(two)).toContain("via 10.6.0.254 ");
+    // Once more changes nothing.
+    expect(one.route([{ to: "default", via: "10.6.0.1" }], []).ok).toBe(true);
+  });
+
+  test("a rule chooses the table by the source", async () => {
+    expect((await one.addresses.add(placeNic, "10.7.0.10", 24)).ok).toBe(true);
+    const routed = one.route(
+      [{ to: "default", via: "10.7.0.1", table: 7 }],
+      [{ from: "10.7.0.10/32", table: 7 }],
+    );
+    expect(routed.ok).toBe(true);
+    const way = (from: string) =>
+      one.inside(() => run("ip", "route", "get", "192.0.2.1", "from", from));
+    expect(way("10.7.0.10")).toContain("via 10.7.0.1 ");
+    expect(way("10.6.0.10")).toContain("via 10.6.0.1 ");
+  });
+
+  test("a route that makes no sense is refused in words", () => {
+    for (const route of [{ to: "default" }, { to: "10.0.0.0/33", via: "10.6.0.1" }, { to: "x" }]) {
+      const outcome = one.route([route], []);
+      expect(!outcome.ok && outcome.fault.code).toBe("badInput");
+    }
+  });
+
+  test("the gate on the NIC beneath rules over the addresses in a place, both ways", async () => {
+    const gate = controller.inside(() => value(createGate("dyad-place-test")));
+    expect(controller.inside(() => gate.setUp("wire0", ["10.6.0.10"])).ok).toBe(true);
+    client.ip("neigh", "flush", "all");
+    expect(ask("10.6.0.10")).toBe("");
+    expect(ask("10.6.0.20")).toBe("two");
+    expect(gate.open(["10.6.0.10"], 20_000).ok).toBe(true);
+    await until("it answers again", () => ask("10.6.0.10") === "one");
+    expect(gate.close(["10.6.0.10"]).ok).toBe(true);
+    expect(ask("10.6.0.10")).toBe("");
+    controller.exec("nft", "delete", "table", "netdev", "dyad-place-test");
+  });
+
+  test("an announcement leaves by its interface, with its address of hardware", async () => {
+    client.ip("neigh", "flush", "all");
+    client.exec("sysctl", "-qw", "net.ipv4.conf.wire0.arp_accept=1");
+    expect((await two.addresses.announce(placeNic, "10.6.0.20", 1)).ok).toBe(true);
+    await until("the client has learnt it", () =>
+      client.ip("neigh", "show", "10.6.0.20").includes("02:dd:00:00:00:02"),
+    );
+  });
+
+  test("its port mapper answers rpcinfo, by stream and datagram, in every version", async () => {
+    const folder = { path: "/nowhere" } as PlacesFolder;
+    const mapper = createPortMapper(programsOf(one, folder, "one"), "10.6.0.10");
+    expect((await mapper.ensure()).ok).toBe(true);
+    expect((await mapper.ensure()).ok).toBe(true);
+    // The mapper is of this process, which must go on while the client asks.
+    const rpcinfo = (...words: string[]) => client.later("rpcinfo", ...words);
+    expect(await rpcinfo("-p", "10.6.0.10")).toMatch(/100003 +3 +tcp +2049/);
+    for (const version of ["2", "3", "4"])
+      for (const transport of ["tcp", "udp"])
+        expect(await rpcinfo("-T", transport, "10.6.0.10", "100000", version)).toContain(
+          `version ${version} ready and waiting`,
+        );
+    expect(await rpcinfo("10.6.0.10")).toMatch(/100005 +3 +tcp +10\.6\.0\.10\.78\.80/);
+    await mapper.stop();
+  });
+
+  test("a place that an earlier life left is found as it was", async () => {
+    const again = open("one", 1);
+    expect(await addressesOf(again)).toContain("10.6.0.10");
+  });
+
+  test("a removed place is gone, and a new one of its name is empty", async () => {
+    const third = open("three", 3);
+    expect((await third.addresses.add(placeNic, "10.6.0.30", 24)).ok).toBe(true);
+    expect((await third.remove()).ok).toBe(true);
+    expect(existsSync(join(folder, "three.net"))).toBe(false);
+    // The hardware address is free again, too.
+    const fresh = open("three", 3);
+    expect(await addressesOf(fresh)).not.toContain("10.6.0.30");
+    expect((await fresh.remove()).ok).toBe(true);
+  });
+});
