@@ -272,6 +272,21 @@ describe("a gate", () => {
     expect(closed(false).alpha?.phase).not.toMatchObject({ step: "seal" });
   });
 
+  test("that cannot be closed ends the controller, which says what the kernel said", () => {
+    const [, effects] = controllerStep(waiting("close"), {
+      kind: "seen",
+      nowMs,
+      observation: { kind: "gateClosed", token, ok: false, reason: "no such table" },
+    });
+    expect(effects.filter(({ kind }) => kind === "exit")).toEqual([
+      {
+        kind: "exit",
+        code: 70,
+        reason: expect.stringContaining("close gate: no such table [gateFailed]"),
+      },
+    ]);
+  });
+
   test("that lapsed is opened again where something is served behind it, and that is told", () => {
     const lapsed = (state: ControllerState, ...addresses: readonly string[]) =>
       see(state, { kind: "gateLapsed", addresses });

@@ -122,6 +122,14 @@ describe("a claim", () => {
     },
   );
 
+  test("leaves a disk on which another system is only registered, and does not reserve it either", () => {
+    const theirs = keyOf("b", 1, 18);
+    const { claim: end, disk } = claim(changed(NO_RESERVATIONS, "b", register(theirs)), mine);
+    expect(end).toMatchObject({ at: "refused", reason: expect.stringContaining(theirs) });
+    expect(disk.reservation).toBeNull();
+    expect(keys(disk)).toEqual([theirs]);
+  });
+
   test("withdraws from another system's disk whatever the disk says to that", () => {
     for (const answer of [
       { status: "good" },

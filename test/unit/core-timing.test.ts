@@ -100,6 +100,17 @@ describe("inequalities", () => {
     expect(said(broken)).toHaveLength(1);
   });
 
+  test("a limit that the operator is told is the largest that is accepted", () => {
+    const said = (beatIntervalMs: number) => {
+      const linkSilenceMs = 4 * beatIntervalMs;
+      const faults = timingFaults(derived({ ...slowest, beatIntervalMs, linkSilenceMs }));
+      return faults.find((sentence) => sentence.includes("too old to prove"));
+    };
+    const named = Number(/at most (\d+),/.exec(said(10_000) ?? "")?.[1]);
+    expect(said(named)).toBeUndefined();
+    expect(said(named + 1)).toBeDefined();
+  });
+
   test.each([20, 39, 60, 5000])("%i ms of silence are longer than a tick may be late", (ms) => {
     const t = derived({ linkSilenceMs: ms });
     const said = (stallMs: number) => timingFaults({ ...t, stallMs }).filter(isAboutStalls);

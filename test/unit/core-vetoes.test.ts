@@ -80,6 +80,17 @@ describe("a veto", () => {
     expect(codes(withPartner({ dataLinkDown: true }), here)).toEqual([]);
   });
 
+  test("against one move of several names the virtual server that it is about", () => {
+    const about = (state: ControllerState) =>
+      vetoes(state, [away, here]).map(({ message }) => message);
+    expect(about({ ...whole, transfers: { 0: moving } })).toEqual([
+      expect.stringContaining("alpha"),
+    ]);
+    expect(about({ ...whole, transfers: { 1: moving } })).toEqual([
+      expect.stringContaining("beta"),
+    ]);
+  });
+
   test("is soft for a red link, one for each, after the hard ones", () => {
     const colours = { serial: "red", network: "red", disk: "yellow" } as const;
     const state = { ...whole, colours, dataLinkUp: false };
