@@ -12,6 +12,7 @@ import type { ControllerId, LinkName } from "../schema/ids.ts";
 import { explain, failed, type Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import type { FromBeat, ToBeat } from "./channel.ts";
+import { Waiting } from "./waiting.ts";
 
 /** How often last words are said on the slowest link: a beat may be lost. */
 const lastBeats = 3;
@@ -75,11 +76,11 @@ export class BeatLoop {
   readonly #machine: typeof beatStep;
   readonly #timing: Timing;
   #state: BeatState;
-  readonly #events: (Happening | Reserve)[] = [];
+  readonly #events = new Waiting<Happening | Reserve>();
   #effects: readonly BeatEffect[] = [];
   #next = 0;
   /** Outcomes of gate calls: the machine hears of them before anything else, and is never entered twice. */
-  readonly #outcomes: BeatEvent[] = [];
+  readonly #outcomes = new Waiting<BeatEvent>();
   #dueMs = 0;
   #ended: (() => void) | undefined;
   /** Frames that were refused, by reason. */
