@@ -21,16 +21,15 @@ export class Process {
   #busyUntilMs = -1;
   #waking = false;
   #running = false;
-  readonly #wake: () => void;
+  readonly #wake = (): void => {
+    this.#waking = false;
+    this.#pump();
+  };
   frozen = false;
   alive = true;
 
   constructor(timeline: Timeline) {
     this.#timeline = timeline;
-    this.#wake = () => {
-      this.#waking = false;
-      this.#pump();
-    };
   }
 
   /** Queues a job; `first` puts it before all that waits. */
