@@ -71,6 +71,16 @@ type GateEffect = Extract<BeatEffect, { kind: "open" | "renew" | "close" | "seal
 
 const tick: Happening = { kind: "tick" };
 
+/** The frequent ones are made by name: a copy of just any shape costs more than the decision on most of them. */
+function stamped(happening: Happening, nowMs: number): BeatEvent {
+  if (happening.kind === "frame") {
+    const { kind, link, beat } = happening;
+    return { kind, nowMs, link, beat };
+  }
+  if (happening.kind === "progress") return { kind: "progress", nowMs };
+  return { ...happening, nowMs } as BeatEvent;
+}
+
 export class BeatLoop {
   readonly #host: BeatHost;
   readonly #machine: typeof beatStep;
@@ -194,7 +204,7 @@ export class BeatLoop {
     if (!happening) return;
     if (happening.kind === "reserve") return this.#reserve(happening);
     const nowMs = this.#host.nowMs();
-    if (happening !== tick) return this.#step({ ...happening, nowMs } as BeatEvent);
+    if (happening !== tick) return this.#step(stamped(happening, nowMs));
     this.#ticked(nowMs);
     this.#step({ kind: "tick", nowMs });
   }
