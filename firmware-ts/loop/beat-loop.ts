@@ -75,7 +75,11 @@ const tick: Happening = { kind: "tick" };
 function stamped(happening: Happening, nowMs: number): BeatEvent {
   if (happening.kind === "frame") {
     const { kind, link, beat } = happening;
-    return { kind, nowMs, link, beat };
+    return { kind, link, beat, nowMs };
+  }
+  if (happening.kind === "written") {
+    const { kind, sentAtMs, accepted, refused, total } = happening;
+    return { kind, sentAtMs, accepted, refused, total, nowMs };
   }
   if (happening.kind === "progress") return { kind: "progress", nowMs };
   return { ...happening, nowMs } as BeatEvent;

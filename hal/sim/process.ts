@@ -21,6 +21,7 @@ export class Process {
   #busyUntilMs = -1;
   #waking = false;
   #running = false;
+  /** A field, not made in the constructor: see Pair, where it is said which functions are made old. */
   readonly #wake = (): void => {
     this.#waking = false;
     this.#pump();
