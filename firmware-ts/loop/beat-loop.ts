@@ -12,6 +12,7 @@ import type { ControllerId, LinkName } from "../schema/ids.ts";
 import { explain, failed, type Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import type { FromBeat, ToBeat } from "./channel.ts";
+import { Waiting } from "./waiting.ts";
 
 /** How often last words are said on the slowest link: a beat may be lost. */
 const lastBeats = 3;
@@ -70,16 +71,30 @@ type GateEffect = Extract<BeatEffect, { kind: "open" | "renew" | "close" | "seal
 
 const tick: Happening = { kind: "tick" };
 
+/** The frequent ones are made by name: a copy of just any shape costs more than the decision on most of them. */
+function stamped(happening: Happening, nowMs: number): BeatEvent {
+  if (happening.kind === "frame") {
+    const { kind, link, beat } = happening;
+    return { kind, link, beat, nowMs };
+  }
+  if (happening.kind === "written") {
+    const { kind, sentAtMs, accepted, refused, total } = happening;
+    return { kind, sentAtMs, accepted, refused, total, nowMs };
+  }
+  if (happening.kind === "progress") return { kind: "progress", nowMs };
+  return { ...happening, nowMs } as BeatEvent;
+}
+
 export class BeatLoop {
   readonly #host: BeatHost;
   readonly #machine: typeof beatStep;
   readonly #timing: Timing;
   #state: BeatState;
-  readonly #events: (Happening | Reserve)[] = [];
+  readonly #events = new Waiting<Happening | Reserve>();
   #effects: readonly BeatEffect[] = [];
   #next = 0;
   /** Outcomes of gate calls: the machine hears of them before anything else, and is never entered twice. */
-  readonly #outcomes: BeatEvent[] = [];
+  readonly #outcomes = new Waiting<BeatEvent>();
   #dueMs = 0;
   #ended: (() => void) | undefined;
   /** Frames that were refused, by reason. */
@@ -193,7 +208,7 @@ export class BeatLoop {
     if (!happening) return;
     if (happening.kind === "reserve") return this.#reserve(happening);
     const nowMs = this.#host.nowMs();
-    if (happening !== tick) return this.#step({ ...happening, nowMs } as BeatEvent);
+    if (happening !== tick) return this.#step(stamped(happening, nowMs));
     this.#ticked(nowMs);
     this.#step({ kind: "tick", nowMs });
   }

@@ -14,6 +14,7 @@ import type { Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import type { CommandAnswer } from "../schema/status.ts";
 import type { ToBeat } from "./channel.ts";
+import { Waiting } from "./waiting.ts";
 
 /** An event without its time: the loop stamps it when it takes it. */
 export type Happening = ControllerEvent extends infer E
@@ -77,7 +78,7 @@ export class ControllerLoop {
   readonly #machine: typeof controllerStep;
   readonly #coordinators: readonly string[];
   #state: ControllerState;
-  readonly #events: Happening[] = [];
+  readonly #events = new Waiting<Happening>();
   /** Effects of the last step that are still to be performed, from `#next` on. */
   #effects: readonly Effect[] = [];
   #next = 0;

@@ -80,10 +80,11 @@ export class Coverage {
 
   /** The name of a kind of event in a mode: asked at every step of the decisions, hence made once. */
   #eventName(kind: string, mode: Mode): string {
-    const names = this.#eventNames.get(kind) ?? new Map<Mode, string>();
-    this.#eventNames.set(kind, names);
-    const name = names.get(mode) ?? `event ${kind} while ${mode}`;
-    names.set(mode, name);
+    const names = this.#eventNames.get(kind);
+    const known = names?.get(mode);
+    if (known !== undefined) return known;
+    const name = `event ${kind} while ${mode}`;
+    this.#eventNames.set(kind, (names ?? new Map<Mode, string>()).set(mode, name));
     return name;
   }
 

@@ -132,9 +132,12 @@ export class Pair {
 
   /** What belongs to both controllers, put together. */
   #join(): void {
-    this.wires.deliver = (to, link, beat) => this.controllers[to]?.beat.frame(link, beat);
-    this.wires.refuse = (to, reason) => this.controllers[to]?.beat.refuse(reason);
-    this.shelf.onFenced = (serial, victim) => {
+    // V8 takes a function that is written where it is put into an object for one of a long life, and makes it among the old ones: from
+    // there it would keep a whole world alive, long after its end, in every collection of young ones. Hence each has a name first.
+    const deliver: Wires["deliver"] = (to, link, beat) =>
+      this.controllers[to]?.beat.frame(link, beat);
+    const refuse: Wires["refuse"] = (to, reason) => this.controllers[to]?.beat.refuse(reason);
+    const onFenced: Shelf["onFenced"] = (serial, victim) => {
       if (!this.dataDisks.includes(serial)) return;
       const controller = this.controllers[victim];
       // The disk says so with the next command, and a mounted disk always has one.
@@ -145,11 +148,16 @@ export class Pair {
         );
       });
     };
-    this.shelf.onAttention = (serial, who) => {
+    const onAttention: Shelf["onAttention"] = (serial, who) => {
       const controller = this.controllers[who];
       this.timeline.after(1, () => controller?.block.give(() => controller.files?.refuse(serial)));
     };
-    this.shelf.onChange = (change) => checkChange(this.#watched(), change);
+    const onChange: Shelf["onChange"] = (change) => checkChange(this.#watched(), change);
+    this.wires.deliver = deliver;
+    this.wires.refuse = refuse;
+    this.shelf.onFenced = onFenced;
+    this.shelf.onAttention = onAttention;
+    this.shelf.onChange = onChange;
     for (const address of this.addresses) this.#darkSince.set(address, 0);
   }
 

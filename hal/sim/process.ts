@@ -2,6 +2,7 @@
  * A process of a world: does one thing at a time, in the order in which things came, and can be frozen or killed between any two of
  * them. What comes while it is frozen waits.
  */
+import { Waiting } from "../../firmware-ts/loop/waiting.ts";
 import type { Timeline } from "./timeline.ts";
 
 /** One job; true: there is more of it, to be done before anything else of the process, and again a moment of its own. */
@@ -15,21 +16,21 @@ const jobsMax = 20_000;
 
 export class Process {
   readonly #timeline: Timeline;
-  #jobs: Job[] = [];
+  readonly #jobs = new Waiting<Job>();
   /** The job under way ends then; an event of its own marks the end only when something waits for it. */
   #busyUntilMs = -1;
   #waking = false;
   #running = false;
-  readonly #wake: () => void;
+  /** A field, not made in the constructor: see Pair, where it is said which functions are made old. */
+  readonly #wake = (): void => {
+    this.#waking = false;
+    this.#pump();
+  };
   frozen = false;
   alive = true;
 
   constructor(timeline: Timeline) {
     this.#timeline = timeline;
-    this.#wake = () => {
-      this.#waking = false;
-      this.#pump();
-    };
   }
 
   /** Queues a job; `first` puts it before all that waits. */
@@ -52,7 +53,7 @@ export class Process {
 
   kill(): void {
     this.alive = false;
-    this.#jobs.length = 0;
+    this.#jobs.clear();
   }
 
   #isIdle(): boolean {
