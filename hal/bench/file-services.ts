@@ -36,7 +36,10 @@ export async function openFileServices(
   const exportIds = exportIdsOf(config);
   for (const { name, addresses } of config.virtualServers) {
     const place = programsOf(places.of(name), places.folder, name);
-    const portMapper = createPortMapper(place, (addresses[0] ?? "").split("/")[0] ?? "");
+    const portMapper = createPortMapper(
+      place,
+      addresses.map((text) => text.split("/")[0] ?? text),
+    );
     mappers.push(portMapper);
     const ganesha = createGanesha({
       name,

@@ -147,7 +147,7 @@ describe.skipIf(rootMissing)("places", () => {
 
   test("its port mapper answers rpcinfo, by stream and datagram, in every version", async () => {
     const folder = { path: "/nowhere" } as PlacesFolder;
-    const mapper = createPortMapper(programsOf(one, folder, "one"), "10.6.0.10");
+    const mapper = createPortMapper(programsOf(one, folder, "one"), ["10.6.0.10", "10.6.0.11"]);
     expect((await mapper.ensure()).ok).toBe(true);
     expect((await mapper.ensure()).ok).toBe(true);
     // The mapper is of this process, which must go on while the client asks.
@@ -159,6 +159,14 @@ describe.skipIf(rootMissing)("places", () => {
           `version ${version} ready and waiting`,
         );
     expect(await rpcinfo("10.6.0.10")).toMatch(/100005 +3 +tcp +10\.6\.0\.10\.78\.80/);
+    // By datagram, the answer comes from the address that was asked; xid 7, CALL, RPC 2, NULL of version 2, no credentials.
+    expect((await one.addresses.add(placeNic, "10.6.0.11", 24)).ok).toBe(true);
+    const words = [7, 0, 2, 100000, 2, 0, 0, 0, 0, 0];
+    const call = Buffer.from(Uint32Array.from(words).buffer).swap32();
+    const octal = [...call].map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
+    const socat = "socat -t10 - UDP:10.6.0.11:111,readbytes=24";
+    const answer = await client.later("sh", "-c", `printf '${octal}' | ${socat} | od -An -tx1 -N4`);
+    expect(answer.trim()).toBe("00 00 00 07");
     await mapper.stop();
   });
 
