@@ -1,6 +1,7 @@
 /** The part of rtnetlink(7) that a virtual server's routing table needs: routes, and rules that choose a table by the source address. */
+
+import type { IpAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import type { IpAddress } from "../../firmware-ts/wire/ip-address.ts";
 import { attribute, message, messageFlag, type NetlinkSocket, uint32 } from "./netlink.ts";
 import { changed } from "./rtnetlink.ts";
 import { errno } from "./syscalls.ts";

@@ -8,8 +8,8 @@
 import { createSocket, type Socket as Datagrams } from "node:dgram";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { parseAddress } from "../../../firmware-ts/schema/ip-address.ts";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { parseAddress } from "../../../firmware-ts/wire/ip-address.ts";
 import type { ProgramPlace } from "../place/programs.ts";
 import { bindSocket, closeDescriptor, openSocket } from "../syscalls.ts";
 import { answerPortMapper, asRecord, ownRegistrations, type Registration } from "./port-mapping.ts";

@@ -7,8 +7,8 @@
  * address is silent as long as its gate, on the data NIC beneath, is closed.
  */
 import { writeFileSync } from "node:fs";
+import { type IpAddress, parseAddress } from "../../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { type IpAddress, parseAddress } from "../../../firmware-ts/wire/ip-address.ts";
 import type { Addresses } from "../../port/addresses.ts";
 import { createAddresses } from "../addresses.ts";
 import { NetlinkSocket, netlinkProtocol } from "../netlink.ts";
