@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { virtualServersMax } from "./beat.ts";
+import { canonicalAddress, routeProblems } from "./config-routes.ts";
 import { controllerIdSchema, virtualServerNameSchema } from "./ids.ts";
 
 const path = z.string().min(1).max(255).startsWith("/", "expected an absolute path");
@@ -152,6 +153,9 @@ export type Config = z.infer<typeof configSchema>;
 export type VirtualServerConfig = Config["virtualServers"][number];
 export type TimingConfig = Config["timing"];
 
+/** All gates are renewed in one batch, which must not take longer than the gate takes for an interruption: 0.66 ms for so many, 1.7 ms for 192. */
+const addressesMax = 128;
+
 /** Rules that span several keys: an odd number of coordinators, and nothing used twice. */
 function refuseContradictions(
   config: {
@@ -167,6 +171,12 @@ function refuseContradictions(
     complain(["shelf", "coordinators"], "expected an odd number of coordinator disks");
   if (!config.links.serial && !config.links.network)
     complain(["links"], "expected at least one of links.serial and links.network");
+  const addressCount = config.virtualServers.reduce((sum, each) => sum + each.addresses.length, 0);
+  if (addressCount > addressesMax)
+    complain(
+      ["virtualServers"],
+      `expected at most ${addressesMax} addresses of all virtual servers`,
+    );
   const used = new Map<string, string>();
   const claim = (what: string, path: (string | number)[], by: string) => {
     const other = used.get(what);
@@ -179,9 +189,14 @@ function refuseContradictions(
   config.virtualServers.forEach((server, i) => {
     claim(`name ${server.name}`, ["virtualServers", i, "name"], "another virtual server");
     server.addresses.forEach((text, j) => {
-      const address = text.split("/")[0];
-      claim(`address ${address}`, ["virtualServers", i, "addresses", j], server.name);
+      claim(
+        `address ${canonicalAddress(text)}`,
+        ["virtualServers", i, "addresses", j],
+        server.name,
+      );
     });
+    for (const [j, message] of routeProblems(server.addresses, server.routes))
+      complain(["virtualServers", i, "routes", j], message);
     server.volumes.forEach((each, j) => {
       claim(`disk ${each.disk}`, ["virtualServers", i, "volumes", j, "disk"], server.name);
       claim(`export ${each.export}`, ["virtualServers", i, "volumes", j, "export"], server.name);

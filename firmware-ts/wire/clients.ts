@@ -5,7 +5,7 @@
  *
  * All in base64. A hint, never a proof: what does not fit is left out, what is malformed is no client.
  */
-import { formatAddress, parseAddress } from "./ip-address.ts";
+import { formatAddress, parseAddress } from "../schema/ip-address.ts";
 
 export interface Client {
   /** The virtual server's address, without prefix. */

@@ -3,8 +3,9 @@ import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/confi
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { explainEnd } from "../linux/ganesha/instance.ts";
+import { killLeftovers } from "../linux/ganesha/leftovers.ts";
 import { createPortMapper, type PortMapper } from "../linux/ganesha/port-mapper.ts";
-import { createGanesha, type Ganesha } from "../linux/ganesha.ts";
+import { createGanesha, filesOf, type Ganesha } from "../linux/ganesha.ts";
 import { programsOf } from "../linux/place/programs.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
 import type { Places } from "./places.ts";
@@ -26,15 +27,23 @@ export async function openFileServices(
   places: Places,
 ): Promise<FileServices> {
   const servers = new Map<string, Ganesha>();
+  const runDir = `${config.controller.runDir}/services`;
+  for (const name of places.forgotten) {
+    const cleaned = await killLeftovers(filesOf(runDir, name), leftoversMs);
+    if (!cleaned.ok) handlers.log(explain(cleaned.fault));
+  }
   const mappers: PortMapper[] = [];
   const exportIds = exportIdsOf(config);
   for (const { name, addresses } of config.virtualServers) {
     const place = programsOf(places.of(name), places.folder, name);
-    const portMapper = createPortMapper(place, (addresses[0] ?? "").split("/")[0] ?? "");
+    const portMapper = createPortMapper(
+      place,
+      addresses.map((text) => text.split("/")[0] ?? text),
+    );
     mappers.push(portMapper);
     const ganesha = createGanesha({
       name,
-      runDir: `${config.controller.runDir}/services`,
+      runDir,
       portMapper,
       place,
       log: (message) => handlers.log(`${name}: ${message}`),

@@ -7,13 +7,15 @@ import { giveBackRegularly } from "../block/memory.ts";
 import { createAddresses } from "../linux/addresses.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
 import { expediteGracePeriods } from "../linux/grace-periods.ts";
+import { mountsBelow } from "../linux/mount-table.ts";
 import { prepareNic } from "../linux/nic.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { createServiceStates } from "../linux/service-state.ts";
-import type { Machine, MachineHandlers, ServerPlace } from "../port/machine.ts";
+import type { Machine, MachineHandlers } from "../port/machine.ts";
+import type { FileSystems } from "../port/storage.ts";
 import { openDataDisks } from "./data-disks.ts";
 import { openFileServices } from "./file-services.ts";
-import { openPlaces } from "./places.ts";
+import { openPlaces, type Places } from "./places.ts";
 
 /** Below the beat process, above everything ordinary: a file server under load must not look like a hung controller. */
 const mainPriority = 10;
@@ -34,16 +36,19 @@ export async function openBenchMachine(
   if (!prepared.ok) return prepared;
   const addresses = createAddresses();
   if (!addresses.ok) return addresses;
-  const opened = openPlaces(config);
+  // First, because every interface of an earlier life waits for one.
+  const expedited = expediteGracePeriods();
+  if (!expedited.ok) handlers.log(explain(expedited.fault));
+  const opened = await openPlaces(config);
   if (!opened.ok) return opened;
   const places = opened.value;
   const mountPath: Machine["mountPath"] = (server, disk) =>
     join(places.folder.path, server.name, disk);
   const services = await openFileServices(config, handlers, mountPath, places);
   const fileSystems = createFileSystems();
+  const forgotten = await abandonForgotten(places, fileSystems);
+  if (!forgotten.ok) return forgotten;
   for (const server of config.virtualServers) {
-    const silenced = await removeAddresses(places.server(server.name));
-    if (!silenced.ok) return silenced;
     for (const { disk } of server.volumes) {
       const path = mountPath(server, disk);
       mkdirSync(path, { recursive: true, mode: 0o700 });
@@ -52,8 +57,6 @@ export async function openBenchMachine(
     }
   }
   giveBackRegularly({ collect: true });
-  const expedited = expediteGracePeriods();
-  if (!expedited.ok) handlers.log(explain(expedited.fault));
   const disks = await openDataDisks(config, handlers);
   if (!disks.ok) return disks;
   for (const { name } of config.virtualServers) void services.prepare(name);
@@ -76,13 +79,18 @@ export async function openBenchMachine(
   });
 }
 
-/** Whatever addresses an earlier life left there, also those of an earlier configuration. */
-async function removeAddresses({ addresses, nic }: ServerPlace): Promise<Outcome> {
-  const left = await addresses.list(nic);
-  if (!left.ok) return left;
-  for (const { address, prefixLength } of left.value) {
-    const removed = await addresses.remove(nic, address, prefixLength);
-    if (!removed.ok) return removed;
+/** Volumes of virtual servers that the configuration no longer names; another one may hold those disks by now. */
+async function abandonForgotten(
+  { folder, forgotten }: Places,
+  fileSystems: Pick<FileSystems, "abandon">,
+): Promise<Outcome> {
+  for (const name of forgotten) {
+    const below = mountsBelow(join(folder.path, name));
+    if (!below.ok) return below;
+    for (const { path } of below.value) {
+      const gone = await fileSystems.abandon(path);
+      if (!gone.ok) return gone;
+    }
   }
   return done;
 }

@@ -1,7 +1,8 @@
 /** The places of all virtual servers of a controller: made when the controller starts, whoever serves them. */
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
-import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { PlacesFolder } from "../linux/place/folder.ts";
 import { Place, placeNic } from "../linux/place/place.ts";
 import type { ServerPlace } from "../port/machine.ts";
@@ -9,15 +10,24 @@ import type { ServerPlace } from "../port/machine.ts";
 export interface Places {
   /** Where volumes are mounted, a folder for each virtual server. */
   readonly folder: PlacesFolder;
+  /** Virtual servers of an earlier configuration, whose programs and volumes may still be there. Nobody reaches them any more. */
+  readonly forgotten: readonly string[];
   of(name: string): Place;
   server(name: string): ServerPlace;
 }
 
-/** Makes them, or finds those of an earlier life. Faults: `ioError`, `addressFailed`. */
-export function openPlaces(config: Config): Outcome<Places> {
-  const folder = new PlacesFolder(join(config.controller.runDir, "places"));
+/** Makes them anew: what an earlier life left there is silenced first. Faults: `ioError`, `addressFailed`. */
+export async function openPlaces(config: Config): Promise<Outcome<Places>> {
+  const { runDir } = config.controller;
+  const networks = join(runDir, "networks");
+  const folder = new PlacesFolder(join(runDir, "places"));
+  const names = new Set(config.virtualServers.map(({ name }) => name));
+  const silenced = await silenceAll(networks, names);
+  if (!silenced.ok) return silenced;
   const prepared = folder.prepare();
   if (!prepared.ok) return prepared;
+  const seen = namesIn(folder.path);
+  if (!seen.ok) return seen;
   const places = new Map<string, Place>();
   for (const [index, { name }] of config.virtualServers.entries()) {
     const made = folder.make(name);
@@ -26,7 +36,7 @@ export function openPlaces(config: Config): Outcome<Places> {
       name,
       nic: config.data.nic,
       mac: macOf(config, index),
-      holdPath: join(config.controller.runDir, "networks", name),
+      holdPath: join(networks, name),
     });
     if (!opened.ok) return opened;
     places.set(name, opened.value);
@@ -38,9 +48,32 @@ export function openPlaces(config: Config): Outcome<Places> {
   };
   return good({
     folder,
+    forgotten: seen.value.filter((name) => !names.has(name)),
     of,
     server: (name) => serverPlace(of(name), serverOf(config, name)),
   });
+}
+
+/**
+ * All of them before the first is made, also those of an earlier configuration: their numbers, and with them their hardware addresses, may be
+ * others' by now, and of an address that the configuration does not name the gate knows nothing. Faults: `ioError`, `addressFailed`.
+ */
+export async function silenceAll(networks: string, names: ReadonlySet<string>): Promise<Outcome> {
+  const held = namesIn(networks);
+  if (!held.ok) return held;
+  const outcomes = await Promise.all(
+    held.value.map((name) => Place.silence(join(networks, name), { forever: !names.has(name) })),
+  );
+  return outcomes.find((each) => !each.ok) ?? done;
+}
+
+function namesIn(folder: string): Outcome<string[]> {
+  try {
+    return good(readdirSync(folder));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return good([]);
+    return failed("ioError", `look into ${folder}`, "not read", error);
+  }
 }
 
 function serverOf(config: Config, name: string): VirtualServerConfig {

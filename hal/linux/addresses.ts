@@ -4,8 +4,13 @@
  * Obligations. Announcements and tickles pass the address gate's egress hook: the gate has to be open first. Sockets
  * live in the network namespace in which `createAddresses` was called.
  */
+
+import {
+  formatAddress,
+  type IpAddress,
+  parseAddress,
+} from "../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { formatAddress, type IpAddress, parseAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Addresses, Connection, PresentAddress } from "../port/addresses.ts";
 import { type Announcing, beginAnnouncing, tickleOnce } from "./announcing.ts";
 import { NetlinkSocket, netlinkProtocol } from "./netlink.ts";

@@ -3,7 +3,7 @@
  * 4.6 for the reply form) and unsolicited neighbour advertisements (RFC 4861 7.2.6).
  */
 
-import type { IpAddress } from "../../firmware-ts/wire/ip-address.ts";
+import type { IpAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { internetChecksum } from "./checksum.ts";
 
 const macBytes = 6;

@@ -6,8 +6,8 @@
  * to send to the old owner does so until its own entry is doubted, which takes a client about half a minute.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { formatAddress, type IpAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { formatAddress, type IpAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Connection } from "../port/addresses.ts";
 import { announcement } from "./announce.ts";
 import { PacketSocket } from "./packet-socket.ts";

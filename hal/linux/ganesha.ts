@@ -92,6 +92,9 @@ interface Serving {
 const lastEndMs = 2000;
 const recoveryDirMs = 2000;
 
+/** All files of a virtual server's processes begin so; it is how leftovers are recognised. */
+export const filesOf = (runDir: string, name: string) => `${runDir}/ganesha-${name}.`;
+
 /** The driver of one virtual server's file service; it touches nothing before the first call. */
 export function createGanesha(options: GaneshaOptions): Ganesha {
   if (!/^[A-Za-z0-9-]{1,32}$/.test(options.name)) {
@@ -102,7 +105,6 @@ export function createGanesha(options: GaneshaOptions): Ganesha {
 
 class Driver implements Ganesha {
   readonly #options: GaneshaOptions;
-  /** All files of this driver's processes begin so; it is how leftovers are recognised. */
   readonly #prefix: string;
   /** libblkid's cache, shared by this driver's processes. */
   readonly #blkidFile: string;
@@ -116,7 +118,7 @@ class Driver implements Ganesha {
 
   constructor(options: GaneshaOptions) {
     this.#options = options;
-    this.#prefix = `${options.runDir}/ganesha-${options.name}.`;
+    this.#prefix = filesOf(options.runDir, options.name);
     this.#blkidFile = `${this.#prefix}blkid`;
   }
 

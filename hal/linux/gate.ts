@@ -12,8 +12,8 @@
  * table must not belong to our socket (NFT_TABLE_F_OWNER): it has to outlive us.
  */
 
+import { type IpAddress, parseAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { type IpAddress, parseAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Gate } from "../port/gate.ts";
 import { attributeList, attributesOf, NetlinkSocket, netlinkProtocol } from "./netlink.ts";
 import * as nft from "./nftables.ts";

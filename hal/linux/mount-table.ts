@@ -45,6 +45,14 @@ export function mountsAbove(paths: readonly string[]): Outcome<MountEntry[]> {
   return good([...visible.values()].filter((entry) => paths.some(isAbove(entry.path))));
 }
 
+/** The mounts that are visible below a path. Fault `ioError`. */
+export function mountsBelow(path: string): Outcome<MountEntry[]> {
+  const table = mountTable();
+  if (!table.ok) return table;
+  const visible = new Map(table.value.map((entry) => [entry.path, entry]));
+  return good([...visible.values()].filter((entry) => entry.path.startsWith(`${path}/`)));
+}
+
 function mountTable(): Outcome<MountEntry[]> {
   try {
     return good(parseMountTable(readFileSync("/proc/self/mountinfo", "utf8")));

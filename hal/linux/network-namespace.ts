@@ -57,16 +57,17 @@ export class NetworkNamespace {
     } catch (error) {
       return failed("ioError", operation, "no place to hold it at", error);
     }
-    const found = NetworkNamespace.#open(path);
+    const found = NetworkNamespace.find(path);
     if (found.ok) return found;
     const held = elsewhere(
       () => unshareNamespace(CLONE_NEWNET),
       () => bindMount(here, path),
     );
-    return held < 0 ? failed("ioError", operation, errorName(held)) : NetworkNamespace.#open(path);
+    return held < 0 ? failed("ioError", operation, errorName(held)) : NetworkNamespace.find(path);
   }
 
-  static #open(path: string): Outcome<NetworkNamespace> {
+  /** The namespace that is held at `path`. Faults: `ioError` (none is). */
+  static find(path: string): Outcome<NetworkNamespace> {
     const operation = `network namespace ${path}`;
     let descriptor: number;
     try {
@@ -103,9 +104,14 @@ export class NetworkNamespace {
     return result.value;
   }
 
+  /** It stays held. */
+  close(): void {
+    closeSync(this.#descriptor);
+  }
+
   /** Lets go of it: it ends with the last process and socket in it, and its interfaces with it. */
   remove(): Outcome {
-    closeSync(this.#descriptor);
+    this.close();
     const released = unbindMount(this.path);
     rmSync(this.path, { force: true });
     if (released >= 0 || released === -errno.EINVAL) return done;

@@ -46,7 +46,7 @@ export interface Macvlan {
   readonly namespace: number;
 }
 
-/** Makes the interface; one of that name in that namespace is left as it is. Fault `addressFailed`. */
+/** Makes the interface. One of that name in that namespace is a fault: whose NIC is beneath it, nobody knows. Fault `addressFailed`. */
 export function addMacvlan(socket: NetlinkSocket, wanted: Macvlan): Outcome {
   const sequence = socket.nextSequence();
   const body = Buffer.concat([
@@ -63,7 +63,7 @@ export function addMacvlan(socket: NetlinkSocket, wanted: Macvlan): Outcome {
   ]);
   const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
   const answer = socket.transact(message(RTM_NEWLINK, flags, sequence, body), sequence);
-  return changed(answer, `make ${wanted.name}`, sequence, errno.EEXIST);
+  return changed(answer, `make ${wanted.name}`, sequence);
 }
 
 /** Sets an interface up or down. Fault `addressFailed`. */
@@ -75,12 +75,13 @@ export function setLink(socket: NetlinkSocket, index: number, up: boolean): Outc
 }
 
 /**
- * Removes an interface; the kernel waits for its readers, hence on another thread. Its hardware address is free again when this settles. Fault
- * `addressFailed`.
+ * Removes an interface, with its addresses and routes; one that is not there is a success. The kernel waits for its readers, 20 ms, hence on
+ * another thread. Its hardware address is free again when this settles. Fault `addressFailed`.
  */
-export async function removeLink(socket: NetlinkSocket, index: number): Promise<Outcome> {
+export async function removeLink(socket: NetlinkSocket, name: string): Promise<Outcome> {
   const sequence = socket.nextSequence();
-  const request = message(RTM_DELLINK, messageFlag.acknowledge, sequence, linkHeader(index, 0, 0));
+  const body = Buffer.concat([linkHeader(0, 0, 0), textAttribute(IFLA_IFNAME, name)]);
+  const request = message(RTM_DELLINK, messageFlag.acknowledge, sequence, body);
   const answer = await socket.transactLater(request, sequence);
-  return changed(answer, `remove link ${index}`, sequence, errno.ENODEV);
+  return changed(answer, `remove ${name}`, sequence, errno.ENODEV);
 }

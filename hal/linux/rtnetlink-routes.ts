@@ -1,6 +1,7 @@
 /** The part of rtnetlink(7) that a virtual server's routing table needs: routes, and rules that choose a table by the source address. */
-import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
-import type { IpAddress } from "../../firmware-ts/wire/ip-address.ts";
+
+import type { IpAddress } from "../../firmware-ts/schema/ip-address.ts";
+import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { attribute, message, messageFlag, type NetlinkSocket, uint32 } from "./netlink.ts";
 import { changed } from "./rtnetlink.ts";
 import { errno } from "./syscalls.ts";
@@ -8,6 +9,7 @@ import { errno } from "./syscalls.ts";
 /** <linux/rtnetlink.h>, <linux/fib_rules.h> */
 const RTM_NEWROUTE = 24;
 const RTM_NEWRULE = 32;
+const RTM_DELRULE = 33;
 const RTA_DST = 1;
 const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
@@ -21,6 +23,8 @@ const FRA_PRIORITY = 6;
 const FRA_TABLE = 15;
 const FR_ACT_TO_TBL = 1;
 const tableMain = 254;
+/** More rules than this at one priority are not ours. */
+const rulesMax = 1024;
 const AF_INET = 2;
 const AF_INET6 = 10;
 
@@ -99,4 +103,32 @@ export function addRule(socket: NetlinkSocket, { from, table, priority }: Rule):
   const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
   const answer = socket.transact(message(RTM_NEWRULE, flags, sequence, body), sequence);
   return changed(answer, "add rule", sequence, errno.EEXIST);
+}
+
+/** Removes every rule of a priority, of both families. Fault `addressFailed`. */
+export function removeRules(socket: NetlinkSocket, priority: number): Outcome {
+  for (const family of [4, 6] as const)
+    for (let count = 0; ; count += 1) {
+      const removed = removeRule(socket, family, priority);
+      if (!removed.ok) return removed;
+      if (!removed.value) break;
+      if (count >= rulesMax) return failed("addressFailed", "remove rules", "they do not end");
+    }
+  return done;
+}
+
+/** Value: whether there was one. */
+function removeRule(socket: NetlinkSocket, family: 4 | 6, priority: number): Outcome<boolean> {
+  const sequence = socket.nextSequence();
+  const body = Buffer.concat([
+    header(family, 0, 0, 0, [0, 0, 0]),
+    attribute(FRA_PRIORITY, uint32(priority)),
+  ]);
+  const request = message(RTM_DELRULE, messageFlag.acknowledge, sequence, body);
+  const answer = socket.transact(request, sequence);
+  const refusal = answer.ok ? answer.value.refusals.get(sequence) : undefined;
+  // A kernel without IPv6 has no rules of it.
+  if (refusal === errno.ENOENT || refusal === errno.EAFNOSUPPORT) return good(false);
+  const removed = changed(answer, "remove rule", sequence);
+  return removed.ok ? good(true) : removed;
 }

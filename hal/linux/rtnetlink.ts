@@ -1,6 +1,7 @@
 /** The part of rtnetlink(7) that floating addresses need: links by name, and addresses of a link. */
+
+import { formatAddress, type IpAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { formatAddress, type IpAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { PresentAddress } from "../port/addresses.ts";
 import {
   attribute,

@@ -55,6 +55,7 @@ export const errno = {
   EINVAL: 22,
   ESRCH: 3,
   EBUSY: 16,
+  EAFNOSUPPORT: 97,
   EADDRNOTAVAIL: 99,
 } as const;
 

@@ -2,8 +2,9 @@
  * Established TCP connections to a port, as the kernel lists them (sock_diag(7), <linux/inet_diag.h>). The kernel picks them out, which
  * takes 0.2 ms for each family; /proc/net/tcp walks the same table as text in 8.
  */
+
+import { formatAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { formatAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Connection } from "../port/addresses.ts";
 import { message, messageFlag, type NetlinkSocket } from "./netlink.ts";
 import { errno, errorName } from "./syscalls.ts";

@@ -3,8 +3,9 @@
  * (RFC 9293 3.10.7.4), for which our kernel has no connection and sends a reset whose sequence number the
  * client accepts. The client then reconnects at once instead of waiting for its retransmission timer.
  */
+
+import { parseAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { parseAddress } from "../../firmware-ts/wire/ip-address.ts";
 import type { Connection } from "../port/addresses.ts";
 import { internetChecksum } from "./checksum.ts";
 

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { silenceAll } from "../../hal/bench/places.ts";
 import { createPortMapper } from "../../hal/linux/ganesha/port-mapper.ts";
 import { createGate } from "../../hal/linux/gate.ts";
 import type { PlacesFolder } from "../../hal/linux/place/folder.ts";
@@ -29,32 +30,35 @@ describe.skipIf(rootMissing)("places", () => {
   let two: Place;
   const children: ChildProcess[] = [];
 
-  const open = (name: string, last: number) =>
-    value(
-      controller.inside(() =>
-        Place.open({
-          name,
-          nic: "wire0",
-          mac: Uint8Array.of(2, 0xdd, 0, 0, 0, last),
-          holdPath: join(folder, `${name}.net`),
-        }),
-      ),
-    );
+  /** An earlier life has a folder of its own, all of which is silenced. */
+  const holdOf = (name: string) =>
+    join(folder, name === "gone" || name === "moved" ? "later" : "now", name);
+
+  const specOf = (name: string, last: number, nic: string) => ({
+    name,
+    nic,
+    mac: Uint8Array.of(2, 0xdd, 0, 0, 0, last),
+    holdPath: holdOf(name),
+  });
+
+  const open = (name: string, last: number, nic = "wire0") =>
+    value(controller.inside(() => Place.open(specOf(name, last, nic))));
 
   const addressesOf = async (place: Place) =>
     value(await place.addresses.list(placeNic)).map(({ address }) => address);
 
   /** Something that answers with its name at every address of its place. */
   const serve = (place: Place, name: string) => {
-    const words = ["TCP-LISTEN:7000,fork,reuseaddr", `SYSTEM:echo ${name}`];
+    const words = ["TCP6-LISTEN:7000,fork,reuseaddr,ipv6only=0", `SYSTEM:echo ${name}`];
     const child = place.inside(() => spawn("socat", words, { stdio: "ignore" }));
     children.push(child);
   };
 
   /** Who answers a client at an address; empty when nobody does. */
-  const ask = (address: string): string => {
+  const ask = (address: string, option = "connect-timeout=1"): string => {
+    const where = `TCP:${address}:7000,connect-timeout=1,${option}`;
     try {
-      return client.exec("socat", "-T1", "-", `TCP:${address}:7000,connect-timeout=1`).trim();
+      return client.exec("socat", "-T1", "-", where).trim();
     } catch {
       return "";
     }
@@ -143,7 +147,7 @@ describe.skipIf(rootMissing)("places", () => {
 
   test("its port mapper answers rpcinfo, by stream and datagram, in every version", async () => {
     const folder = { path: "/nowhere" } as PlacesFolder;
-    const mapper = createPortMapper(programsOf(one, folder, "one"), "10.6.0.10");
+    const mapper = createPortMapper(programsOf(one, folder, "one"), ["10.6.0.10", "10.6.0.11"]);
     expect((await mapper.ensure()).ok).toBe(true);
     expect((await mapper.ensure()).ok).toBe(true);
     // The mapper is of this process, which must go on while the client asks.
@@ -155,19 +159,66 @@ describe.skipIf(rootMissing)("places", () => {
           `version ${version} ready and waiting`,
         );
     expect(await rpcinfo("10.6.0.10")).toMatch(/100005 +3 +tcp +10\.6\.0\.10\.78\.80/);
+    // By datagram, the answer comes from the address that was asked; xid 7, CALL, RPC 2, NULL of version 2, no credentials.
+    expect((await one.addresses.add(placeNic, "10.6.0.11", 24)).ok).toBe(true);
+    const words = [7, 0, 2, 100000, 2, 0, 0, 0, 0, 0];
+    const call = Buffer.from(Uint32Array.from(words).buffer).swap32();
+    const octal = [...call].map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
+    const socat = "socat -t10 - UDP:10.6.0.11:111,readbytes=24";
+    const answer = await client.later("sh", "-c", `printf '${octal}' | ${socat} | od -An -tx1 -N4`);
+    expect(answer.trim()).toBe("00 00 00 07");
     await mapper.stop();
   });
 
-  test("a place that an earlier life left is found as it was", async () => {
-    const again = open("one", 1);
-    expect(await addressesOf(again)).toContain("10.6.0.10");
+  test("nobody is reached at an address that no gate knows: the interface has none of its own", () => {
+    const shown = one.inside(() => run("ip", "-6", "address", "show", "dev", placeNic));
+    expect(shown).not.toContain("inet6");
+  });
+
+  test("over IPv6, and by a gateway that has an address of the link only, it answers all the same", async () => {
+    client.ip("address", "add", "fd06::1/64", "dev", "wire0", "nodad");
+    const router =
+      /inet6 (fe80:\S+)\//.exec(client.ip("-6", "address", "show", "wire0"))?.[1] ?? "";
+    client.ip("address", "add", "fd66::1/128", "dev", "lo", "nodad");
+    expect((await two.addresses.add(placeNic, "fd06::20", 64)).ok).toBe(true);
+    expect(two.route([{ to: "default", via: router }], []).ok).toBe(true);
+    await until("two answers a neighbour", () => ask("[fd06::20]") === "two");
+    await until("two answers by its gateway", () => ask("[fd06::20]", "bind=[fd66::1]") === "two");
+  });
+
+  test("the interface of an earlier life goes, whatever NIC it is on, and its number may be another's", async () => {
+    controller.ip("link", "add", "spare0", "type", "veth", "peer", "name", "spare1");
+    const gone = open("gone", 21);
+    const moved = open("moved", 22, "spare0");
+    expect((await gone.addresses.add(placeNic, "10.6.0.21", 24)).ok).toBe(true);
+    expect((await moved.addresses.add(placeNic, "10.6.0.22", 24)).ok).toBe(true);
+    expect(moved.route([], [{ from: "10.6.0.22/32", table: 9 }]).ok).toBe(true);
+    serve(gone, "gone");
+    await until("it answers", () => ask("10.6.0.21") === "gone");
+
+    // The next configuration knows only the second of them, which is the first now.
+    expect((await silenceAll(join(folder, "later"), new Set(["moved"]))).ok).toBe(true);
+    expect(ask("10.6.0.21")).toBe("");
+    expect(existsSync(holdOf("gone"))).toBe(false);
+    const again = open("moved", 21);
+    expect(await addressesOf(again)).toEqual([]);
+    expect(again.inside(() => run("ip", "rule"))).not.toContain("lookup 9");
+    expect((await again.addresses.add(placeNic, "10.6.0.22", 24)).ok).toBe(true);
+    serve(again, "moved");
+    await until("it answers on today's NIC", () => ask("10.6.0.22") === "moved");
+    expect((await again.remove()).ok).toBe(true);
+  });
+
+  test("an interface that was not silenced is refused: nobody knows what NIC is beneath it", () => {
+    const outcome = controller.inside(() => Place.open(specOf("one", 1, "wire0")));
+    expect(!outcome.ok && outcome.fault.code).toBe("addressFailed");
   });
 
   test("a removed place is gone, and a new one of its name is empty", async () => {
     const third = open("three", 3);
     expect((await third.addresses.add(placeNic, "10.6.0.30", 24)).ok).toBe(true);
     expect((await third.remove()).ok).toBe(true);
-    expect(existsSync(join(folder, "three.net"))).toBe(false);
+    expect(existsSync(holdOf("three"))).toBe(false);
     // The hardware address is free again, too.
     const fresh = open("three", 3);
     expect(await addressesOf(fresh)).not.toContain("10.6.0.30");

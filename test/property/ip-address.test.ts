@@ -1,7 +1,7 @@
 import { BlockList, isIP } from "node:net";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { formatAddress, parseAddress } from "../../firmware-ts/wire/ip-address.ts";
+import { formatAddress, parseAddress } from "../../firmware-ts/schema/ip-address.ts";
 
 describe("IP addresses", () => {
   test("bytes survive the way through text, and Node reads the text as the same address", () => {

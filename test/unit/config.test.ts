@@ -151,6 +151,58 @@ test.each(mistakes)(
   },
 );
 
+const defaultRoute = '{ to = "default", via = "10.0.0.1" }';
+
+test.each([
+  ["a default route without gateway", '{ to = "default" }', /expected via/],
+  ["bits behind the prefix", '{ to = "10.1.0.1/24", via = "10.0.0.1" }', /without bits behind/],
+  ["two families", '{ to = "10.1.0.0/24", via = "fd00:17::1" }', /same family/],
+  [
+    "a gateway that nothing leads to",
+    '{ to = "default", via = "10.0.1.1" }',
+    /gateway in the network/,
+  ],
+  [
+    "two ways to one destination",
+    `${defaultRoute}, { to = "0.0.0.0/0", via = "10.0.0.2" }`,
+    /one route to each destination/,
+  ],
+])("a route that the kernel would refuse later is refused now: %s", (_, to, message) => {
+  const problems = problemsOf(edited(defaultRoute, to).text);
+  expect(problems).toHaveLength(1);
+  expect(problems[0]).toMatch(message);
+});
+
+test.each([
+  ["by IPv4 and by IPv6", `${defaultRoute}, { to = "default", via = "fd00:17::1" }`],
+  ["by a gateway that has an address of the link only", '{ to = "default", via = "fe80::1" }'],
+  [
+    "by a gateway that an earlier route leads to",
+    '{ to = "192.0.2.1/32" }, { to = "default", via = "192.0.2.1" }',
+  ],
+])("a default route %s is accepted", (_, to) => {
+  expect(parsed(edited(defaultRoute, to).text).virtualServers[0]?.routes.length).toBeGreaterThan(0);
+});
+
+test("an address in another spelling is the same address: two servers would answer at it", () => {
+  const { text } = edited('["10.0.0.101/24"]', '["fd00:17:0::0100/64"]');
+  expect(problemsOf(text).join()).toContain("address fd00:17::100 is already used by alpha");
+});
+
+test("as many addresses as one renewal of all gates can bear, and no more", () => {
+  const server = (i: number, count: number) => `
+[[virtual_servers]]
+name = "more-${i}"
+home = "a"
+addresses = [${Array.from({ length: count }, (_, j) => `"10.1.${i}.${j + 1}/24"`).join(", ")}]
+volumes = [{ disk = "more-${i}", export = "/more/${i}" }]
+`;
+  // The example has three.
+  const full = example + Array.from({ length: 15 }, (_, i) => server(i, 8)).join("");
+  expect(parsed(full + server(15, 5)).virtualServers).toHaveLength(18);
+  expect(problemsOf(full + server(15, 6)).join()).toContain("expected at most 128 addresses");
+});
+
 test("several mistakes are reported at once, in the order of the file", () => {
   const text = example
     .replace("id = 17", 'id = "x"')

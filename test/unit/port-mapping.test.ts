@@ -1,6 +1,9 @@
 /** The port mapper's answers, as clients of each version ask (RFC 1833). */
+
+import { Duplex } from "node:stream";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { answerConnection } from "../../hal/linux/ganesha/port-mapper.ts";
 import { answerPortMapper, asRecord } from "../../hal/linux/ganesha/port-mapping.ts";
 import { encodeCall, RecordReader } from "../../hal/linux/ganesha/rpc.ts";
 import { XdrReader, XdrWriter } from "../../hal/linux/ganesha/xdr.ts";
@@ -123,5 +126,63 @@ describe("anything else", () => {
         expect(new RecordReader().push(asRecord(reply))).toEqual([reply]);
       }),
     );
+  });
+});
+
+test("by datagram nobody gets the whole list: the answer could be sent to somebody who did not ask", () => {
+  const target = { program: 100000, version: 3, procedure: 4 };
+  const call = encodeCall(7, target, identity, Buffer.alloc(0)).subarray(4);
+  const reply = answerPortMapper(call, { ...question, datagram: true });
+  expect(reply && reply.length <= call.length).toBe(true);
+});
+
+describe("a connection", () => {
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  /** A client that sends what it is told to, and that reads no answer. */
+  const client = () => {
+    const stream = new Duplex({ read: () => undefined, write: () => undefined });
+    answerConnection(Object.assign(stream, { localAddress: "10.0.0.100" }));
+    return stream;
+  };
+  const dump = encodeCall(
+    7,
+    { program: 100000, version: 3, procedure: 4 },
+    identity,
+    Buffer.alloc(0),
+  );
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+  test("ends when its answers are not read, before they fill the memory", async () => {
+    const stream = client();
+    for (let count = 0; count < 1000 && !stream.destroyed; count += 1) {
+      stream.push(dump);
+      await turn();
+    }
+    expect(stream.destroyed).toBe(true);
+    expect(stream.writableLength).toBeLessThan(200_000);
+  });
+
+  test("ends at a call that is longer than any that is understood", async () => {
+    const stream = client();
+    stream.push(Buffer.from([0x80, 0x10, 0, 0]));
+    await turn();
+    expect(stream.destroyed).toBe(true);
+  });
+
+  test("ends after ten seconds, however busy it is: there are few of them", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const stream = client();
+    // A call of a kilobyte, of which a byte comes every second.
+    stream.push(Buffer.from([0x80, 0, 4, 0]));
+    for (let second = 1; second <= 10; second += 1) {
+      expect(stream.destroyed).toBe(false);
+      stream.push(Buffer.of(0));
+      await turn();
+      vi.advanceTimersByTime(1000);
+    }
+    expect(stream.destroyed).toBe(true);
   });
 });

@@ -7,6 +7,8 @@
  */
 import { createSocket, type Socket as Datagrams } from "node:dgram";
 import { createServer, type Server, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { parseAddress } from "../../../firmware-ts/schema/ip-address.ts";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { ProgramPlace } from "../place/programs.ts";
 import { bindSocket, closeDescriptor, openSocket } from "../syscalls.ts";
@@ -26,7 +28,9 @@ const registrations: readonly Registration[] = [
 
 /** Clients ask once and go. */
 const connectionsMax = 32;
-const idleMs = 10_000;
+const connectionMsMax = 10_000;
+/** A call with the longest credentials and strings that are understood has half of it. */
+const callBytesMax = 4096;
 
 const AF_INET = 2;
 const SOCK_DGRAM = 2;
@@ -38,23 +42,23 @@ export interface PortMapper {
   stop(): Promise<void>;
 }
 
-/** `address`: what it says of itself to those who ask by datagram. */
-export function createPortMapper(place: ProgramPlace, address: string): PortMapper {
+/** `addresses` of the virtual server: at each of IPv4 it hears datagrams, and answers from there. */
+export function createPortMapper(place: ProgramPlace, addresses: readonly string[]): PortMapper {
   let server: Server | undefined;
-  let datagrams: Datagrams | undefined;
+  let datagrams: readonly Datagrams[] | undefined;
 
   const ensure = async (): Promise<Outcome> => {
     if (server?.listening) return done;
     const listening = await listen(place);
     if (!listening.ok) return listening;
     server = listening.value;
-    datagrams ??= hearDatagrams(place, address);
+    datagrams ??= addresses.flatMap((address) => hearDatagrams(place, address) ?? []);
     return done;
   };
   return {
     ensure,
     async stop() {
-      datagrams?.close();
+      for (const each of datagrams ?? []) each.close();
       datagrams = undefined;
       const ending = server;
       server = undefined;
@@ -81,16 +85,18 @@ function listen(place: ProgramPlace): Promise<Outcome<Server>> {
   });
 }
 
-function answerConnection(socket: Socket): void {
-  const records = new RecordReader();
+/** Answers calls for as long as the other end reads the answers, and never for long: there are few connections. */
+export function answerConnection(socket: Duplex & Pick<Socket, "localAddress">): void {
+  const records = new RecordReader(callBytesMax);
   const localAddress = (socket.localAddress ?? "").replace(/^::ffff:/, "");
-  socket.setTimeout(idleMs, () => socket.destroy());
+  const end = setTimeout(() => socket.destroy(), connectionMsMax).unref();
+  socket.on("close", () => clearTimeout(end));
   socket.on("error", () => undefined);
   socket.on("data", (chunk: Buffer) => {
     try {
       for (const call of records.push(chunk)) {
         const reply = answerPortMapper(call, { address: localAddress, registrations });
-        if (reply) socket.write(asRecord(reply));
+        if (reply && !socket.write(asRecord(reply))) return void socket.destroy();
       }
     } catch {
       // A stream that cannot be cut into records is of no use to anybody.
@@ -99,21 +105,24 @@ function answerConnection(socket: Socket): void {
   });
 }
 
-/** Undefined where the port is taken: clients then ask by TCP. */
+/** Undefined where the port is taken, and for IPv6: clients then ask by TCP. */
 function hearDatagrams(place: ProgramPlace, address: string): Datagrams | undefined {
+  const ip = parseAddress(address);
+  if (ip?.family !== 4) return undefined;
   const descriptor = place.inside(() => openSocket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0));
   if (descriptor < 0) return undefined;
-  const any = Buffer.alloc(16);
-  any.writeUInt16LE(AF_INET, 0);
-  any.writeUInt16BE(port, 2);
-  if (bindSocket(descriptor, any) < 0) {
+  const own = Buffer.alloc(16);
+  own.writeUInt16LE(AF_INET, 0);
+  own.writeUInt16BE(port, 2);
+  own.set(ip.bytes, 4);
+  if (bindSocket(descriptor, own) < 0) {
     closeDescriptor(descriptor);
     return undefined;
   }
   const socket = createSocket("udp4");
   socket.on("error", () => undefined);
   socket.on("message", (call, from) => {
-    const reply = answerPortMapper(call, { address, registrations });
+    const reply = answerPortMapper(call, { address, registrations, datagram: true });
     if (reply) socket.send(reply, from.port, from.address);
   });
   socket.bind({ fd: descriptor });

@@ -48,6 +48,8 @@ export interface Question {
   /** The address at which it was asked: part of the answers of versions 3 and 4. */
   readonly address: string;
   readonly registrations: readonly Registration[];
+  /** The sender's address may be forged: nothing is answered that is many times as long as the question. */
+  readonly datagram?: boolean;
 }
 
 /** The reply message to a call message, without record mark; undefined when it is no call at all. */
@@ -81,7 +83,7 @@ function answer(
   version: number,
   procedure: number,
   reader: XdrReader,
-  { address, registrations }: Question,
+  { address, registrations, datagram = false }: Question,
 ): Buffer {
   const { success } = accepted;
   const old = version === versions.lowest;
@@ -104,6 +106,7 @@ function answer(
     }
     // PMAPPROC_DUMP, RPCBPROC_DUMP
     case 4:
+      if (datagram) return reply(xid, accepted.procedureUnavailable);
       return reply(xid, success, (out) => {
         for (const each of registrations) {
           out.uint32(1).uint32(each.program).uint32(each.version);

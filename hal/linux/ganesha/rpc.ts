@@ -106,6 +106,12 @@ export class RecordReader {
   #pendingBytes = 0;
   #fragments: Buffer[] = [];
   #fragmentBytes = 0;
+  readonly #bytesMax: number;
+
+  /** `bytesMax`: of one record. */
+  constructor(bytesMax: number = recordBytesMax) {
+    this.#bytesMax = bytesMax;
+  }
 
   push(chunk: Buffer): Buffer[] {
     this.#pending.push(chunk);
@@ -117,8 +123,8 @@ export class RecordReader {
       // A stream of empty fragments would never make a record and never end.
       if (length === 0 && mark < lastFragment) throw new XdrError("empty fragment");
       const total = this.#fragmentBytes + length;
-      if (total > recordBytesMax) {
-        throw new XdrError(`record of ${total} bytes, at most ${recordBytesMax}`);
+      if (total > this.#bytesMax) {
+        throw new XdrError(`record of ${total} bytes, at most ${this.#bytesMax}`);
       }
       if (this.#pendingBytes < 4 + length) break;
       this.#consume(4);

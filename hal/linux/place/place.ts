@@ -7,8 +7,8 @@
  * address is silent as long as its gate, on the data NIC beneath, is closed.
  */
 import { writeFileSync } from "node:fs";
+import { type IpAddress, parseAddress } from "../../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { type IpAddress, parseAddress } from "../../../firmware-ts/wire/ip-address.ts";
 import type { Addresses } from "../../port/addresses.ts";
 import { createAddresses } from "../addresses.ts";
 import { NetlinkSocket, netlinkProtocol } from "../netlink.ts";
@@ -16,13 +16,20 @@ import { NetworkNamespace } from "../network-namespace.ts";
 import { prepareNic } from "../nic.ts";
 import { getLink } from "../rtnetlink.ts";
 import { addMacvlan, removeLink, setLink } from "../rtnetlink-links.ts";
-import { addRoute, addRule, type Prefix } from "../rtnetlink-routes.ts";
+import { addRoute, addRule, type Prefix, removeRules } from "../rtnetlink-routes.ts";
 
 /** The interface of every virtual server, in its own namespace. */
 export const placeNic = "data0";
 
 /** Rules of a virtual server come before the kernel's own (ip-rule(8): main is 32766). */
 const rulePriority = 1000;
+
+const settings6 = [
+  // Routes and addresses are those of its record, not what somebody on the wire advertises.
+  ["accept_ra", "0"],
+  // No address of the link itself (addr_gen_mode of ip-sysctl): no gate rules over that one, and whatever listens at all addresses would answer.
+  ["addr_gen_mode", "1"],
+] as const;
 
 export interface RouteSpec {
   /** A prefix, or `default`. */
@@ -59,7 +66,24 @@ export class Place {
     this.addresses = inside(namespace, addresses);
   }
 
-  /** Makes the place, or finds the one that an earlier life left. Faults: `ioError`, `addressFailed`. */
+  /**
+   * Silences what an earlier life left at `holdPath`, if there is something: its interface is gone when this settles, with its addresses and
+   * routes. It may be on another NIC than today's, where no gate is, or have the hardware address that today is another's.
+   * `forever`: nothing is held there any more, either. Faults: `ioError`, `addressFailed`.
+   */
+  static async silence(holdPath: string, { forever }: { forever: boolean }): Promise<Outcome> {
+    const found = NetworkNamespace.find(holdPath);
+    if (!found.ok) return done;
+    const socket = found.value.inside(() => NetlinkSocket.open(netlinkProtocol.route));
+    if (!socket.ok) return socket;
+    const removed = await removeLink(socket.value, placeNic);
+    socket.value.close();
+    if (forever && removed.ok) return found.value.remove();
+    found.value.close();
+    return removed;
+  }
+
+  /** Makes the place, in the namespace that an earlier life left if there is one; that has to be silent. Faults: `ioError`, `addressFailed`. */
   static open(spec: PlaceSpec): Outcome<Place> {
     const namespace = NetworkNamespace.make(spec.holdPath);
     if (!namespace.ok) return namespace;
@@ -111,8 +135,7 @@ export class Place {
 
   /** Ends it: its interface is gone when this settles, the rest with the last process in it. Faults: `addressFailed`, `ioError`. */
   async remove(): Promise<Outcome> {
-    const link = getLink(this.#socket, placeNic);
-    const removed = link.ok ? await removeLink(this.#socket, link.value.index) : done;
+    const removed = await removeLink(this.#socket, placeNic);
     this.addresses.close();
     this.#socket.close();
     const released = this.#namespace.remove();
@@ -142,20 +165,20 @@ function addLink({ nic, mac }: PlaceSpec, namespace: NetworkNamespace): Outcome 
 function prepare(): Outcome<NetlinkSocket> {
   const settings = prepareNic(placeNic);
   if (!settings.ok) return settings;
-  try {
-    // Routes and addresses are those of its record, not what somebody on the wire advertises.
-    writeFileSync(`/proc/sys/net/ipv6/conf/${placeNic}/accept_ra`, "0");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT")
-      return failed(
-        "addressFailed",
-        `prepare ${placeNic}`,
-        "router advertisements are not ignored",
-        error,
-      );
+  for (const [name, setting] of settings6) {
+    try {
+      writeFileSync(`/proc/sys/net/ipv6/conf/${placeNic}/${name}`, setting);
+    } catch (error) {
+      // A kernel without IPv6.
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+        return failed("addressFailed", `prepare ${placeNic}`, `${name} not set`, error);
+    }
   }
   const socket = NetlinkSocket.open(netlinkProtocol.route);
   if (!socket.ok) return socket;
+  // Rules are of the namespace, not of its interface: those of an earlier life are still there.
+  const cleared = removeRules(socket.value, rulePriority);
+  if (!cleared.ok) return cleared;
   for (const name of ["lo", placeNic]) {
     const link = getLink(socket.value, name);
     if (!link.ok) return link;

@@ -1,5 +1,5 @@
 /** Ethernet frames that a client would send to an address, and what of the answers counts as that address speaking. */
-import { parseAddress } from "../../../firmware-ts/wire/ip-address.ts";
+import { parseAddress } from "../../../firmware-ts/schema/ip-address.ts";
 
 const broadcast = Buffer.alloc(6, 0xff);
 

@@ -1,6 +1,6 @@
 /** IP addresses as text: the forms of RFC 4291 2.2 at their edges, and the canonical one of RFC 5952. */
 import { describe, expect, test } from "vitest";
-import { formatAddress, parseAddress } from "../../firmware-ts/wire/ip-address.ts";
+import { formatAddress, parseAddress } from "../../firmware-ts/schema/ip-address.ts";
 
 const hexOf = (text: string) => {
   const parsed = parseAddress(text);

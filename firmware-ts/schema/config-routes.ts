@@ -1,0 +1,72 @@
+/**
+ * Rules for a virtual server's addresses and routes that no single key can break. The kernel would refuse such a route, or take it for one that is
+ * there already, when the server is started: by then it is too late to ask anybody.
+ */
+import { formatAddress, parseAddress } from "./ip-address.ts";
+
+interface RouteText {
+  readonly to: string;
+  readonly via?: string | undefined;
+  readonly table?: number | undefined;
+}
+
+interface Prefix {
+  readonly family: 4 | 6;
+  readonly bits: string;
+  readonly length: number;
+}
+
+/** One spelling for each address: an IPv6 address has many. */
+export function canonicalAddress(text: string): string {
+  const parsed = parseAddress(text.split("/")[0] ?? "");
+  return parsed ? formatAddress(parsed.bytes) : text;
+}
+
+/** What is wrong with each route that is wrong, by its place in the list. */
+export function routeProblems(
+  addresses: readonly string[],
+  routes: readonly RouteText[],
+): ReadonlyMap<number, string> {
+  const problems = new Map<number, string>();
+  const onLink = addresses.flatMap((text) => prefixOf(text) ?? []);
+  const seen = new Set<string>();
+  for (const [i, route] of routes.entries()) {
+    const problem = problemOf(route, onLink);
+    if (problem !== undefined) problems.set(i, problem);
+    const to = prefixOf(route.to);
+    if (to && route.via === undefined) onLink.push(to);
+    const family = (to ?? prefixOf(route.via ?? ""))?.family;
+    const key = `${family} ${to?.bits.slice(0, to.length) ?? ""} ${route.table ?? "main"}`;
+    if (seen.has(key)) problems.set(i, "expected one route to each destination in each table");
+    seen.add(key);
+  }
+  return problems;
+}
+
+function problemOf({ to, via }: RouteText, onLink: readonly Prefix[]): string | undefined {
+  const destination = prefixOf(to);
+  const gateway = via === undefined ? undefined : prefixOf(via);
+  if (!destination && !gateway) return "expected via, because the default route has a gateway";
+  if (destination?.bits.slice(destination.length).includes("1"))
+    return "expected a destination without bits behind its prefix, as in 10.0.0.0/24";
+  if (!gateway) return undefined;
+  if (destination && destination.family !== gateway.family)
+    return "expected a gateway of the same family as the destination";
+  // fe80::/10 (RFC 4291 2.5.6) is on every link.
+  const isOfLink = gateway.family === 6 && gateway.bits.startsWith("1111111010");
+  const reached = onLink.some((each) => covers(each, gateway));
+  if (isOfLink || reached) return undefined;
+  return "expected a gateway in the network of one of its addresses, or of a route before it without gateway";
+}
+
+const covers = (prefix: Prefix, { family, bits }: Prefix) =>
+  prefix.family === family && bits.startsWith(prefix.bits.slice(0, prefix.length));
+
+/** Without a length, that of the whole address. */
+function prefixOf(text: string): Prefix | undefined {
+  const [address = "", length] = text.split("/");
+  const parsed = parseAddress(address);
+  if (!parsed) return undefined;
+  const bits = [...parsed.bytes].map((byte) => byte.toString(2).padStart(8, "0")).join("");
+  return { family: parsed.family, bits, length: Number(length ?? bits.length) };
+}
