@@ -77,6 +77,8 @@ describe.skipIf(rootMissing)("places", () => {
     for (const child of children) child.kill("SIGKILL");
     await one?.remove();
     await two?.remove();
+    // Also what a test that failed half-way has left.
+    for (const each of ["now", "later"]) await silenceAll(join(folder, each), new Set());
     await controller?.remove();
     await client?.remove();
     rmSync(folder, { recursive: true, force: true });
