@@ -12,6 +12,7 @@ import type { ControllerId, LinkName } from "../schema/ids.ts";
 import { explain, failed, type Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import type { FromBeat, ToBeat } from "./channel.ts";
+import type { Unstamped } from "./unstamped.ts";
 import { Waiting } from "./waiting.ts";
 
 /** How often last words are said on the slowest link: a beat may be lost. */
@@ -58,12 +59,7 @@ export interface BeatLoopSetup {
   readonly machine?: typeof beatStep;
 }
 
-/** An event without its time: the loop stamps it when it takes it. */
-type Happening = BeatEvent extends infer E
-  ? E extends { nowMs: number }
-    ? Omit<E, "nowMs">
-    : never
-  : never;
+type Happening = Unstamped<BeatEvent>;
 
 type Reserve = Extract<ToBeat, { kind: "reserve" }>;
 

@@ -14,14 +14,10 @@ import type { Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import type { CommandAnswer } from "../schema/status.ts";
 import type { ToBeat } from "./channel.ts";
+import type { Unstamped } from "./unstamped.ts";
 import { Waiting } from "./waiting.ts";
 
-/** An event without its time: the loop stamps it when it takes it. */
-export type Happening = ControllerEvent extends infer E
-  ? E extends { nowMs: number }
-    ? Omit<E, "nowMs">
-    : never
-  : never;
+export type Happening = Unstamped<ControllerEvent>;
 
 /** One step of the decisions. */
 export interface ControllerStride {

@@ -7,6 +7,7 @@ import { beatStep } from "../../firmware-ts/core/beat.ts";
 import { type BeatState, newBeatState } from "../../firmware-ts/core/beat-state.ts";
 import type { BeatEffect, BeatEvent } from "../../firmware-ts/core/beat-types.ts";
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
+import type { Unstamped } from "../../firmware-ts/loop/unstamped.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
 import { type ControllerId, type LinkName, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import { ids, Pair } from "../../hal/sim/pair.ts";
@@ -22,12 +23,6 @@ const deathsMs = [20, 320] as const;
 const deadMsMax = 20;
 const wireMs = { serial: 5, network: 0.5, disk: 1 } as const;
 const ipcMs = 0.1;
-
-type Bare = BeatEvent extends infer E
-  ? E extends { nowMs: number }
-    ? Omit<E, "nowMs">
-    : never
-  : never;
 
 class Life {
   alive = true;
@@ -51,7 +46,7 @@ class Life {
     });
   }
 
-  step(event: Bare): void {
+  step(event: Unstamped<BeatEvent>): void {
     if (!this.alive) return;
     const [state, effects] = beatStep(this.state, {
       ...event,

@@ -4,6 +4,7 @@ import { controllerStep, restartsMax } from "../../firmware-ts/core/controller.t
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
 import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
+import type { Unstamped } from "../../firmware-ts/loop/unstamped.ts";
 import { said } from "../support/one-server.ts";
 import {
   busyPhase,
@@ -19,11 +20,7 @@ import {
 
 const nowMs = 10_000;
 
-type Happening = ControllerEvent extends infer E
-  ? E extends { nowMs: number }
-    ? Omit<E, "nowMs">
-    : never
-  : never;
+type Happening = Unstamped<ControllerEvent>;
 
 function happen(state: ControllerState, event: Happening) {
   const [next, effects] = controllerStep(state, { ...event, nowMs } as ControllerEvent);
