@@ -6,20 +6,13 @@ import { evacuate, transferMessage } from "../../firmware-ts/core/transfer.ts";
 import type { VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
 import type { Message } from "../../firmware-ts/schema/messages.ts";
 import { Pair } from "../../hal/sim/pair.ts";
+import { off, whole, withServer } from "../support/whole-pair.ts";
 
 const nowMs = 10_000;
 const alpha = 0;
 
 /** Controller a of a whole pair, which has handed alpha to its partner. */
-const handedOver: ControllerState = (() => {
-  const pair = new Pair();
-  pair.start("a");
-  pair.start("b");
-  pair.run(2000);
-  const state = pair.controllers.a?.state;
-  if (state?.mode !== "paired") throw new Error("the pair is not whole");
-  return { ...state, outbox: [] };
-})();
+const handedOver: ControllerState = { ...whole, outbox: [] };
 
 const released = {
   role: "source",
@@ -29,14 +22,11 @@ const released = {
   why: "",
 } as const;
 
-function change(more: Partial<VirtualServerState>, moving = true): ControllerState {
-  const servers = handedOver.servers.map((each) =>
-    each.index === alpha ? { ...each, ...more } : each,
-  );
-  return { ...handedOver, servers, transfers: moving ? { [alpha]: released } : {} };
-}
+const change = (more: Partial<VirtualServerState>, moving = true): ControllerState => ({
+  ...withServer(alpha, more, handedOver),
+  transfers: moving ? { [alpha]: released } : {},
+});
 
-const off = { kind: "off" } as const;
 const failure: Message = { type: "failed", server: alpha, why: "no" };
 const told = (state: ControllerState, message: Message) =>
   transferMessage(state, message, nowMs)[0].servers[alpha];

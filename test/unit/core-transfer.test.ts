@@ -11,48 +11,26 @@ import {
 import type { Phase, VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
 import type { Message } from "../../firmware-ts/schema/messages.ts";
 import type { ServerSet } from "../../firmware-ts/schema/server-set.ts";
-import { Pair } from "../../hal/sim/pair.ts";
 import { said } from "../support/one-server.ts";
+import {
+  busyPhase as busy,
+  failedPhase,
+  heldPhase as held,
+  off,
+  whole as pair,
+  withPartner,
+  withServer,
+} from "../support/whole-pair.ts";
 
 const nowMs = 10_000;
-/** Controller a of a whole pair: it serves alpha (0), the partner serves beta (1). */
-const whole: ControllerState = (() => {
-  const pair = new Pair();
-  pair.start("a");
-  pair.start("b");
-  pair.run(2000);
-  const state = pair.controllers.a?.state;
-  if (state?.mode !== "paired") throw new Error("the pair is not whole");
-  return { ...state, outbox: [] };
-})();
+const whole: ControllerState = { ...pair, outbox: [] };
 const { timing } = whole;
 
 const [alpha, beta] = [0, 1];
-const off: Phase = { kind: "off" };
-const failedPhase: Phase = { kind: "failed", fault: "broken here", retryAtMs: 1e9 };
-const busy = (kind: "starting" | "stopping", more = {}): Phase =>
-  ({
-    kind,
-    step: kind === "starting" ? "mount" : "seal",
-    pending: ["token"],
-    deadlineMs: 1e9,
-    reason: "transfer",
-    forced: false,
-    hasLetGo: false,
-    ...more,
-  }) as Phase;
-/** Released, and what is left of it here is held by somebody. */
-const held = busy("stopping", { step: "detach", hasLetGo: true, isHeld: true, pending: [] });
-
-function change(index: number, more: Partial<VirtualServerState>, state = whole): ControllerState {
-  const servers = state.servers.map((each) => (each.index === index ? { ...each, ...more } : each));
-  return { ...state, servers };
-}
+const change = (index: number, more: Partial<VirtualServerState>, state = whole) =>
+  withServer(index, more, state);
 const inPhase = (index: number, phase: Phase, state = whole) => change(index, { phase }, state);
-const partnerOwning = (owned: ServerSet, state = whole): ControllerState => {
-  if (!state.partner) throw new Error("no partner");
-  return { ...state, partner: { ...state.partner, owned } };
-};
+const partnerOwning = (owned: ServerSet, state = whole) => withPartner({ owned }, state);
 
 function moving(index: number, transfer: Partial<Transfer>, state = whole): ControllerState {
   const rest = { deadlineMs: nowMs + 100, urgent: false, why: "test" };
