@@ -6,6 +6,7 @@
  * replay of the journal still gives identical decisions.
  */
 import type { Config } from "../schema/config.ts";
+import { bareAddresses } from "../schema/config.ts";
 import { decodeMessage } from "../schema/messages.ts";
 import type { Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer } from "../schema/reservation.ts";
@@ -50,7 +51,7 @@ import type { Timing } from "./timing.ts";
 import { evacuate, transferMessage, transferTick } from "./transfer.ts";
 import { reopenGate, restartService, serverDone, serverReserved, startingTick } from "./vserver.ts";
 import { stopDone, stoppingTick, stopReserved, stopServer } from "./vserver-stop.ts";
-import { bareAddresses, disksOf, type VirtualServerState } from "./vserver-types.ts";
+import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
 export interface ControllerSetup {
   readonly config: Config;

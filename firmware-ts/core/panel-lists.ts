@@ -1,4 +1,5 @@
 /** The entries behind the panel's pages, two lines each, made from the status. Lines may be longer than the display. */
+import { bareAddress } from "../schema/ip-address.ts";
 import type { Status } from "../schema/status.ts";
 
 export const panelPages = [
@@ -81,7 +82,7 @@ function serverLines(server: Status["virtualServers"][number]): PanelLines {
 /** An IPv6 address may need both lines; then the name gives way. */
 function addressLines(name: string, addressAndPrefix: string): PanelLines {
   if (addressAndPrefix.length <= panelColumns) return [name, addressAndPrefix];
-  const address = addressAndPrefix.split("/")[0] ?? "";
+  const address = bareAddress(addressAndPrefix);
   if (address.length <= panelColumns) return [name, address];
   return splitLines(address);
 }

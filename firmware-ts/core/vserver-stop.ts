@@ -6,13 +6,13 @@
  * after the release cannot write: the block service refuses its I/O before the release is sent, and the disk refuses it
  * afterwards (docs/design/0022-sealed-before-unmounted.md).
  */
+import { bareAddresses } from "../schema/config.ts";
 import type { Outcome } from "../schema/outcome.ts";
 import { explain } from "../schema/outcome.ts";
 import type { Effect, Work } from "./effects.ts";
 import { releaseCommands } from "./ownership.ts";
 import { awaiting, makeToken, report, waitFor } from "./vserver-parts.ts";
 import {
-  bareAddresses,
   type VirtualServerContext as Context,
   disksOf,
   forcedStopSteps,

@@ -121,11 +121,6 @@ export interface VirtualServerContext {
 
 export type VirtualServerStep = readonly [VirtualServerState, readonly Effect[]];
 
-/** Addresses without their prefix. */
-export function bareAddresses(config: VirtualServerConfig): string[] {
-  return config.addresses.map((text) => text.split("/")[0] ?? text);
-}
-
 export function disksOf(config: VirtualServerConfig): string[] {
   return config.volumes.map((volume) => volume.disk);
 }

@@ -14,6 +14,7 @@
  * system is shut down without writing, and nothing is released, because there is nothing left to release.
  */
 
+import { bareAddresses } from "../schema/config.ts";
 import type { Outcome } from "../schema/outcome.ts";
 import { explain } from "../schema/outcome.ts";
 import type {
@@ -26,7 +27,6 @@ import { claimAnswer, claimEnded, startClaim, stillOwned } from "./ownership.ts"
 import { awaiting, makeToken, report, waitFor } from "./vserver-parts.ts";
 import { enterStop } from "./vserver-stop.ts";
 import {
-  bareAddresses,
   type VirtualServerContext as Context,
   disksOf,
   type Phase,

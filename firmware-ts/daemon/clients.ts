@@ -7,7 +7,7 @@
  */
 import type { Connection } from "../../hal/port/addresses.ts";
 import type { Machine } from "../../hal/port/machine.ts";
-import type { VirtualServerConfig } from "../schema/config.ts";
+import { bareAddresses, type VirtualServerConfig } from "../schema/config.ts";
 import { clientsCharsMax } from "../schema/messages.ts";
 import { packClients, unpackClients } from "../wire/clients.ts";
 
@@ -30,7 +30,7 @@ export class ClientList {
   constructor(machine: Machine, server: VirtualServerConfig, log: (message: string) => void) {
     this.#machine = machine;
     this.#server = server.name;
-    this.#addresses = server.addresses.map((text) => text.split("/")[0] ?? text);
+    this.#addresses = bareAddresses(server);
     const disk = server.volumes[0]?.disk;
     this.#path = disk === undefined ? undefined : machine.mountPath(server, disk);
     this.#log = (message) => log(`${server.name}: ${message}`);

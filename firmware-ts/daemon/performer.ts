@@ -5,6 +5,7 @@ import type { LocalDevice } from "../../hal/port/storage.ts";
 import type { Work } from "../core/effects.ts";
 import { WorkQueue } from "../loop/work-queue.ts";
 import type { Config, VirtualServerConfig } from "../schema/config.ts";
+import { bareAddress } from "../schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../schema/outcome.ts";
 import { ClientList } from "./clients.ts";
 
@@ -79,7 +80,6 @@ export function createPerformer(
   };
 }
 
-const bare = (text: string) => text.split("/")[0] ?? text;
 const prefix = (text: string) => Number(text.split("/")[1] ?? 32);
 
 async function run(
@@ -172,7 +172,7 @@ async function eachAddress(
   change: (address: string, prefixLength: number) => Promise<Outcome>,
 ): Promise<Outcome> {
   for (const text of server.addresses) {
-    const outcome = await change(bare(text), prefix(text));
+    const outcome = await change(bareAddress(text), prefix(text));
     if (!outcome.ok) return outcome;
   }
   return done;
@@ -189,7 +189,7 @@ async function announce(
 ): Promise<Outcome> {
   let announced: Outcome = done;
   for (const text of server.addresses) {
-    const outcome = await addresses.announce(nic, bare(text), announcements);
+    const outcome = await addresses.announce(nic, bareAddress(text), announcements);
     if (!outcome.ok) announced = outcome;
   }
   // Read in any case: from now on the list on the volume is ours to write.

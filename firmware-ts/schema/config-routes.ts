@@ -2,7 +2,7 @@
  * Rules for a virtual server's addresses and routes that no single key can break. The kernel would refuse such a route, or take it for one that is
  * there already, when the server is started: by then it is too late to ask anybody.
  */
-import { formatAddress, parseAddress } from "./ip-address.ts";
+import { bareAddress, formatAddress, parseAddress, parsePrefix } from "./ip-address.ts";
 
 interface RouteText {
   readonly to: string;
@@ -18,7 +18,7 @@ interface Prefix {
 
 /** One spelling for each address: an IPv6 address has many. */
 export function canonicalAddress(text: string): string {
-  const parsed = parseAddress(text.split("/")[0] ?? "");
+  const parsed = parseAddress(bareAddress(text));
   return parsed ? formatAddress(parsed.bytes) : text;
 }
 
@@ -64,9 +64,9 @@ const covers = (prefix: Prefix, { family, bits }: Prefix) =>
 
 /** Without a length, that of the whole address. */
 function prefixOf(text: string): Prefix | undefined {
-  const [address = "", length] = text.split("/");
-  const parsed = parseAddress(address);
-  if (!parsed) return undefined;
-  const bits = [...parsed.bytes].map((byte) => byte.toString(2).padStart(8, "0")).join("");
-  return { family: parsed.family, bits, length: Number(length ?? bits.length) };
+  const parsed = parsePrefix(text);
+  const address = parsed?.address ?? parseAddress(text);
+  if (!address) return undefined;
+  const bits = [...address.bytes].map((byte) => byte.toString(2).padStart(8, "0")).join("");
+  return { family: address.family, bits, length: parsed?.length ?? bits.length };
 }

@@ -6,6 +6,7 @@ import { z } from "zod";
 import { virtualServersMax } from "./beat.ts";
 import { canonicalAddress, routeProblems } from "./config-routes.ts";
 import { controllerIdSchema, virtualServerNameSchema } from "./ids.ts";
+import { bareAddress, parsePrefix } from "./ip-address.ts";
 
 const path = z.string().min(1).max(255).startsWith("/", "expected an absolute path");
 const milliseconds = (min: number, max: number) => z.number().int().min(min).max(max);
@@ -16,10 +17,10 @@ const ip = z.union([z.ipv4(), z.ipv6()]);
 
 /** Whether a text is an IP address with a prefix length of at least `bitsMin`. */
 function isPrefix(text: string, bitsMin: number): boolean {
-  const [address, length, extra] = text.split("/");
-  if (extra !== undefined || !ip.safeParse(address).success) return false;
-  const bits = address?.includes(":") ? 128 : 32;
-  return /^\d{1,3}$/.test(length ?? "") && Number(length) >= bitsMin && Number(length) <= bits;
+  const parsed = parsePrefix(text);
+  return (
+    parsed !== undefined && parsed.length >= bitsMin && ip.safeParse(bareAddress(text)).success
+  );
 }
 
 /** `address/prefix` of a floating address. */
@@ -152,6 +153,11 @@ export const configSchema = z
 export type Config = z.infer<typeof configSchema>;
 export type VirtualServerConfig = Config["virtualServers"][number];
 export type TimingConfig = Config["timing"];
+
+/** Addresses without their prefix. */
+export function bareAddresses({ addresses }: VirtualServerConfig): string[] {
+  return addresses.map(bareAddress);
+}
 
 /** All gates are renewed in one batch, which must not take longer than the gate takes for an interruption: 0.66 ms for so many, 1.7 ms for 192. */
 const addressesMax = 128;

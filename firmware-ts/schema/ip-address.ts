@@ -9,6 +9,27 @@ export interface IpAddress {
 const ipv4 = /^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$/;
 const ipv6Group = /^[0-9a-f]{1,4}$/i;
 
+/** An address with its prefix: `10.0.0.1/24`. */
+export interface Prefix {
+  readonly address: IpAddress;
+  /** Bits; at most those of the address. */
+  readonly length: number;
+}
+
+/** The address of `address/prefix`. */
+export function bareAddress(text: string): string {
+  return text.split("/")[0] ?? text;
+}
+
+/** Undefined when the text is not `address/prefix`. */
+export function parsePrefix(text: string): Prefix | undefined {
+  const [bare = "", bits = "", extra] = text.split("/");
+  const address = parseAddress(bare);
+  const length = Number(bits);
+  if (!address || extra !== undefined || !/^\d{1,3}$/.test(bits)) return undefined;
+  return length <= 8 * address.bytes.length ? { address, length } : undefined;
+}
+
 /** Undefined when the text is no IPv4 or IPv6 address (RFC 4291 2.2); zone indices are not accepted. */
 export function parseAddress(text: string): IpAddress | undefined {
   const four = parse4(text);

@@ -1,5 +1,5 @@
 /** The beat process of one bench controller: serial line on a pty, UDP on the interconnect, beats on the coordinator disks, the gate. */
-import type { Config } from "../../firmware-ts/schema/config.ts";
+import { bareAddresses, type Config } from "../../firmware-ts/schema/config.ts";
 import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { giveBackRegularly } from "../block/memory.ts";
 import { openDiskLink } from "../linux/disk-link.ts";
@@ -26,9 +26,7 @@ export function openBeatMachine(
 function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachine> {
   const gate = createGate();
   if (!gate.ok) return gate;
-  const floating = config.virtualServers.flatMap((server) =>
-    server.addresses.map((text) => text.split("/")[0] ?? text),
-  );
+  const floating = config.virtualServers.flatMap(bareAddresses);
   const closed = gate.value.setUp(config.data.nic, floating);
   if (!closed.ok) return closed;
   const coordinators = openCoordinators(config);

@@ -1,5 +1,9 @@
 /** The file services of a controller: one nfs-ganesha for each virtual server, with a spare waiting for the next start. */
-import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import {
+  bareAddresses,
+  type Config,
+  type VirtualServerConfig,
+} from "../../firmware-ts/schema/config.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { explainEnd } from "../linux/ganesha/instance.ts";
@@ -34,12 +38,10 @@ export async function openFileServices(
   }
   const mappers: PortMapper[] = [];
   const exportIds = exportIdsOf(config);
-  for (const { name, addresses } of config.virtualServers) {
+  for (const server of config.virtualServers) {
+    const { name } = server;
     const place = programsOf(places.of(name), places.folder, name);
-    const portMapper = createPortMapper(
-      place,
-      addresses.map((text) => text.split("/")[0] ?? text),
-    );
+    const portMapper = createPortMapper(place, bareAddresses(server));
     mappers.push(portMapper);
     const ganesha = createGanesha({
       name,
@@ -148,11 +150,10 @@ function specOf(
   mountPaths: readonly string[],
   exportIds: ReadonlyMap<string, number>,
 ): Outcome<FileServiceSpec> {
-  const addresses = server.addresses.map((text) => text.split("/")[0] ?? text);
   const [first] = mountPaths;
   if (first === undefined) return failed("badInput", `file service ${server.name}`, "no volume");
   return good({
-    addresses,
+    addresses: bareAddresses(server),
     exports: server.volumes.map((volume, i) => ({
       id: exportIds.get(volume.export) ?? i + 1,
       path: mountPaths[i] ?? first,

@@ -4,7 +4,6 @@ import type { ControllerState } from "../../firmware-ts/core/controller-state.ts
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { Command, ControllerEvent } from "../../firmware-ts/core/events.ts";
 import { type Timing, tickMs } from "../../firmware-ts/core/timing.ts";
-import { bareAddresses } from "../../firmware-ts/core/vserver-types.ts";
 import type { FromBeat } from "../../firmware-ts/loop/channel.ts";
 import {
   type ControllerHost,
@@ -13,6 +12,7 @@ import {
   type Happening,
 } from "../../firmware-ts/loop/controller-loop.ts";
 import type { Config } from "../../firmware-ts/schema/config.ts";
+import { bareAddresses } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, type LinkName, linkNames } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
 import type {

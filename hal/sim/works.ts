@@ -4,7 +4,7 @@
  */
 import type { Work } from "../../firmware-ts/core/effects.ts";
 import { WorkQueue } from "../../firmware-ts/loop/work-queue.ts";
-import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import { bareAddresses, type VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import {
   done,
@@ -190,7 +190,7 @@ export class Works {
 
   #service(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
     const { kernel, files } = this.#setup;
-    const addresses = server.addresses.map((each) => each.split("/")[0] ?? each);
+    const addresses = bareAddresses(server);
     const volumes = server.volumes.map(({ disk }) => disk);
     switch (work.op) {
       case "startService": {

@@ -5,7 +5,7 @@
 import { describe, expect, test } from "vitest";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { Effect } from "../../firmware-ts/core/effects.ts";
-import { bareAddresses } from "../../firmware-ts/core/vserver-types.ts";
+import { bareAddresses } from "../../firmware-ts/schema/config.ts";
 import { strike } from "../../hal/sim/chaos.ts";
 import { type Machines, productionMachines } from "../../hal/sim/machines.ts";
 import { Pair } from "../../hal/sim/pair.ts";

@@ -7,7 +7,7 @@
  * address is silent as long as its gate, on the data NIC beneath, is closed.
  */
 import { writeFileSync } from "node:fs";
-import { type IpAddress, parseAddress } from "../../../firmware-ts/schema/ip-address.ts";
+import { parseAddress, parsePrefix } from "../../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { Addresses } from "../../port/addresses.ts";
 import { createAddresses } from "../addresses.ts";
@@ -16,7 +16,7 @@ import { NetworkNamespace } from "../network-namespace.ts";
 import { prepareNic } from "../nic.ts";
 import { getLink } from "../rtnetlink.ts";
 import { addMacvlan, removeLink, setLink } from "../rtnetlink-links.ts";
-import { addRoute, addRule, type Prefix, removeRules } from "../rtnetlink-routes.ts";
+import { addRoute, addRule, removeRules } from "../rtnetlink-routes.ts";
 
 /** The interface of every virtual server, in its own namespace. */
 export const placeNic = "data0";
@@ -111,7 +111,7 @@ export class Place {
     const link = getLink(this.#socket, placeNic);
     if (!link.ok) return link;
     for (const rule of rules) {
-      const from = prefixOf(rule.from);
+      const from = parsePrefix(rule.from);
       if (!from) return failed("badInput", "add rule", `"${rule.from}" is no prefix`);
       const added = addRule(this.#socket, { from, table: rule.table, priority: rulePriority });
       if (!added.ok) return added;
@@ -125,7 +125,7 @@ export class Place {
 
   #addRoute({ to, via, table }: RouteSpec, link: number): Outcome {
     const gateway = via === undefined ? undefined : parseAddress(via);
-    const prefix = to === "default" ? undefined : prefixOf(to);
+    const prefix = to === "default" ? undefined : parsePrefix(to);
     const family = gateway?.family ?? prefix?.address.family;
     if ((via !== undefined && !gateway) || (to !== "default" && !prefix) || family === undefined)
       return failed("badInput", "add route", `${to} via ${via}`);
@@ -200,13 +200,4 @@ function inside(namespace: NetworkNamespace, addresses: Addresses): Addresses {
     close: () => addresses.close(),
     watchCarrier: (...words) => namespace.inside(() => addresses.watchCarrier(...words)),
   };
-}
-
-function prefixOf(text: string): Prefix | undefined {
-  const [address, length] = text.split("/");
-  const parsed: IpAddress | undefined = parseAddress(address ?? "");
-  if (!parsed || length === undefined || !/^\d{1,3}$/.test(length)) return undefined;
-  return Number(length) <= 8 * parsed.bytes.length
-    ? { address: parsed, length: Number(length) }
-    : undefined;
 }
