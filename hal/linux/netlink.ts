@@ -32,6 +32,8 @@ export const messageFlag = {
   create: 0x400,
   append: 0x800,
 } as const;
+/** Makes what must not be there yet. */
+export const makeNew = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const NLA_F_NESTED = 0x8000;

@@ -2,21 +2,25 @@
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 import {
   attribute,
-  message,
-  messageFlag,
+  makeNew,
   type NetlinkSocket,
   nested,
   textAttribute,
   uint32,
 } from "./netlink.ts";
-import { changed } from "./rtnetlink.ts";
+import {
+  change,
+  changeLater,
+  IFF_UP,
+  IFLA_ADDRESS,
+  IFLA_IFNAME,
+  linkHeaderBytes,
+  RTM_NEWLINK,
+} from "./rtnetlink.ts";
 import { errno } from "./syscalls.ts";
 
 /** <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if.h> */
-const RTM_NEWLINK = 16;
 const RTM_DELLINK = 17;
-const IFLA_ADDRESS = 1;
-const IFLA_IFNAME = 3;
 const IFLA_LINK = 5;
 const IFLA_LINKINFO = 18;
 const IFLA_NET_NS_FD = 28;
@@ -25,8 +29,6 @@ const IFLA_INFO_DATA = 2;
 const IFLA_MACVLAN_MODE = 1;
 /** Macvlans of one NIC reach each other: virtual servers of one controller are no further apart than those of two. */
 const MACVLAN_MODE_BRIDGE = 4;
-const IFF_UP = 0x1;
-const linkHeaderBytes = 16;
 
 /** struct ifinfomsg */
 function linkHeader(index: number, flags: number, change: number): Buffer {
@@ -48,7 +50,6 @@ export interface Macvlan {
 
 /** Makes the interface. One of that name in that namespace is a fault: whose NIC is beneath it, nobody knows. Fault `addressFailed`. */
 export function addMacvlan(socket: NetlinkSocket, wanted: Macvlan): Outcome {
-  const sequence = socket.nextSequence();
   const body = Buffer.concat([
     linkHeader(0, 0, 0),
     attribute(IFLA_LINK, uint32(wanted.parent)),
@@ -61,27 +62,22 @@ export function addMacvlan(socket: NetlinkSocket, wanted: Macvlan): Outcome {
       nested(IFLA_INFO_DATA, attribute(IFLA_MACVLAN_MODE, uint32(MACVLAN_MODE_BRIDGE))),
     ),
   ]);
-  const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
-  const answer = socket.transact(message(RTM_NEWLINK, flags, sequence, body), sequence);
-  return changed(answer, `make ${wanted.name}`, sequence);
+  const operation = `make ${wanted.name}`;
+  return change(socket, { type: RTM_NEWLINK, flags: makeNew, body, operation });
 }
 
 /** Sets an interface up or down. Fault `addressFailed`. */
 export function setLink(socket: NetlinkSocket, index: number, up: boolean): Outcome {
-  const sequence = socket.nextSequence();
   const body = linkHeader(index, up ? IFF_UP : 0, IFF_UP);
-  const request = message(RTM_NEWLINK, messageFlag.acknowledge, sequence, body);
-  return changed(socket.transact(request, sequence), `set link ${index}`, sequence);
+  return change(socket, { type: RTM_NEWLINK, body, operation: `set link ${index}` });
 }
 
 /**
  * Removes an interface, with its addresses and routes; one that is not there is a success. The kernel waits for its readers, 20 ms, hence on
  * another thread. Its hardware address is free again when this settles. Fault `addressFailed`.
  */
-export async function removeLink(socket: NetlinkSocket, name: string): Promise<Outcome> {
-  const sequence = socket.nextSequence();
+export function removeLink(socket: NetlinkSocket, name: string): Promise<Outcome> {
   const body = Buffer.concat([linkHeader(0, 0, 0), textAttribute(IFLA_IFNAME, name)]);
-  const request = message(RTM_DELLINK, messageFlag.acknowledge, sequence, body);
-  const answer = await socket.transactLater(request, sequence);
-  return changed(answer, `remove ${name}`, sequence, errno.ENODEV);
+  const operation = `remove ${name}`;
+  return changeLater(socket, { type: RTM_DELLINK, body, operation, already: errno.ENODEV });
 }

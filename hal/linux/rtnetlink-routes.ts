@@ -1,10 +1,10 @@
 /** The part of rtnetlink(7) that a virtual server's routing table needs: routes, and rules that choose a table by the source address. */
 
-import type { IpAddress } from "../../firmware-ts/schema/ip-address.ts";
+import type { IpAddress, Prefix } from "../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { attribute, message, messageFlag, type NetlinkSocket, uint32 } from "./netlink.ts";
-import { changed } from "./rtnetlink.ts";
-import { errno } from "./syscalls.ts";
+import { attribute, makeNew, message, messageFlag, type NetlinkSocket, uint32 } from "./netlink.ts";
+import { change, changed } from "./rtnetlink.ts";
+import { AF_INET, AF_INET6, errno } from "./syscalls.ts";
 
 /** <linux/rtnetlink.h>, <linux/fib_rules.h> */
 const RTM_NEWROUTE = 24;
@@ -25,13 +25,6 @@ const FR_ACT_TO_TBL = 1;
 const tableMain = 254;
 /** More rules than this at one priority are not ours. */
 const rulesMax = 1024;
-const AF_INET = 2;
-const AF_INET6 = 10;
-
-export interface Prefix {
-  readonly address: IpAddress;
-  readonly length: number;
-}
 
 export interface Route {
   /** Undefined: the default route. */
@@ -76,7 +69,6 @@ function header(
 /** Adds a route; one that is there already is a success. Fault `addressFailed`. */
 export function addRoute(socket: NetlinkSocket, route: Route): Outcome {
   const { to, family, via, link, table = tableMain } = route;
-  const sequence = socket.nextSequence();
   const scope = via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
   const body = Buffer.concat([
     header(family, to?.length ?? 0, 0, table, [RTPROT_STATIC, scope, RTN_UNICAST]),
@@ -85,14 +77,13 @@ export function addRoute(socket: NetlinkSocket, route: Route): Outcome {
     attribute(RTA_OIF, uint32(link)),
     attribute(RTA_TABLE, uint32(table)),
   ]);
-  const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
-  const answer = socket.transact(message(RTM_NEWROUTE, flags, sequence, body), sequence);
-  return changed(answer, "add route", sequence, errno.EEXIST);
+  const operation = "add route";
+  const already = errno.EEXIST;
+  return change(socket, { type: RTM_NEWROUTE, flags: makeNew, body, operation, already });
 }
 
 /** Adds a rule; one that is there already is a success. Fault `addressFailed`. */
 export function addRule(socket: NetlinkSocket, { from, table, priority }: Rule): Outcome {
-  const sequence = socket.nextSequence();
   const { family } = from.address;
   const body = Buffer.concat([
     header(family, 0, from.length, table, [0, 0, FR_ACT_TO_TBL]),
@@ -100,9 +91,9 @@ export function addRule(socket: NetlinkSocket, { from, table, priority }: Rule):
     attribute(FRA_PRIORITY, uint32(priority)),
     attribute(FRA_TABLE, uint32(table)),
   ]);
-  const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
-  const answer = socket.transact(message(RTM_NEWRULE, flags, sequence, body), sequence);
-  return changed(answer, "add rule", sequence, errno.EEXIST);
+  const operation = "add rule";
+  const already = errno.EEXIST;
+  return change(socket, { type: RTM_NEWRULE, flags: makeNew, body, operation, already });
 }
 
 /** Removes every rule of a priority, of both families. Fault `addressFailed`. */
@@ -129,6 +120,6 @@ function removeRule(socket: NetlinkSocket, family: 4 | 6, priority: number): Out
   const refusal = answer.ok ? answer.value.refusals.get(sequence) : undefined;
   // A kernel without IPv6 has no rules of it.
   if (refusal === errno.ENOENT || refusal === errno.EAFNOSUPPORT) return good(false);
-  const removed = changed(answer, "remove rule", sequence);
+  const removed = changed(answer, { operation: "remove rule" }, sequence);
   return removed.ok ? good(true) : removed;
 }

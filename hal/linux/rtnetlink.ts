@@ -6,33 +6,34 @@ import type { PresentAddress } from "../port/addresses.ts";
 import {
   attribute,
   attributesOf,
+  makeNew,
   message,
   messageFlag,
   type NetlinkAnswer,
   type NetlinkSocket,
   textAttribute,
+  uint32,
 } from "./netlink.ts";
-import { errno, errorName } from "./syscalls.ts";
+import { AF_INET, AF_INET6, errno, errorName } from "./syscalls.ts";
 
 /** <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <linux/if.h> */
-const RTM_NEWLINK = 16;
+export const RTM_NEWLINK = 16;
 const RTM_GETLINK = 18;
 const RTM_NEWADDR = 20;
 const RTM_DELADDR = 21;
 const RTM_GETADDR = 22;
-const IFLA_ADDRESS = 1;
-const IFLA_IFNAME = 3;
+export const IFLA_ADDRESS = 1;
+export const IFLA_IFNAME = 3;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
 const IFA_F_NODAD = 0x02;
 const RT_SCOPE_UNIVERSE = 0;
-const IFF_UP = 0x1;
+export const IFF_UP = 0x1;
 const IFF_LOWER_UP = 0x10000;
-const linkHeaderBytes = 16;
+/** struct ifinfomsg */
+export const linkHeaderBytes = 16;
 const addressHeaderBytes = 8;
-const AF_INET = 2;
-const AF_INET6 = 10;
 
 /** The multicast group that tells of changes of links. */
 export const linkGroup = 1;
@@ -87,33 +88,59 @@ export interface LinkAddress {
 
 /** Adds an address; present already is a success. Takes 0.1 ms. Fault `addressFailed`. */
 export function addAddress(socket: NetlinkSocket, wanted: LinkAddress): Outcome {
-  const sequence = socket.nextSequence();
-  const flags = messageFlag.acknowledge | messageFlag.create | messageFlag.excl;
-  const request = message(RTM_NEWADDR, flags, sequence, addressBody(wanted));
-  return changed(socket.transact(request, sequence), "add address", sequence, errno.EEXIST);
+  return change(socket, {
+    type: RTM_NEWADDR,
+    flags: makeNew,
+    body: addressBody(wanted),
+    operation: "add address",
+    already: errno.EEXIST,
+  });
 }
 
 /**
  * Removes an address; absent already is a success. The kernel waits for its readers, about 10 ms: not on the
  * caller's thread. Fault `addressFailed`.
  */
-export async function removeAddress(
-  socket: NetlinkSocket,
-  unwanted: LinkAddress,
-): Promise<Outcome> {
-  const sequence = socket.nextSequence();
-  const flags = messageFlag.acknowledge;
-  const request = message(RTM_DELADDR, flags, sequence, addressBody(unwanted));
-  const answer = await socket.transactLater(request, sequence);
-  return changed(answer, "remove address", sequence, errno.EADDRNOTAVAIL);
+export function removeAddress(socket: NetlinkSocket, unwanted: LinkAddress): Promise<Outcome> {
+  return changeLater(socket, {
+    type: RTM_DELADDR,
+    body: addressBody(unwanted),
+    operation: "remove address",
+    already: errno.EADDRNOTAVAIL,
+  });
 }
 
-/** What became of a change: refused because it is `already` so is a success. */
+/** A message that changes something, in words for a fault. */
+export interface Change {
+  readonly type: number;
+  readonly flags?: number;
+  readonly body: Buffer;
+  readonly operation: string;
+  /** The refusal that means success: it is so already. */
+  readonly already?: number;
+}
+
+/** Changes something and waits for the kernel's word. Fault `addressFailed`. */
+export function change(socket: NetlinkSocket, wanted: Change): Outcome {
+  const sequence = socket.nextSequence();
+  return changed(socket.transact(changeMessage(wanted, sequence), sequence), wanted, sequence);
+}
+
+/** As `change`, on another thread, where the kernel waits for its readers. */
+export async function changeLater(socket: NetlinkSocket, wanted: Change): Promise<Outcome> {
+  const sequence = socket.nextSequence();
+  const answer = await socket.transactLater(changeMessage(wanted, sequence), sequence);
+  return changed(answer, wanted, sequence);
+}
+
+const changeMessage = ({ type, flags = messageFlag.acknowledge, body }: Change, sequence: number) =>
+  message(type, flags, sequence, body);
+
+/** What became of a change. Fault `addressFailed`. */
 export function changed(
   answer: Outcome<NetlinkAnswer>,
-  operation: string,
+  { operation, already }: Pick<Change, "operation" | "already">,
   sequence: number,
-  already = 0,
 ): Outcome {
   if (!answer.ok) return failed("addressFailed", operation, "no answer", answer.fault);
   const refusal = answer.value.refusals.get(sequence) ?? 0;
@@ -127,8 +154,7 @@ function addressBody({ link, address, prefixLength }: LinkAddress): Buffer {
   head[1] = prefixLength;
   head.writeUInt32LE(link, 4);
   // Duplicate address detection would take a second or more; the fence has already shown that nobody else has it.
-  const flags = Buffer.alloc(4);
-  flags.writeUInt32LE(IFA_F_NODAD);
+  const flags = uint32(IFA_F_NODAD);
   return Buffer.concat([
     head,
     attribute(IFA_LOCAL, address.bytes),

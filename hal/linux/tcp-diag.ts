@@ -7,15 +7,12 @@ import { formatAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Connection } from "../port/addresses.ts";
 import { message, messageFlag, type NetlinkSocket } from "./netlink.ts";
-import { errno, errorName } from "./syscalls.ts";
+import { AF_INET, AF_INET6, errno, errorName } from "./syscalls.ts";
 
 const SOCK_DIAG_BY_FAMILY = 20;
 const IPPROTO_TCP = 6;
 /** 1 << TCP_ESTABLISHED (net/tcp_states.h) */
 const establishedOnly = 1 << 1;
-
-const AF_INET = 2;
-const AF_INET6 = 10;
 
 /** struct inet_diag_req_v2: family, protocol, states, and a struct inet_diag_sockid whose source port is the filter. */
 const request = { bytes: 56, protocolAt: 1, statesAt: 4, sourcePortAt: 8 } as const;

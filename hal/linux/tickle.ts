@@ -8,6 +8,7 @@ import { parseAddress } from "../../firmware-ts/schema/ip-address.ts";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Connection } from "../port/addresses.ts";
 import { internetChecksum } from "./checksum.ts";
+import { AF_INET, AF_INET6 } from "./syscalls.ts";
 
 export interface TicklePacket {
   readonly family: 4 | 6;
@@ -17,8 +18,6 @@ export interface TicklePacket {
   readonly destination: Buffer;
 }
 
-const AF_INET = 2;
-const AF_INET6 = 10;
 const protocolTcp = 6;
 
 /** Fault `badInput` when the two addresses are not of one family, or a port is none. */

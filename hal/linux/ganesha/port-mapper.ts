@@ -11,7 +11,7 @@ import type { Duplex } from "node:stream";
 import { parseAddress } from "../../../firmware-ts/schema/ip-address.ts";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { ProgramPlace } from "../place/programs.ts";
-import { bindSocket, closeDescriptor, openSocket } from "../syscalls.ts";
+import { AF_INET, bindSocket, closeDescriptor, openSocket, SOCK_DGRAM } from "../syscalls.ts";
 import { answerPortMapper, asRecord, ownRegistrations, type Registration } from "./port-mapping.ts";
 import { RecordReader } from "./rpc.ts";
 
@@ -32,8 +32,6 @@ const connectionMsMax = 10_000;
 /** A call with the longest credentials and strings that are understood has half of it. */
 const callBytesMax = 4096;
 
-const AF_INET = 2;
-const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 
 export interface PortMapper {

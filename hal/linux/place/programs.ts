@@ -2,14 +2,9 @@
 import type { Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { good } from "../../../firmware-ts/schema/outcome.ts";
 import { enterProgram } from "../native-build.ts";
-import { openSocket } from "../syscalls.ts";
+import { AF_INET, AF_INET6, openSocket, SOCK_STREAM } from "../syscalls.ts";
 import type { PlacesFolder } from "./folder.ts";
 import type { Place } from "./place.ts";
-
-/** <bits/socket.h> */
-const AF_INET = 2;
-const AF_INET6 = 10;
-const SOCK_STREAM = 1;
 
 /** Words of a command line that may begin with variables of its environment (`NAME=value`). */
 export type Command = readonly string[];
