@@ -124,13 +124,26 @@ describe("an authentic beat that no release may send is refused as well", () => 
     expect(decodeBeat(signed(said), pair, "b").ok).toBe(true);
   });
 
+  const zeros = new Array<number>(7).fill(0);
+  const withSets = (owned: readonly number[], serving: readonly number[]) =>
+    Uint8Array.from([...bare.subarray(0, 41), owned.length, ...owned, ...serving]);
+
+  test("sets as long as the longer of the two wants are taken", () => {
+    const decoded = decodeBeat(signed(withSets([3, 0], [0, 1])), pair, "b");
+    expect(decoded.ok && decoded.beat).toMatchObject({ owned: "11", serving: "000000001" });
+  });
+
   test.each([
     ["a mode that there is not", signed(bare, [6, 200])],
     ["session 0", signed(bare, ...noSession)],
     ["a flag of another release", signed(bare, [3, flagsOf(bare) | 64])],
     ["a flag of another release, and the highest", signed(bare, [3, flagsOf(bare) | 128])],
-    ["sets of more servers than there may be", signed(bare, [41, 9])],
+    [
+      "sets of more servers than there may be",
+      signed(withSets([3, ...zeros, 1], [...zeros, 0, 0])),
+    ],
     ["sets that are not there", signed(bare, [41, 2])],
+    ["sets with room for servers that neither names", signed(withSets([3, 0], [2, 0]))],
     ["a message that is not announced", signed(said, [3, flagsOf(said) & ~messageFlag])],
     ["a message that is not there", signed(bare, [3, flagsOf(bare) | messageFlag])],
     ["a message without its whole head", signed(said.subarray(0, 49))],
