@@ -26,7 +26,7 @@ check: setup ## formatting, lint, types, import rules, dead code
 	@knip --no-progress
 	@node scripts/check-models.ts
 
-models: setup ## every model at its largest bounds, exhaustively (needs spin, 6 GB and half an hour)
+models: setup ## every model at its largest bounds, exhaustively (needs spin, 6 GB and 15 minutes)
 	@npm run -s models -- --all
 
 mutation: setup ## do the tests of core and wire notice planted mistakes? (hours; can be stopped and taken up again)
