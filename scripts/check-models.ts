@@ -58,6 +58,8 @@ const runs: readonly Run[] = [
   atOnce(mistake("arbitration", "LATE", living)),
   { model: "gate", defines: whole },
   large({ model: "gate", defines: ["DEATHS=1", ...twice] }),
+  large({ model: "gate", defines: split }),
+  large({ model: "gate", defines: ["GATE=2", "SOLO=3", ...whole] }),
   mistake("gate", "NO_MARGIN", whole),
   mistake("gate", "NO_TIMEOUT", whole),
   mistake("gate", "NO_WAIT", whole),
