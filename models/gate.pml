@@ -49,7 +49,8 @@ byte ackLease;
 byte soloLease;
 byte seesH;             /* the taker as its newest beat shows it; NOBODY: no contact */
 bit aloneH;             /* a beat said that the taker is alone, and the main loop has not been told */
-bit goneH;              /* partnerLost is on its way to the main loop */
+bit goneH;              /* partnerLost is on its way to the main loop, */
+bit afterAloneH;        /* behind word that the taker is alone */
 bit grantsH;
 byte modeH = JOINING;
 byte knownH;            /* the taker, as the main loop has been told */
@@ -152,7 +153,7 @@ inline loseT() {
   turned = 0
 }
 
-inline loseH() { seesH = NOBODY; aloneH = 0; grantsH = 0; goneH = 1 }
+inline loseH() { seesH = NOBODY; afterAloneH = (aloneH || afterAloneH); aloneH = 0; grantsH = 0; goneH = 1 }
 
 /* beat-hear.ts believe, endOf. */
 inline believeT() {
@@ -263,7 +264,13 @@ end:
   /* pairing.ts grant. */
   :: d_step { !goneH && !grantsH && knownH != NOBODY && seesH != NOBODY && MAY_GRANT(modeH, knownH, turnH, 6) -> grantsH = 1 }
   /* takeover.ts partnerLost. */
-  :: d_step { goneH -> goneH = 0; knownH = NOBODY; if :: modeH == PAIRED -> SET_H(RACING) :: else fi }
+  :: d_step { goneH -> goneH = 0; knownH = NOBODY;
+       if
+       :: modeH == PAIRED && afterAloneH -> outH()
+       :: modeH == PAIRED && !afterAloneH -> SET_H(RACING)
+       :: else
+       fi;
+       afterAloneH = 0 }
   /* refusedByCoordinators; diskFenced. */
   :: d_step { (modeH == PAIRED || modeH == ALONE || modeH == JOINING) && !registeredH -> outH() }
   /*
@@ -276,7 +283,7 @@ end:
   :: d_step { modeH == OUT && serverH == 0 && TOLD_H -> SET_H(JOINING); registeredH = 1 }
   /* Whatever its gate was, nobody closes it. The next life begins as one that has been out. */
   :: d_step { deaths > 0 -> deaths--; bornH = 1; SET_H(OUT); saysH = OUT; turnH = 1; serverH = 0; ackLease = 0; soloLease = 0;
-       seesH = NOBODY; knownH = NOBODY; aloneH = 0; goneH = 0; grantsH = 0; printf("MSC: holder dies\n") }
+       seesH = NOBODY; knownH = NOBODY; aloneH = 0; goneH = 0; afterAloneH = 0; grantsH = 0; printf("MSC: holder dies\n") }
   /* mayRaceAlone. */
   :: d_step { modeH == JOINING && knownH == NOBODY && !goneH && losses > 0 -> losses--; SET_H(RACING) }
   /* placement.ts orphan. */
