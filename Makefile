@@ -26,7 +26,7 @@ check: setup ## formatting, lint, types, import rules, dead code
 	@knip --no-progress
 	@node scripts/check-models.ts
 
-models: setup ## every model at its largest bounds, exhaustively (needs spin)
+models: setup ## every model at its largest bounds, exhaustively (needs spin, 6 GB and 15 minutes)
 	@npm run -s models -- --all
 
 mutation: setup ## do the tests of core and wire notice planted mistakes? (hours; can be stopped and taken up again)
@@ -41,8 +41,9 @@ bench: setup ## every fault of the bench, 20 runs each, one JSON line per fault
 perf: setup ## block path and takeover figures
 	@npm run -s perf -- --json
 
-sim: setup ## 10,000 seeds of the pair in virtual time, on all cores
+sim: setup ## 10,000 seeds of the pair in virtual time, on all cores; then the models
 	@npm run -s sim -- --seeds 10000
+	@npm run -s models -- --all
 
 lab: setup ## virtual machines on real drivers (not built yet)
 	@npm run -s lab

@@ -1,20 +1,21 @@
 /*
  * Arbitration on three coordinator disks (core/arbitration, core/takeover, core/join), safety: every order of commands, answers,
- * losses, freezes and restarts. There is no clock: waits may end at any moment, a race may be overtaken by its deadline at any moment,
- * and whatever a controller does not do yet, it does not do because it is frozen. Which line is which function, what is abstracted
- * and why that is sound: models/README.md.
+ * losses, freezes and restarts, and any number of each. There is no clock: waits may end at any moment, a race may be overtaken by its
+ * deadline at any moment, and whatever a controller does not do yet, it does not do because it is frozen. Which line is which function,
+ * what is abstracted and why that is sound: models/README.md.
  *
- * -DBUG_... plants a mistake that the checker must find.
+ * Nothing is counted. So that histories of any length have finitely many states, a state holds only what can still matter: what nobody
+ * will read is 0, and what differs only in the order of the disks, in the names of the keys, or in which controller is which, is one
+ * state (`sort`).
+ *
+ * -DBUG_... plants a mistake that the checker must find. -DUNSORTED leaves disks and controllers where they are, so that a trail can be read.
  */
 
-#ifndef LIVES
-#define LIVES 1 /* crashes, of either */
-#endif
-#ifndef RACES
-#define RACES 4 /* of both together */
+#ifndef CRASHES
+#define CRASHES 1 /* 0: no process dies */
 #endif
 #ifndef KEYS
-#define KEYS 2 /* different coordinator keys that a controller uses in its lives */
+#define KEYS 2 /* 1: a controller registers under the same key in all its lives */
 #endif
 
 #define D(i, d)  ((i) * 3 + (d))
@@ -37,6 +38,11 @@ mtype:mode = { STARTING, JOINING, PAIRED, RACING, ALONE, OUT };
 #define C_PREEMPT  2
 #define C_REGISTER 3
 #define A_WON      4 /* the answer that the disk is ours, not looked at yet */
+
+/* Keys of a controller: that of its present life, and one of an earlier. */
+#define NO_KEY   0
+#define MINE     1
+#define LAST_KEY 2
 
 #define R_NONE        0
 #define R_REGISTERING 1
@@ -69,10 +75,9 @@ mtype:mode = { STARTING, JOINING, PAIRED, RACING, ALONE, OUT };
 #define IN_TIME(i) (!expired[i])
 #endif
 
-byte key[6];      /* on the disks: 0 none, else under which of its keys a controller is registered */
+byte key[6];      /* on the disks: under which of its keys a controller is registered */
 
 mtype:mode mode[2];
-byte myKey[2];
 bit expired[2];   /* the race has seen its deadline */
 bit lostHim[2];   /* the race was begun by a loss, not by silence at a start */
 bit said[2];      /* a beat "joining" or "paired" of the other, which answers us, is here or on its way */
@@ -88,9 +93,9 @@ byte slot[6];
 bit stale[6];     /* nobody waits for the command any more */
 byte with[6];     /* PREEMPT: the key of its sender; REGISTER: the key */
 byte victim[6];
-byte lives;
-byte races;
-byte k;           /* scratch; 0 between steps */
+hidden byte k;    /* scratch */
+hidden byte t;
+hidden byte n;
 
 #define COUNT(i, what)  ((stage[D(i,0)] == what) + (stage[D(i,1)] == what) + (stage[D(i,2)] == what))
 #define OPEN(i)         (COUNT(i, READING) + COUNT(i, PREEMPTING))
@@ -119,7 +124,7 @@ inline raceOver(i) {
     stage[D(i,k)] = NOTHING; uncounted[D(i,k)] = 0;
     young[D(OTHER(i),k)] = 0
   }
-  k = 0; expired[i] = 0; lostHim[i] = 0
+  expired[i] = 0; lostHim[i] = 0
 }
 
 /* The partner, if it counts as paired with this life, will find that it is over. */
@@ -132,15 +137,36 @@ inline forget(i) {
     abandon(i, k);
     regState[D(i,k)] = R_NONE; young[D(i,k)] = 0; proved[D(i,k)] = 0
   }
-  k = 0; said[i] = 0; stranger[i] = 0; won[i] = 0
+  said[i] = 0; stranger[i] = 0; won[i] = 0
 }
+
+/* In a pair nobody asks for the age of a registration any more. */
+#ifdef BUG_UNPROVED
+#define ASKS_AGE(i) true
+#else
+#define ASKS_AGE(i) (mode[i] == STARTING || mode[i] == JOINING)
+#endif
 
 inline prove(i) {
-  for (k : 0 .. 2) { if :: regState[D(i,k)] == R_REGISTERED -> proved[D(i,k)] = 1 :: else fi }
-  k = 0
+  for (k : 0 .. 2) {
+    if :: regState[D(i,k)] == R_REGISTERED -> proved[D(i,k)] = 1 :: else fi;
+    if :: !ASKS_AGE(i) -> young[D(i,k)] = 0 :: else fi
+  }
 }
 
-inline goOut(i) { raceOver(i); partOf(i); mode[i] = OUT; said[i] = 0; stranger[i] = 0; printf("MSC: %d is out\n", i) }
+/* The next life registers under another key: `MINE` is always that of the present one. */
+#define RENAME(x) if :: x != NO_KEY -> x = MINE + LAST_KEY - x :: else fi
+inline rename(i) { for (k : 0 .. 2) { RENAME(key[D(i,k)]); RENAME(with[D(i,k)]); RENAME(victim[D(OTHER(i),k)]) } }
+
+inline goOut(i) {
+  raceOver(i);
+  for (k : 0 .. 2) {
+    young[D(i,k)] = 0; proved[D(i,k)] = 0;
+    if :: regState[D(i,k)] == R_REGISTERED -> regState[D(i,k)] = R_NONE :: else fi
+  }
+  partOf(i); mode[i] = OUT; said[i] = 0; stranger[i] = 0;
+  printf("MSC: %d is out\n", i)
+}
 
 /* takeover.ts judgeRace, arbitration.ts raceVerdict. */
 inline judge(i) {
@@ -163,9 +189,10 @@ inline begin(i, loss) {
   for (k : 0 .. 2) {
     stage[D(i,k)] = READING;
     uncounted[D(i,k)] = (regState[D(i,k)] != R_REGISTERED || TOO_YOUNG(i, k, loss) || UNPROVED(i, k, loss));
+    proved[D(i,k)] = 0; /* not asked for before there is a pair again */
     if :: slot[D(i,k)] == IDLE -> slot[D(i,k)] = C_READ :: else fi
   }
-  k = 0; said[i] = 0; stranger[i] = 0; lostHim[i] = loss;
+  said[i] = 0; stranger[i] = 0; lostHim[i] = loss;
   partOf(i);
   mode[i] = RACING;
   printf("MSC: %d races\n", i)
@@ -187,38 +214,37 @@ inline begin(i, loss) {
 inline performRead(i, d) {
   idle(i, d);
   if
-  :: uncounted[D(i,d)] -> stage[D(i,d)] = FAILED
+  :: uncounted[D(i,d)] -> stage[D(i,d)] = FAILED; uncounted[D(i,d)] = 0
   :: else ->
     if
-    :: key[D(i,d)] != myKey[i] ->
+    :: key[D(i,d)] != MINE ->
 #ifdef BUG_GONE_REGISTERS
       /* Rule 1 broken: a racer that was preempted puts its key back and tries again. */
-      key[D(i,d)] = myKey[i]; slot[D(i,d)] = C_READ
+      key[D(i,d)] = MINE; slot[D(i,d)] = C_READ
 #else
       stage[D(i,d)] = LOST
 #endif
-    :: key[D(i,d)] == myKey[i] && key[D(OTHER(i),d)] == 0 -> slot[D(i,d)] = A_WON
-    :: else -> stage[D(i,d)] = PREEMPTING; slot[D(i,d)] = C_PREEMPT; with[D(i,d)] = myKey[i]; victim[D(i,d)] = key[D(OTHER(i),d)]
+    :: key[D(i,d)] == MINE && key[D(OTHER(i),d)] == 0 -> slot[D(i,d)] = A_WON
+    :: else -> stage[D(i,d)] = PREEMPTING; slot[D(i,d)] = C_PREEMPT; with[D(i,d)] = MINE; victim[D(i,d)] = key[D(OTHER(i),d)]
     fi
   fi;
   judge(i)
 }
 
 inline performPreempt(i, d) {
-  k = stale[D(i,d)];
+  t = stale[D(i,d)];
   if
   :: key[D(i,d)] == with[D(i,d)] && key[D(OTHER(i),d)] == victim[D(i,d)] ->
     key[D(OTHER(i),d)] = 0; idle(i, d);
-    if :: k == 0 -> slot[D(i,d)] = A_WON :: else fi
+    if :: t == 0 -> slot[D(i,d)] = A_WON :: else fi
   :: else ->
     idle(i, d);
 #ifdef BUG_CONFLICT_WINS
-    if :: k == 0 -> slot[D(i,d)] = A_WON :: else fi
+    if :: t == 0 -> slot[D(i,d)] = A_WON :: else fi
 #else
-    if :: k == 0 -> stage[D(i,d)] = READING :: else fi
+    if :: t == 0 -> stage[D(i,d)] = READING :: else fi
 #endif
   fi;
-  k = 0;
   READ_AGAIN(i, d)
 }
 
@@ -227,31 +253,70 @@ inline performRegister(i, d) {
   key[D(i,d)] = with[D(i,d)];
   if
   :: stale[D(i,d)] -> skip
-  :: else -> regState[D(i,d)] = R_REGISTERED; young[D(i,d)] = (mode[OTHER(i)] == RACING && !expired[OTHER(i)]); proved[D(i,d)] = 0
+  :: else -> regState[D(i,d)] = R_REGISTERED; young[D(i,d)] = (ASKS_AGE(i) && mode[OTHER(i)] == RACING && !expired[OTHER(i)]); proved[D(i,d)] = 0
   fi;
   idle(i, d);
   READ_AGAIN(i, d)
+}
+
+/*
+ * After each step: the disks in the order of all that is known of them, and the controllers in the order of what they are. The search has
+ * then seen all that differs from a state in these orders only, because nothing in the model depends on them.
+ */
+#define OF_DISK(i, d) (key[D(i,d)] + 4 * (stage[D(i,d)] + 8 * (regState[D(i,d)] + 4 * (slot[D(i,d)] + 8 * (victim[D(i,d)] + 4 * (with[D(i,d)] + \
+  4 * (young[D(i,d)] + 2 * (proved[D(i,d)] + 2 * (uncounted[D(i,d)] + 2 * stale[D(i,d)])))))))))
+#define BEFORE(d, e) (OF_DISK(0,d) < OF_DISK(0,e) || (OF_DISK(0,d) == OF_DISK(0,e) && OF_DISK(1,d) < OF_DISK(1,e)))
+#define SWAP(a, x, y) t = a[x]; a[x] = a[y]; a[y] = t
+inline swapAt(x, y) {
+  SWAP(key, x, y); SWAP(stage, x, y); SWAP(regState, x, y); SWAP(slot, x, y); SWAP(victim, x, y); SWAP(with, x, y);
+  SWAP(young, x, y); SWAP(proved, x, y); SWAP(uncounted, x, y); SWAP(stale, x, y)
+}
+inline inOrder(d) { if :: BEFORE(d + 1, d) -> swapAt(D(0,d), D(0,d + 1)); swapAt(D(1,d), D(1,d + 1)) :: else fi }
+
+#define OF_CONTROLLER(i) (mode[i] + 8 * (expired[i] + 2 * (lostHim[i] + 2 * (said[i] + 2 * (stranger[i] + 2 * won[i])))))
+#define DIFFERS(d) (OF_DISK(0,d) != OF_DISK(1,d))
+#define FIRST_DISK (DIFFERS(0) -> 0 : (DIFFERS(1) -> 1 : 2))
+/* Three exchanges of neighbours put the disks in order; then the controllers; and if these change places, the disks once more. */
+inline sort() {
+#ifdef UNSORTED
+  skip
+#else
+  for (n : 0 .. 6) {
+    if
+    :: n == 3 ->
+      k = FIRST_DISK;
+      if
+      :: OF_CONTROLLER(1) < OF_CONTROLLER(0) || (OF_CONTROLLER(1) == OF_CONTROLLER(0) && OF_DISK(1,k) < OF_DISK(0,k)) ->
+        SWAP(mode, 0, 1); SWAP(expired, 0, 1); SWAP(lostHim, 0, 1); SWAP(said, 0, 1); SWAP(stranger, 0, 1); SWAP(won, 0, 1);
+        for (k : 0 .. 2) { swapAt(D(0,k), D(1,k)) }
+      :: else -> n = 6
+      fi
+    :: else -> inOrder((n & 1))
+    fi
+  }
+  n = 0
+#endif
 }
 
 /* One disk, as one controller uses it: what goes there, what comes back. */
 proctype Disk(byte i; byte d) {
 end:
   do
-  :: d_step { slot[D(i,d)] == C_READ -> performRead(i, d) }
-  :: d_step { slot[D(i,d)] == C_PREEMPT -> performPreempt(i, d) }
-  :: d_step { slot[D(i,d)] == C_REGISTER -> performRegister(i, d) }
-  :: d_step { slot[D(i,d)] == A_WON && IN_TIME(i) -> idle(i, d); stage[D(i,d)] = WON; judge(i) }
+  :: d_step { slot[D(i,d)] == C_READ -> performRead(i, d); sort() }
+  :: d_step { slot[D(i,d)] == C_PREEMPT -> performPreempt(i, d); sort() }
+  :: d_step { slot[D(i,d)] == C_REGISTER -> performRegister(i, d); sort() }
+  :: d_step { slot[D(i,d)] == A_WON && IN_TIME(i) -> idle(i, d); stage[D(i,d)] = WON; judge(i); sort() }
   /* An abandoned command that never arrives. */
-  :: d_step { stale[D(i,d)] -> idle(i, d); READ_AGAIN(i, d) }
+  :: d_step { stale[D(i,d)] -> idle(i, d); READ_AGAIN(i, d); sort() }
   /* No answer, or an error: it counts for nobody. The command may still be performed. */
   :: d_step { (mode[i] == RACING && (stage[D(i,d)] == READING || stage[D(i,d)] == PREEMPTING) && slot[D(i,d)] != C_REGISTER) ->
-       stage[D(i,d)] = FAILED; abandon(i, d); judge(i) }
-  :: d_step { (slot[D(i,d)] == C_REGISTER && !stale[D(i,d)]) -> abandon(i, d); regState[D(i,d)] = R_NONE; READ_AGAIN(i, d) }
+       stage[D(i,d)] = FAILED; uncounted[D(i,d)] = 0; abandon(i, d); judge(i); sort() }
+  :: d_step { (slot[D(i,d)] == C_REGISTER && !stale[D(i,d)]) -> abandon(i, d); regState[D(i,d)] = R_NONE; READ_AGAIN(i, d); sort() }
   /* join.ts registerDue. */
   :: d_step { mode[i] == STARTING && slot[D(i,d)] == IDLE && regState[D(i,d)] == R_NONE ->
-       with[D(i,d)] = myKey[i]; performRegister(i, d) }
+       with[D(i,d)] = MINE; performRegister(i, d); sort() }
   :: d_step { mode[i] == PAIRED && slot[D(i,d)] == IDLE && regState[D(i,d)] == R_NONE ->
-       regState[D(i,d)] = R_REGISTERING; slot[D(i,d)] = C_REGISTER; with[D(i,d)] = myKey[i] }
+       regState[D(i,d)] = R_REGISTERING; slot[D(i,d)] = C_REGISTER; with[D(i,d)] = MINE; sort() }
   od
 }
 
@@ -259,45 +324,42 @@ proctype Controller(byte i) {
 end:
   do
   /* takeover.ts partnerLost: for any reason, at any moment. */
-  :: d_step { mode[i] == PAIRED && races > 0 -> races--; begin(i, 1) }
+  :: d_step { mode[i] == PAIRED -> begin(i, 1); sort() }
   /*
    * join.ts mayRaceAlone: one that was frozen has heard nobody either. startup_wait_ms is longer than the deadline of a command and of
    * its abort: what was given up before has been performed by now, or never will be.
    */
-  :: d_step { mode[i] == JOINING && races > 0 && SETTLED(i) && SETTLED(OTHER(i)) -> races--; begin(i, 0) }
+  :: d_step { mode[i] == JOINING && SETTLED(i) && SETTLED(OTHER(i)) -> begin(i, 0); sort() }
   /* The clock reaches the deadline; then arbitration.ts raceDeadline, whenever the racer looks. */
-  :: d_step { mode[i] == RACING && !expired[i] -> expired[i] = 1;
-       for (k : 0 .. 2) { young[D(OTHER(i),k)] = 0 } k = 0 }
+  :: d_step { mode[i] == RACING && !expired[i] -> expired[i] = 1; for (k : 0 .. 2) { young[D(OTHER(i),k)] = 0 }; sort() }
   :: d_step { mode[i] == RACING && expired[i] ->
-       for (k : 0 .. 2) { if :: stage[D(i,k)] == READING || stage[D(i,k)] == PREEMPTING -> stage[D(i,k)] = FAILED :: else fi } k = 0;
-       judge(i) }
+       for (k : 0 .. 2) { if :: stage[D(i,k)] == READING || stage[D(i,k)] == PREEMPTING -> stage[D(i,k)] = FAILED; uncounted[D(i,k)] = 0 :: else fi };
+       judge(i); sort() }
   /* controller.ts partnerSeen (the partner is alone), refusedByCoordinators, diskFenced. */
-  :: d_step { ((mode[i] == PAIRED && won[OTHER(i)]) || (mode[i] == ALONE && LET_THROUGH(i) < 2)) -> goOut(i) }
+  :: d_step { ((mode[i] == PAIRED && won[OTHER(i)]) || (mode[i] == ALONE && LET_THROUGH(i) < 2)) -> goOut(i); sort() }
   /* takeover.ts outTick, or a new process: under the same key, or, when the epoch rose, under another. */
-  :: atomic { mode[i] == OUT -> d_step { forget(i); mode[i] = STARTING };
-       if :: myKey[i] = 1 :: KEYS == 2 -> myKey[i] = 2 fi }
-  :: d_step { lives > 0 && mode[i] != OUT -> lives--; forget(i); partOf(i); mode[i] = OUT; printf("MSC: %d dies\n", i) }
+  :: d_step { mode[i] == OUT -> forget(i); mode[i] = STARTING; sort() }
+  :: d_step { KEYS == 2 && mode[i] == OUT -> forget(i); mode[i] = STARTING; rename(i); sort() }
+  :: d_step { CRASHES && mode[i] != OUT -> forget(i); partOf(i); mode[i] = OUT; printf("MSC: %d dies\n", i); sort() }
   /* join.ts startingTick. */
-  :: d_step { mode[i] == STARTING && REGISTERED(i) >= 2 -> mode[i] = JOINING }
+  :: d_step { mode[i] == STARTING && REGISTERED(i) >= 2 -> mode[i] = JOINING; sort() }
   /* A beat of the other that answers this life of ours; it can be old when it comes. */
   :: d_step { mode[i] == JOINING && !said[i] &&
-       (mode[OTHER(i)] == JOINING || (mode[OTHER(i)] == PAIRED && !stranger[OTHER(i)])) -> said[i] = 1 }
+       (mode[OTHER(i)] == JOINING || (mode[OTHER(i)] == PAIRED && !stranger[OTHER(i)])) -> said[i] = 1; sort() }
   /* controller.ts partnerSeen, pairsWith. */
   :: d_step { mode[i] == JOINING && said[i] -> mode[i] = PAIRED; won[i] = 0; said[i] = 0; prove(i);
-       stranger[i] = !(mode[OTHER(i)] == JOINING || (mode[OTHER(i)] == PAIRED && !stranger[OTHER(i)])) }
-  :: d_step { mode[i] == ALONE && mode[OTHER(i)] == JOINING -> mode[i] = PAIRED; won[i] = 0; stranger[i] = 0; prove(i) }
+       stranger[i] = !(mode[OTHER(i)] == JOINING || (mode[OTHER(i)] == PAIRED && !stranger[OTHER(i)])); sort() }
+  :: d_step { mode[i] == ALONE && mode[OTHER(i)] == JOINING -> mode[i] = PAIRED; won[i] = 0; stranger[i] = 0; prove(i); sort() }
   /* A lease from the other, which names a beat that we sent after we were registered (controller.ts mayGrant). */
   :: d_step { mode[i] == PAIRED && !stranger[i] && UNPROVEN(i) &&
-       (mode[OTHER(i)] == JOINING || (mode[OTHER(i)] == PAIRED && !stranger[OTHER(i)])) -> prove(i) }
+       (mode[OTHER(i)] == JOINING || (mode[OTHER(i)] == PAIRED && !stranger[OTHER(i)])) -> prove(i); sort() }
   od
 }
 
 init {
   atomic {
-    lives = LIVES; races = RACES;
-    mode[0] = PAIRED; mode[1] = PAIRED; myKey[0] = 1; myKey[1] = 1;
-    for (k : 0 .. 5) { key[k] = 1; regState[k] = R_REGISTERED; proved[k] = 1 }
-    k = 0;
+    mode[0] = PAIRED; mode[1] = PAIRED;
+    for (k : 0 .. 5) { key[k] = MINE; regState[k] = R_REGISTERED; proved[k] = 1 };
     /* A coordinator that one, or both, could not reach when the pair was made. */
     if
     :: skip

@@ -49,7 +49,8 @@ byte ackLease;
 byte soloLease;
 byte seesH;             /* the taker as its newest beat shows it; NOBODY: no contact */
 bit aloneH;             /* a beat said that the taker is alone, and the main loop has not been told */
-bit goneH;              /* partnerLost is on its way to the main loop */
+bit goneH;              /* partnerLost is on its way to the main loop, */
+bit afterAloneH;        /* behind word that the taker is alone */
 bit grantsH;
 byte modeH = JOINING;
 byte knownH;            /* the taker, as the main loop has been told */
@@ -87,6 +88,8 @@ byte turnT = 1;
 /* ---- the wire ---- */
 byte toTaker;           /* a beat of the holder is on its way */
 bit grantingH;
+bit bornH;              /* the holder died: the taker has not met its present life */
+bit ofBornH;            /* and the beat is of that life */
 byte toHolder;          /* a beat of the taker */
 byte lease;             /* left of the lease in it */
 #ifdef BUG_GRANT_ANY_CONTACT
@@ -150,11 +153,16 @@ inline loseT() {
   turned = 0
 }
 
-inline loseH() { seesH = NOBODY; aloneH = 0; grantsH = 0; goneH = 1 }
+inline loseH() { seesH = NOBODY; afterAloneH = (aloneH || afterAloneH); aloneH = 0; grantsH = 0; goneH = 1 }
 
 /* beat-hear.ts believe, endOf. */
 inline believeT() {
   AHEAD(turnH, 2); AHEAD(turnT, 4);
+  /* newSession: the end of the last life is a loss, told before the next one is shown. */
+  if
+  :: ofBornH -> bornH = 0; ofBornH = 0; if :: sees != NOBODY -> loseT() :: else fi
+  :: else
+  fi;
   if
   :: toTaker == OUT || (toTaker == JOINING && sees != NOBODY && sees != JOINING) -> if :: sees != NOBODY -> loseT() :: else fi
   :: else ->
@@ -219,7 +227,7 @@ active proctype HolderBeat() ORDERLY(SETTLED_H && SETTLED_T) {
 end:
   do
   /* beat-send.ts send; a beat that is overtaken is one that was not sent. */
-  :: d_step { toTaker == NOBODY -> toTaker = saysH; grantingH = (grantsH && MAY_GRANT(saysH, seesH, turnH, 5)); AHEAD(turnH, 1); AHEAD(turnT, 3) }
+  :: d_step { toTaker == NOBODY -> toTaker = saysH; ofBornH = bornH; grantingH = (grantsH && MAY_GRANT(saysH, seesH, turnH, 5)); AHEAD(turnH, 1); AHEAD(turnT, 3) }
   :: d_step { toHolder != NOBODY -> believeH() }
   /* Silence, a stall: anything that beat.ts calls a loss, at any moment. */
   :: d_step { seesH != NOBODY && losses > 0 -> losses--; loseH(); printf("MSC: holder loses the taker\n") }
@@ -256,7 +264,13 @@ end:
   /* pairing.ts grant. */
   :: d_step { !goneH && !grantsH && knownH != NOBODY && seesH != NOBODY && MAY_GRANT(modeH, knownH, turnH, 6) -> grantsH = 1 }
   /* takeover.ts partnerLost. */
-  :: d_step { goneH -> goneH = 0; knownH = NOBODY; if :: modeH == PAIRED -> SET_H(RACING) :: else fi }
+  :: d_step { goneH -> goneH = 0; knownH = NOBODY;
+       if
+       :: modeH == PAIRED && afterAloneH -> outH()
+       :: modeH == PAIRED && !afterAloneH -> SET_H(RACING)
+       :: else
+       fi;
+       afterAloneH = 0 }
   /* refusedByCoordinators; diskFenced. */
   :: d_step { (modeH == PAIRED || modeH == ALONE || modeH == JOINING) && !registeredH -> outH() }
   /*
@@ -268,8 +282,8 @@ end:
   /* outTick, registerDue, startingTick: the gate is closed, and all that the beat process had to tell has been told. */
   :: d_step { modeH == OUT && serverH == 0 && TOLD_H -> SET_H(JOINING); registeredH = 1 }
   /* Whatever its gate was, nobody closes it. The next life begins as one that has been out. */
-  :: d_step { deaths > 0 -> deaths--; SET_H(OUT); saysH = OUT; turnH = 1; serverH = 0; ackLease = 0; soloLease = 0;
-       seesH = NOBODY; knownH = NOBODY; aloneH = 0; goneH = 0; grantsH = 0; printf("MSC: holder dies\n") }
+  :: d_step { deaths > 0 -> deaths--; bornH = 1; SET_H(OUT); saysH = OUT; turnH = 1; serverH = 0; ackLease = 0; soloLease = 0;
+       seesH = NOBODY; knownH = NOBODY; aloneH = 0; goneH = 0; afterAloneH = 0; grantsH = 0; printf("MSC: holder dies\n") }
   /* mayRaceAlone. */
   :: d_step { modeH == JOINING && knownH == NOBODY && !goneH && losses > 0 -> losses--; SET_H(RACING) }
   /* placement.ts orphan. */
@@ -286,7 +300,7 @@ end:
   do
   :: d_step { toTaker != NOBODY -> believeT() }
   /* The beat never arrives. */
-  :: d_step { toTaker != NOBODY -> toTaker = NOBODY; grantingH = 0; BACK(turnH, 1); BACK(turnT, 3) }
+  :: d_step { toTaker != NOBODY -> toTaker = NOBODY; ofBornH = 0; grantingH = 0; BACK(turnH, 1); BACK(turnT, 3) }
   :: d_step { toHolder != NOBODY -> toHolder = NOBODY; lease = 0; BACK(turnT, 1); BACK(turnH, 3) }
   :: d_step { sees != NOBODY && losses > 0 -> losses--; loseT(); printf("MSC: taker loses the holder\n") }
   /* beat-send.ts send: what it acknowledges is a lease if it grants, and lastGrantedMs is when that was heard. */

@@ -98,8 +98,16 @@ function accept(
   }
   // After the partner is shown, so that the main loop knows whose message it is; a lost partner's is not taken. Nor is one that was said to
   // an earlier life of ours, or long ago: what it speaks of has ended, and whoever still means it repeats it in a beat that answers us.
-  const isForUs = step[0].partner !== undefined && ackedAtMs !== undefined;
+  const isForUs = ackedAtMs !== undefined && isMeantStill(step[0], beat);
   return isForUs ? join(step, takeMessage(step[0], beat)) : step;
+}
+
+/**
+ * A newer beat may have overtaken this one, and show that its sender has fallen out meanwhile and come back: whatever it promised before,
+ * it has forgotten. Each time it comes back as a member its epoch is higher (models/transfer.pml, BUG_EARLIER_TURN).
+ */
+function isMeantStill({ partner }: BeatState, { mode, epoch }: Beat): boolean {
+  return partner?.mode === mode && partner.epoch === epoch;
 }
 
 /** A beat that answers nothing which we said lately shows no living link: it is old, or the way works in one direction only. */

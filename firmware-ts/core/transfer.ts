@@ -269,25 +269,31 @@ function onFailed(
   why: string,
   nowMs: number,
 ): Step {
-  const transfer = state.transfers[server.index];
+  const { index } = server;
+  const transfer = state.transfers[index];
   if (transfer?.role !== "source" || transfer.at !== "released") return [state, []];
   // The last of it is still being tidied away here; the tick takes it back.
-  if (ownsServer(server))
-    return [setTransfer(state, server.index, { ...transfer, failure: why }), []];
-  if (state.mode !== "paired") return notTakenBack(state, server, why);
-  const next = postponeMove(setTransfer(state, server.index, undefined), server.index, nowMs);
+  if (ownsServer(server)) return [setTransfer(state, index, { ...transfer, failure: why }), []];
+  if (state.mode !== "paired")
+    return notTakenBack(state, index, why, `it stays off, for this controller is ${state.mode}`);
+  // It came too late for a target that had given up, and has started it by itself since (models/transfer.pml, BUG_TAKEN_FROM_IT).
+  if (partnerOwns(state, index)) return notTakenBack(state, index, why, "the partner has it");
+  const next = postponeMove(setTransfer(state, index, undefined), index, nowMs);
   const said = tell(
     "error",
     "transfer.failed",
     `the partner could not start ${server.config.name} (${why}); it is taken back`,
   );
-  return andThen([next, [said]], (after) => takeServer(after, server.index, nowMs, nowMs));
+  return andThen([next, [said]], (after) => takeServer(after, index, nowMs, nowMs));
 }
 
-/** A controller that leaves takes nothing back: its goodbye, which may be out already, says that everything is released. */
-function notTakenBack(state: ControllerState, server: VirtualServerState, why: string): Step {
-  const said = `the partner could not start ${server.config.name} (${why}); it stays off, for this controller is ${state.mode}`;
-  return [setTransfer(state, server.index, undefined), [tell("error", "transfer.failed", said)]];
+/**
+ * A controller that leaves takes nothing back: its goodbye, which may be out already, says that everything is released. And nothing is
+ * taken from a partner that claims it.
+ */
+function notTakenBack(state: ControllerState, index: number, why: string, instead: string): Step {
+  const said = `the partner could not start ${nameOf(state, index)} (${why}); ${instead}`;
+  return [setTransfer(state, index, undefined), [tell("error", "transfer.failed", said)]];
 }
 
 /** Moves that wait for a virtual server's own steps, and deadlines. */

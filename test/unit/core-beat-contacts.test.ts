@@ -79,6 +79,26 @@ describe("a message", () => {
     beat.hear({ message: { id: 3, body }, messageAck: 3 }, 4);
     expect(beat.seen()).toEqual([{ kind: "messageAcked", id: 3 }]);
   });
+
+  test("in a beat that was overtaken is taken while its sender shows the same mode and epoch", () => {
+    const message = { id: 1, body };
+    beat.hear({ sequence: 5, mode: "paired", epoch: 4 }, 1, "network");
+    beat.hear({ sequence: 4, mode: "paired", epoch: 4, message, messageAck: 1 }, 2, "serial");
+    expect(seen()).toEqual(["message", "messageAcked"]);
+  });
+
+  test.each([
+    ["fallen out, and is a guest", { mode: "joining", epoch: 4 }],
+    ["fallen out, and is of the pair again", { mode: "paired", epoch: 5 }],
+  ] as const)("in a beat that was overtaken is void when its sender has %s", (_, since) => {
+    const message = { id: 1, body };
+    beat.hear({ sequence: 3, mode: "joining", epoch: 3 }, 1, "network");
+    beat.hear({ sequence: 9, ...since }, 2, "network");
+    beat.hear({ sequence: 4, mode: "paired", epoch: 4, message, messageAck: 1 }, 3, "serial");
+    expect(seen()).toEqual([]);
+    beat.hear({ sequence: 10, ...since, message: { id: 2, body } }, 4, "network");
+    expect(beat.seen()).toEqual([{ kind: "message", id: 2, body }]);
+  });
 });
 
 describe("an answer", () => {

@@ -296,6 +296,14 @@ describe("the end of a move", () => {
     expect(next.transfers).toEqual({});
   });
 
+  test("the target had given up and has started it by itself: nothing is taken from it", () => {
+    const theirs = partnerOwning("11", source("released", alpha, gone));
+    const { next, asked } = hear(theirs, failure);
+    expect(asked).toEqual(["transfer.failed"]);
+    expect(next.servers[alpha]?.phase).toEqual(off);
+    expect(next.transfers).toEqual({});
+  });
+
   test.each(["offered", "stopping"])("a failure before it was handed over is none: %s", (at) => {
     const state = source(at);
     expect(transferMessage(state, failure, nowMs)).toEqual([state, []]);
