@@ -2,25 +2,27 @@
  * `dyad` against a real API with a daemon that only remembers: what is printed (golden files; rewrite with `vitest -u` and read
  * the difference), what is asked, and how it ends.
  */
-import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
 import { runCli } from "../../firmware-ts/cli/program.ts";
 import { coloursFor, eventText, statusText } from "../../firmware-ts/cli/text.ts";
 import type { Status, Veto } from "../../firmware-ts/schema/status.ts";
-import { type FakeDaemon, fakeDaemon, healthyStatus } from "../support/fake-daemon.ts";
+import {
+  type FakeDaemon,
+  fakeDaemon,
+  healthyStatus,
+  troubledStatus,
+} from "../support/fake-daemon.ts";
+import { jsonLines } from "../support/json-lines.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "dyad-cli-"));
 afterAll(() => rmSync(directory, { recursive: true }));
-const root = join(import.meta.dirname, "../..");
-const main = join(root, "firmware-ts/cli/main.ts");
-const example = join(root, "docs/dyad.toml.example");
+const example = join(import.meta.dirname, "../../docs/dyad.toml.example");
 
 let fake: FakeDaemon;
 let socket: string;
@@ -66,12 +68,6 @@ async function dyad(command: string, terminal: Terminal = {}) {
   );
   return ran;
 }
-const lines = (text: string) =>
-  text
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line));
-const environment = { ...process.env, NO_COLOR: "1" };
 const golden = (name: string) => `../golden/cli/${name}.txt`;
 
 const hard: Veto = {
@@ -81,29 +77,6 @@ const hard: Veto = {
 };
 const soft: Veto = { code: "linkRed", severity: "soft", message: "the serial link is red" };
 const passing: Veto = { code: "serverBusy", severity: "hard", message: "beta is starting here" };
-
-/** Controller a alone: b is silent, its server runs here, one disk and one server are in trouble. */
-function troubled(): Status {
-  const status = healthyStatus();
-  const [alpha, beta] = status.virtualServers;
-  if (!alpha || !beta) throw new Error("two servers expected");
-  return {
-    ...status,
-    mode: "alone",
-    epoch: 8,
-    health: "takenOver",
-    statusText: "Controller b was lost; its virtual servers run here.",
-    actionText: "Repair controller b, then run dyad giveback.",
-    partner: { heard: false },
-    links: status.links.map((link) => ({ ...link, colour: "red" as const, silentMs: 61_000 })),
-    takeover: { possible: true, vetoes: [soft] },
-    disks: status.disks.map((disk, i) => ({ ...disk, path: i === 0 ? "down" : "up" })),
-    virtualServers: [
-      { ...alpha, state: "failed", step: "mount", fault: "mount: device is gone" },
-      { ...beta, owner: "a", state: "starting", step: "export" },
-    ],
-  };
-}
 
 test.each([
   ["status", "status"],
@@ -121,7 +94,7 @@ test.each([
 });
 
 test("what a person reads in trouble; the exit code says degraded", async () => {
-  fake.status = troubled();
+  fake.status = troubledStatus();
   const ran = await dyad("status");
   expect([ran.code, ran.err]).toEqual([3, ""]);
   await expect(ran.out).toMatchFileSnapshot(golden("status-trouble"));
@@ -145,18 +118,18 @@ test("colour is only for terminals", async () => {
 test("-o json: one object per line, everything the daemon said, before or after the command", async () => {
   fake.emit({ code: "one" });
   fake.emit({ code: "two" });
-  expect(lines((await dyad("-o json status")).out)).toEqual([fake.status]);
-  expect(lines((await dyad("vserver list -o json")).out)).toEqual(fake.status.virtualServers);
-  expect(lines((await dyad("vserver show beta -o json")).out)).toEqual([
+  expect(jsonLines((await dyad("-o json status")).out)).toEqual([fake.status]);
+  expect(jsonLines((await dyad("vserver list -o json")).out)).toEqual(fake.status.virtualServers);
+  expect(jsonLines((await dyad("vserver show beta -o json")).out)).toEqual([
     fake.status.virtualServers[1],
   ]);
-  expect(lines((await dyad("disk list -o json")).out)).toEqual(fake.status.disks);
-  expect(lines((await dyad("panel -o json")).out)).toEqual([fake.view]);
-  expect(lines((await dyad("events -o json")).out).map((event) => event.code)).toEqual([
+  expect(jsonLines((await dyad("disk list -o json")).out)).toEqual(fake.status.disks);
+  expect(jsonLines((await dyad("panel -o json")).out)).toEqual([fake.view]);
+  expect(jsonLines((await dyad("events -o json")).out).map((event) => event.code)).toEqual([
     "one",
     "two",
   ]);
-  const answer = lines((await dyad("takeover -o json")).out);
+  const answer = jsonLines((await dyad("takeover -o json")).out);
   expect(answer).toMatchObject([{ accepted: true, plan: [{ virtualServer: "beta" }] }]);
 });
 
@@ -196,7 +169,7 @@ test("a refusal lists every reason; only soft ones are offered to be forced", as
   refuse(soft);
   const forcible = await dyad("vserver transfer beta");
   await expect(forcible.err).toMatchFileSnapshot(golden("transfer-refused-soft"));
-  expect(lines((await dyad("takeover -o json")).out)).toEqual([
+  expect(jsonLines((await dyad("takeover -o json")).out)).toEqual([
     { accepted: false, vetoes: [soft], plan: [] },
   ]);
   expect((await dyad("takeover --dry-run")).code).toBe(4);
@@ -266,7 +239,7 @@ test("--wait tells a move that does not end", async () => {
   moveInSteps([{ owner: "b", state: "elsewhere" }]);
   const late = await dyad("-o json takeover --wait 1");
   expect(late.code).toBe(1);
-  expect(lines(late.out)).toEqual([
+  expect(jsonLines(late.out)).toEqual([
     { error: { code: "timeout", message: "takeover has not ended within 1 s; see dyad status" } },
   ]);
 });
@@ -302,7 +275,7 @@ test("no daemon, a server that is not ours, an unknown name", async () => {
     "dyad: the daemon does not answer at /nonexistent/socket: there is no such socket\n",
   ]);
   const unknown = await dyad("-o json vserver show gamma");
-  expect([unknown.code, lines(unknown.out)]).toEqual([
+  expect([unknown.code, jsonLines(unknown.out)]).toEqual([
     1,
     [
       {
@@ -334,7 +307,7 @@ test.each([
 
 test("a daemon newer than the command may say more", async () => {
   Object.assign(fake.status, { newField: 1 });
-  expect(lines((await dyad("status -o json")).out)[0]).toMatchObject({ newField: 1 });
+  expect(jsonLines((await dyad("status -o json")).out)[0]).toMatchObject({ newField: 1 });
 });
 
 test("config check, show and schema", async () => {
@@ -350,7 +323,7 @@ test("config check, show and schema", async () => {
   expect(broken.err).toContain(
     `${file}:3: timing.gate_timout_ms: unknown key "gate_timout_ms"; did you mean gate_timeout_ms?\n`,
   );
-  const asJson = lines((await dyad(`config check ${file} -o json`)).out);
+  const asJson = jsonLines((await dyad(`config check ${file} -o json`)).out);
   expect(asJson).toContainEqual(expect.objectContaining({ file, line: 3 }));
   expect((await dyad("config check /nonexistent.toml")).err).toContain("cannot be read");
   const show = join(directory, "shown.toml");
@@ -377,7 +350,7 @@ test("nothing that the daemon says can steer the terminal", () => {
   const nasty = fc.string({ unit: "binary", maxLength: 12 }).map((text) => `\x1b]0;x\x07\r${text}`);
   fc.assert(
     fc.property(nasty, (text) => {
-      const status = troubled();
+      const status = troubledStatus();
       status.statusText = text;
       status.actionText = text;
       status.takeover = { possible: false, vetoes: [{ ...hard, message: text }] };
@@ -398,111 +371,3 @@ test("nothing that the daemon says can steer the terminal", () => {
     { numRuns: 100 },
   );
 });
-
-test("the process: the live panel on a terminal follows the keyboard and gives the terminal back", async () => {
-  const command = `"${process.execPath}" "${main}" --socket "${socket}" panel; stty -a`;
-  const child = spawn("script", ["-q", "-c", command, "/dev/null"], { env: environment });
-  let out = "";
-  child.stdout.on("data", (chunk) => {
-    out += chunk;
-  });
-  await expect.poll(() => out).toContain("A PAIRED          OK");
-  child.stdin.write("\x1b[B");
-  await expect.poll(() => fake.pressed).toEqual(["down"]);
-  child.stdin.write("\r");
-  await expect.poll(() => fake.pressed).toEqual(["down", "ok"]);
-  fake.view = { ...fake.view, lines: ["now another line    ", fake.view.lines[1]] };
-  await expect.poll(() => out).toContain("now another line");
-  const ended = once(child, "exit");
-  child.stdin.write("q");
-  await ended;
-  expect(out).toMatch(/[^-]icanon/);
-  expect(fake.pressed).toEqual(["down", "ok"]);
-});
-
-const run = promisify(execFile);
-
-/** Runs Node and returns what it printed, the processor time it took, ms, and the packages that it read. */
-async function measured(args: string[], env: NodeJS.ProcessEnv) {
-  const script = `
-    import { registerHooks } from "node:module";
-    const packages = new Set();
-    registerHooks({
-      resolve(name, context, next) {
-        const resolved = next(name, context);
-        const [, found] = /.*node_modules\\/((?:@[^/]+\\/)?[^/]+)/.exec(resolved.url) ?? [];
-        if (found) packages.add(found);
-        return resolved;
-      },
-    });
-    process.on("exit", () => {
-      const { user, system } = process.cpuUsage();
-      const cpuMs = (user + system) / 1000;
-      process.stderr.write(JSON.stringify({ cpuMs, packages: [...packages] }));
-    });`;
-  const hook = `data:text/javascript,${encodeURIComponent(script)}`;
-  const { stdout, stderr } = await run(process.execPath, ["--import", hook, ...args], { env });
-  const told: { cpuMs: number; packages: string[] } = JSON.parse(stderr);
-  return { stdout, ...told };
-}
-
-test("the process: DYAD_SOCKET, exit code, and no more packages than a command needs", async () => {
-  const env = { ...environment, DYAD_SOCKET: socket };
-  const bare = await measured(["-e", "0"], env);
-  const { stdout, cpuMs, packages } = await measured([main, "status"], env);
-  expect(stdout).toContain("health: OK");
-  console.log(`processor time: ${cpuMs} ms, Node alone ${bare.cpuMs} ms`);
-  // What makes a command quick to start is what it does not load: nothing of the daemon, no driver.
-  const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
-  expect(packages.filter((name) => name in dependencies).toSorted()).toEqual([
-    "@commander-js/extra-typings",
-    "cli-table3",
-    "commander",
-    "picocolors",
-    "zod",
-  ]);
-  fake.status = troubled();
-  await expect(run(process.execPath, [main, "status"], { env })).rejects.toMatchObject({ code: 3 });
-});
-
-test("the process: events --follow shows what comes, and ends with the daemon", async () => {
-  fake.emit({ code: "before" });
-  const child = spawn(process.execPath, [main, "--socket", socket, "-o", "json", "events", "-f"]);
-  let out = "";
-  child.stdout.on("data", (chunk) => {
-    out += chunk;
-  });
-  const codes = () => (out === "" ? [] : lines(out).map((event) => event.code));
-  await expect.poll(codes).toEqual(["before"]);
-  await expect.poll(() => fake.listeners()).toBe(1);
-  fake.emit({ code: "after" });
-  await expect.poll(codes).toEqual(["before", "after"]);
-  const ended = once(child, "exit");
-  await fake.api.close();
-  expect(await ended).toEqual([5, null]);
-});
-
-test("the process: a reader that has seen enough is no failure", async () => {
-  for (let i = 0; i < 900; i += 1) fake.emit({ message: "x".repeat(500) });
-  const command = `"${process.execPath}" "${main}" --socket "${socket}" events --limit 1000 | head -n 1; echo "\${PIPESTATUS[0]}"`;
-  const { stdout } = await run("bash", ["-c", command], { env: environment });
-  expect(stdout.trimEnd().split("\n").at(-1)).toBe("0");
-});
-
-test.runIf(process.getuid?.() === 0)(
-  "the process: somebody who is not root is told so",
-  async () => {
-    chmodSync(directory, 0o755);
-    const script = `
-    process.setgid(65534); process.setuid(65534);
-    const { runCli } = await import(${JSON.stringify(join(root, "firmware-ts/cli/program.ts"))});
-    const io = { out: () => {}, err: (text) => process.stderr.write(text), interactive: false, colour: false, ask: async () => "" };
-    process.exitCode = await runCli(["status"], { io, defaultSocket: ${JSON.stringify(socket)} });
-  `;
-    const failed = run(process.execPath, ["--input-type=module", "-e", script], { cwd: root });
-    await expect(failed).rejects.toMatchObject({
-      code: 77,
-      stderr: expect.stringContaining("permission denied"),
-    });
-  },
-);

@@ -62,6 +62,32 @@ export function healthyStatus(): Status {
   });
 }
 
+/** Controller a alone: b is silent, its server runs here, one disk and one server are in trouble. */
+export function troubledStatus(): Status {
+  const status = healthyStatus();
+  const [alpha, beta] = status.virtualServers;
+  if (!alpha || !beta) throw new Error("two servers expected");
+  return {
+    ...status,
+    mode: "alone",
+    epoch: 8,
+    health: "takenOver",
+    statusText: "Controller b was lost; its virtual servers run here.",
+    actionText: "Repair controller b, then run dyad giveback.",
+    partner: { heard: false },
+    links: status.links.map((link) => ({ ...link, colour: "red" as const, silentMs: 61_000 })),
+    takeover: {
+      possible: true,
+      vetoes: [{ code: "linkRed", severity: "soft", message: "the serial link is red" }],
+    },
+    disks: status.disks.map((disk, i) => ({ ...disk, path: i === 0 ? "down" : "up" })),
+    virtualServers: [
+      { ...alpha, state: "failed", step: "mount", fault: "mount: device is gone" },
+      { ...beta, owner: "a", state: "starting", step: "export" },
+    ],
+  };
+}
+
 export const emptyView: PanelView = {
   lines: ["A PAIRED          OK", "alpha serving       "],
   lights: { power: "green", health: "green", partner: "green", activity: "off" },

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { journalLine, openJournal, readJournalLine } from "../../firmware-ts/daemon/journal.ts";
 import { openRecordStore } from "../../firmware-ts/daemon/record.ts";
 import { replayJournal } from "../../firmware-ts/daemon/replay.ts";
+import { jsonLines } from "../support/json-lines.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -33,10 +34,7 @@ describe("journal", () => {
       journal.write({ kind: "tick", nowMs: life + 0.5 }, [{ kind: "grant", on: true, contact: 1 }]);
       journal.close();
     }
-    const lines = readFileSync(path, "utf8")
-      .trimEnd()
-      .split("\n")
-      .map((line) => JSON.parse(line));
+    const lines = jsonLines(readFileSync(path, "utf8"));
     expect(lines.map((line) => line.event?.nowMs ?? "header")).toEqual([
       "header",
       1,
