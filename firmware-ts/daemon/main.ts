@@ -1,6 +1,6 @@
 /**
- * One controller's daemon. Order of a start: configuration → timing proved → the beat process (gates closed) → what an earlier life
- * left behind cleaned up → decisions → outside (API, MQTT). Nothing is served before the decisions say so.
+ * One controller's daemon. Order of a start: configuration → timing proved → interfaces of an earlier life gone → the beat process (gates
+ * closed) → what else an earlier life left behind cleaned up → decisions → outside (API, MQTT). Nothing is served before the decisions say so.
  */
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
@@ -19,7 +19,7 @@ import { openJournal } from "./journal.ts";
 import { openOutside } from "./outside.ts";
 import { createPerformer } from "./performer.ts";
 import { openRecordStore } from "./record.ts";
-import { openMachine, startBeatProcess } from "./wiring.ts";
+import { openMachine, silenceEarlierLife, startBeatProcess } from "./wiring.ts";
 
 /** Exit codes of sysexits(3): what a supervisor may want to know. */
 const exitConfig = 78;
@@ -68,6 +68,11 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     else if (message.kind === "counters") counters = message.counters;
     else if (message.kind === "log") log(`beat: ${message.message}`);
   };
+  const silenced = await silenceEarlierLife(config, { log });
+  if (!silenced.ok) {
+    log(explain(silenced.fault));
+    process.exit(exitSoftware);
+  }
   const beat = await startBeatProcess(configPath, fromBeat, (why) => {
     if (leaving) return;
     // Without it no gate is renewed and no beat is sent: the partner takes over, and we start anew.

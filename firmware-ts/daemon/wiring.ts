@@ -5,6 +5,7 @@ import { realTimeFlag } from "../../hal/linux/realtime.ts";
 import type { FromBeat, ToBeat } from "../loop/channel.ts";
 
 export { openBenchMachine as openMachine } from "../../hal/bench/machine.ts";
+export { silenceEarlierLife } from "../../hal/bench/places.ts";
 
 /** A beat process that is not ready by then will not be. */
 const readyMs = 10_000;

@@ -2,11 +2,10 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../../firmware-ts/schema/config.ts";
-import { done, explain, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { done, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { giveBackRegularly } from "../block/memory.ts";
 import { createAddresses } from "../linux/addresses.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
-import { expediteGracePeriods } from "../linux/grace-periods.ts";
 import { mountsBelow } from "../linux/mount-table.ts";
 import { prepareNic } from "../linux/nic.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
@@ -36,10 +35,7 @@ export async function openBenchMachine(
   if (!prepared.ok) return prepared;
   const addresses = createAddresses();
   if (!addresses.ok) return addresses;
-  // First, because every interface of an earlier life waits for one.
-  const expedited = expediteGracePeriods();
-  if (!expedited.ok) handlers.log(explain(expedited.fault));
-  const opened = await openPlaces(config);
+  const opened = openPlaces(config);
   if (!opened.ok) return opened;
   const places = opened.value;
   const mountPath: Machine["mountPath"] = (server, disk) =>

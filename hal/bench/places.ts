@@ -2,10 +2,11 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
-import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { expediteGracePeriods } from "../linux/grace-periods.ts";
 import { PlacesFolder } from "../linux/place/folder.ts";
 import { Place, placeNic } from "../linux/place/place.ts";
-import type { ServerPlace } from "../port/machine.ts";
+import type { MachineHandlers, ServerPlace } from "../port/machine.ts";
 
 export interface Places {
   /** Where volumes are mounted, a folder for each virtual server. */
@@ -16,14 +17,29 @@ export interface Places {
   server(name: string): ServerPlace;
 }
 
-/** Makes them anew: what an earlier life left there is silenced first. Faults: `ioError`, `addressFailed`. */
-export async function openPlaces(config: Config): Promise<Outcome<Places>> {
-  const { runDir } = config.controller;
-  const networks = join(runDir, "networks");
-  const folder = new PlacesFolder(join(runDir, "places"));
-  const names = new Set(config.virtualServers.map(({ name }) => name));
-  const silenced = await silenceAll(networks, names);
-  if (!silenced.ok) return silenced;
+/** Where their networks are held. */
+const networksOf = ({ controller }: Config) => join(controller.runDir, "networks");
+const namesOf = ({ virtualServers }: Config) => new Set(virtualServers.map(({ name }) => name));
+
+/**
+ * Silences what an earlier life left, before the gate is set up anew: the old one knows every address of that life, and its leases have ended
+ * or do so by themselves; the new one knows only what the configuration names today. Faults: `ioError`, `addressFailed`.
+ */
+export function silenceEarlierLife(
+  config: Config,
+  { log }: Pick<MachineHandlers, "log">,
+): Promise<Outcome> {
+  // First, because every interface of an earlier life waits for one.
+  const expedited = expediteGracePeriods();
+  if (!expedited.ok) log(explain(expedited.fault));
+  return silenceAll(networksOf(config), namesOf(config));
+}
+
+/** Makes them anew, where `silenceEarlierLife` has been. Faults: `ioError`, `addressFailed`. */
+export function openPlaces(config: Config): Outcome<Places> {
+  const networks = networksOf(config);
+  const folder = new PlacesFolder(join(config.controller.runDir, "places"));
+  const names = namesOf(config);
   const prepared = folder.prepare();
   if (!prepared.ok) return prepared;
   const seen = namesIn(folder.path);

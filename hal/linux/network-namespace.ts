@@ -58,30 +58,36 @@ export class NetworkNamespace {
       return failed("ioError", operation, "no place to hold it at", error);
     }
     const found = NetworkNamespace.find(path);
-    if (found.ok) return found;
+    if (!found.ok) return found;
+    if (found.value) return good(found.value);
     const held = elsewhere(
       () => unshareNamespace(CLONE_NEWNET),
       () => bindMount(here, path),
     );
-    return held < 0 ? failed("ioError", operation, errorName(held)) : NetworkNamespace.find(path);
+    if (held < 0) return failed("ioError", operation, errorName(held));
+    const made = NetworkNamespace.find(path);
+    if (!made.ok) return made;
+    return made.value ? good(made.value) : failed("ioError", operation, "made, and not found");
   }
 
-  /** The namespace that is held at `path`. Faults: `ioError` (none is). */
-  static find(path: string): Outcome<NetworkNamespace> {
+  /** The namespace that is held at `path`; undefined: none is. Faults: `ioError`: nobody knows. */
+  static find(path: string): Outcome<NetworkNamespace | undefined> {
     const operation = `network namespace ${path}`;
     let descriptor: number;
     try {
       descriptor = openSync(path, "r");
     } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return good(undefined);
       return failed("ioError", operation, "not opened", error);
     }
-    // An ordinary file is refused by the kernel.
     const entered = elsewhere(
       () => enterNamespace(descriptor, CLONE_NEWNET),
       () => 0,
     );
     if (entered >= 0) return good(new NetworkNamespace(path, descriptor));
     closeSync(descriptor);
+    // What the kernel does not take for a namespace is an ordinary file.
+    if (entered === -errno.EINVAL) return good(undefined);
     return failed("ioError", operation, errorName(entered));
   }
 

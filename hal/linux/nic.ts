@@ -15,6 +15,9 @@ const settings = [
   ["ipv4/conf/NIC/promote_secondaries", "1"],
   // Strict reverse path filtering drops clients that come by another route than the answer takes.
   ["ipv4/conf/NIC/rp_filter", "2"],
+  // The ways out are those of the configuration, not what some router on the wire says (both count: ip-sysctl).
+  ["ipv4/conf/all/accept_redirects", "0"],
+  ["ipv4/conf/NIC/accept_redirects", "0"],
   // A file server binds its address before the address is here.
   ["ipv4/ip_nonlocal_bind", "1"],
 ] as const;
@@ -22,6 +25,7 @@ const settings6 = [
   ["ipv6/ip_nonlocal_bind", "1"],
   // The fence has shown that nobody else has the address; detection would refuse it for a second.
   ["ipv6/conf/NIC/accept_dad", "0"],
+  ["ipv6/conf/NIC/accept_redirects", "0"],
   // A cable that is pulled must not take the addresses along.
   ["ipv6/conf/NIC/keep_addr_on_down", "1"],
 ] as const;

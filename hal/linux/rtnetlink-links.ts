@@ -27,8 +27,11 @@ const IFLA_NET_NS_FD = 28;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFLA_MACVLAN_MODE = 1;
-/** Macvlans of one NIC reach each other: virtual servers of one controller are no further apart than those of two. */
-const MACVLAN_MODE_BRIDGE = 4;
+/**
+ * Macvlans of one NIC do not reach each other: two virtual servers with the same subnet never see each other, and no frame goes from one to
+ * the other without having passed the gate, which is on the NIC.
+ */
+const MACVLAN_MODE_PRIVATE = 1;
 
 /** struct ifinfomsg */
 function linkHeader(index: number, flags: number, change: number): Buffer {
@@ -59,7 +62,7 @@ export function addMacvlan(socket: NetlinkSocket, wanted: Macvlan): Outcome {
     nested(
       IFLA_LINKINFO,
       textAttribute(IFLA_INFO_KIND, "macvlan"),
-      nested(IFLA_INFO_DATA, attribute(IFLA_MACVLAN_MODE, uint32(MACVLAN_MODE_BRIDGE))),
+      nested(IFLA_INFO_DATA, attribute(IFLA_MACVLAN_MODE, uint32(MACVLAN_MODE_PRIVATE))),
     ),
   ]);
   const operation = `make ${wanted.name}`;

@@ -3,7 +3,15 @@
  * controller's end of it.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -93,6 +101,30 @@ describe.skipIf(rootMissing)("places", () => {
     serve(two, "two");
     await until("one answers", () => ask("10.6.0.10") === "one");
     await until("two answers", () => ask("10.6.0.20") === "two");
+  });
+
+  test("they do not see each other, not even where both are of one subnet", () => {
+    const answer = one.inside(() => {
+      try {
+        return run("socat", "-T1", "-", "TCP:10.6.0.20:7000,connect-timeout=1");
+      } catch {
+        return "nobody";
+      }
+    });
+    expect(answer).toBe("nobody");
+    // Not even the question for its hardware address was answered.
+    const neighbour = one.inside(() => run("ip", "neigh", "show", "10.6.0.20"));
+    expect(neighbour).toMatch(/INCOMPLETE|FAILED|^$/);
+  });
+
+  test("a router on the wire does not change its ways", () => {
+    const setting = (name: string) =>
+      one.inside(() => readFileSync(`/proc/sys/net/${name}`, "utf8").trim());
+    // ICMP redirects of IPv4 are believed if one of the two says so (ip-sysctl).
+    expect(setting("ipv4/conf/all/accept_redirects")).toBe("0");
+    expect(setting(`ipv4/conf/${placeNic}/accept_redirects`)).toBe("0");
+    expect(setting(`ipv6/conf/${placeNic}/accept_redirects`)).toBe("0");
+    expect(setting(`ipv6/conf/${placeNic}/accept_ra`)).toBe("0");
   });
 
   test("the same private subnet with different gateways: each takes its own way out", () => {
@@ -209,6 +241,16 @@ describe.skipIf(rootMissing)("places", () => {
     serve(again, "moved");
     await until("it answers on today's NIC", () => ask("10.6.0.22") === "moved");
     expect((await again.remove()).ok).toBe(true);
+  });
+
+  test("where nothing is held there is nothing to silence; where nobody can look, it is not taken for silent", async () => {
+    const odd = join(folder, "odd");
+    mkdirSync(odd);
+    writeFileSync(join(odd, "empty"), "");
+    expect((await silenceAll(odd, new Set(["empty"]))).ok).toBe(true);
+    symlinkSync("loop", join(odd, "loop"));
+    const outcome = await silenceAll(odd, new Set(["empty"]));
+    expect(!outcome.ok && outcome.fault.code).toBe("ioError");
   });
 
   test("an interface that was not silenced is refused: nobody knows what NIC is beneath it", () => {

@@ -73,13 +73,18 @@ export class Place {
    */
   static async silence(holdPath: string, { forever }: { forever: boolean }): Promise<Outcome> {
     const found = NetworkNamespace.find(holdPath);
-    if (!found.ok) return done;
-    const socket = found.value.inside(() => NetlinkSocket.open(netlinkProtocol.route));
-    if (!socket.ok) return socket;
+    if (!found.ok) return found;
+    const namespace = found.value;
+    if (!namespace) return done;
+    const socket = namespace.inside(() => NetlinkSocket.open(netlinkProtocol.route));
+    if (!socket.ok) {
+      namespace.close();
+      return socket;
+    }
     const removed = await removeLink(socket.value, placeNic);
     socket.value.close();
-    if (forever && removed.ok) return found.value.remove();
-    found.value.close();
+    if (forever && removed.ok) return namespace.remove();
+    namespace.close();
     return removed;
   }
 
