@@ -6,8 +6,10 @@ import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { compare } from "./campaign/compare.ts";
 import { openStage, series } from "./campaign/failover.ts";
+import { moveKinds } from "./campaign/moves-result.ts";
 import type { Stage } from "./campaign/one-run.ts";
 import { quiet } from "./campaign/quiet.ts";
+import { moves } from "./campaign/vserver.ts";
 import type { Fault } from "./faults/fault.ts";
 import { faultNamed, faults } from "./faults/index.ts";
 import { demandRoot, Live } from "./view/live.ts";
@@ -63,6 +65,7 @@ interface SeriesOptions {
   readonly clients: number;
   readonly engines: string;
   readonly paceMs: number;
+  readonly serverCount?: number;
   readonly json?: true | undefined;
   readonly keepLogs?: true | undefined;
 }
@@ -73,6 +76,7 @@ function stageFor(given: Omit<SeriesOptions, "runs">): Promise<Stage> {
     clientCount: given.clients,
     engines: given.engines,
     paceMs: given.paceMs,
+    ...(given.serverCount === undefined ? {} : { serverCount: given.serverCount }),
     signal: interrupted.signal,
   });
 }
@@ -125,8 +129,8 @@ const program = new Command("bench").description(
 );
 
 /** A command that nobody watches, on a stage of its own. */
-const unattended = (name: string, description: string) =>
-  program
+const unattended = (name: string, description: string, under: typeof program = program) =>
+  under
     .command(name)
     .description(description)
     .addOption(options.json())
@@ -194,6 +198,27 @@ unattended("compare", "outage of an address, ours and keepalived's (adverts ever
       return good;
     });
   });
+
+const vserver = program
+  .command("vserver")
+  .description("many virtual servers: half of them are at home on each controller");
+for (const kind of moveKinds)
+  unattended(
+    kind,
+    kind === "takeover"
+      ? "one controller dies, the other takes over all that were at home there"
+      : "all that are at home on one controller move to the other, while clients work",
+    vserver,
+  )
+    .option("--count <n>", "virtual servers that move", wholeNumber(1, 32), 1)
+    .addOption(options.runs())
+    .action(async (given) => {
+      await onStage({ ...given, serverCount: 2 * given.count }, async (stage) => {
+        const result = await moves(stage, kind, given.runs, note);
+        print(result, given.json);
+        return result.problems.length === 0;
+      });
+    });
 
 program
   .command("clean")

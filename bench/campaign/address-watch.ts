@@ -3,7 +3,6 @@ import { appendFile } from "node:fs";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { type ProbeEvent, probeEventSchema } from "../probe/programs.ts";
 import { BenchError } from "../world/error.ts";
-import { virtualServers } from "../world/plan.ts";
 import type { Started } from "../world/processes.ts";
 import { echoPort, type World } from "../world/world.ts";
 
@@ -34,18 +33,31 @@ const eventsMax = 10_000;
 /** An answer younger than this means that the address is answered now (ticks come every 200 ms). */
 const answeredGapMsMax = 50;
 
+/** Questions to all addresses together, each ms: more of them would load the machine that they measure. */
+const questionsPerMs = 8;
+/** A silence that is told has several questions in it. */
+const gapMsMin = 5;
+const gapQuestionsMin = 3;
+
 export class AddressWatch {
+  /** From one question to an address to the next: what a figure may be wrong by. */
+  readonly intervalMs: number;
   readonly #watched: readonly Watched[];
 
-  constructor(world: World, addresses: readonly string[] = virtualServers.map((s) => s.address)) {
+  constructor(
+    world: World,
+    addresses: readonly string[] = world.layout.servers.map(({ address }) => address),
+  ) {
     const [namespace] = world.layout.namespaces.clients;
+    this.intervalMs = Math.max(1, addresses.length / questionsPerMs);
+    const gapMs = Math.max(gapMsMin, gapQuestionsMin * this.intervalMs);
     this.#watched = addresses.map((address, i) => {
       const role = `probe-${i + 1}`;
       const process = world.processes.start({
         role,
         cgroup: world.infra,
         inside: namespace,
-        argv: [world.programs.probe, address, String(echoPort)],
+        argv: [world.programs.probe, address, ...[echoPort, gapMs, this.intervalMs].map(String)],
         input: true,
         onLine: (line) => {
           const event = probeEventSchema.parse(JSON.parse(line));

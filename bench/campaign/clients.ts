@@ -5,7 +5,6 @@ import { z } from "zod";
 import { BenchError } from "../world/error.ts";
 import { limitMs, waitFor } from "../world/exec.ts";
 import { repoDir } from "../world/layout.ts";
-import { virtualServers } from "../world/plan.ts";
 import type { Started } from "../world/processes.ts";
 import type { World } from "../world/world.ts";
 
@@ -58,7 +57,8 @@ export class Client {
 
   /** Client number `index` works on virtual server number `index` modulo their number. */
   constructor(world: World, index: number, engines: string, paceMs: number) {
-    const server = virtualServers[index % virtualServers.length];
+    const { servers } = world.layout;
+    const server = servers[index % servers.length];
     const namespace = world.layout.namespaces.clients[index];
     if (!server || namespace === undefined)
       throw new BenchError("badInput", "client", `there is no client ${index}`);

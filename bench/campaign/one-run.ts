@@ -7,8 +7,7 @@ import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { Fault } from "../faults/fault.ts";
 import { BenchError } from "../world/error.ts";
 import { limitMs, monotonicMs, run, waitFor } from "../world/exec.ts";
-import { controllerIds } from "../world/layout.ts";
-import { type PlannedServer, virtualServers } from "../world/plan.ts";
+import { controllerIds, type PlannedServer } from "../world/layout.ts";
 import { missing, type World } from "../world/world.ts";
 import type { AddressWatch, Seen } from "./address-watch.ts";
 import { allLively, type Client, type ClientReport } from "./clients.ts";
@@ -54,7 +53,7 @@ async function servers(
   const all = await Promise.all(
     ids.map(async (id) => [id, await world.apis[id].statusIfUp()] as const),
   );
-  return virtualServers.map((server) => ({
+  return world.layout.servers.map((server) => ({
     server,
     by: all.flatMap(([id, status]) => {
       const there = status?.virtualServers.find((each) => each.name === server.name);
@@ -118,8 +117,9 @@ async function settle(
 async function arpWitness(world: World): Promise<string[]> {
   const [namespace] = world.layout.namespaces.clients;
   const seconds = String(Math.ceil(comebackWatchMs / 1000));
+  const { servers } = world.layout;
   const outputs = await Promise.all(
-    virtualServers.map(({ address }) =>
+    servers.map(({ address }) =>
       run("nsenter", [
         ...[`--net=/run/netns/${namespace}`, "arping", "-b", "-i", "0.05", "-w", seconds],
         ...["-I", "eth0", address],
@@ -128,16 +128,14 @@ async function arpWitness(world: World): Promise<string[]> {
   );
   return outputs.flatMap((text, i) => {
     const macs = new Set([...text.matchAll(/\[([0-9A-Fa-f:]+)\]/g)].map((match) => match[1]));
-    return macs.size > 1
-      ? [`${virtualServers[i]?.address} is claimed by ${[...macs].join(", ")}`]
-      : [];
+    return macs.size > 1 ? [`${servers[i]?.address} is claimed by ${[...macs].join(", ")}`] : [];
   });
 }
 
-/** Switches of addresses beyond those that the fault explains. */
-function unexpected(expected: Expectation, seen: Seen): number {
+/** Switches of addresses beyond those that the fault explains; of a split, whoever wins, as many are at home on either. */
+function unexpected(expected: Expectation, seen: Seen, atHome: number): number {
   const total = Object.values(seen.switches).reduce((sum, each) => sum + each, 0);
-  return Math.max(0, total - (expected.serves === "stays" ? 0 : 1));
+  return Math.max(0, total - (expected.serves === "stays" ? 0 : atHome));
 }
 
 function gapsOf(reports: readonly ClientReport[], clients: readonly Client[]): RunRecord["gapsMs"] {
@@ -169,9 +167,10 @@ export async function oneRun(
   label: string,
 ): Promise<RunRecord> {
   const { world, watch, clients } = stage;
-  const [first] = virtualServers;
+  const [first] = world.layout.servers;
   if (!first) throw new BenchError("worldBroken", "run", "there is no virtual server");
   const victim = first.home;
+  const atHome = world.layout.servers.filter(({ home }) => home === victim).length;
   const problems: string[] = [];
   for (const client of clients) client.mark(label);
   await allLively(clients, wholeDeadlineMs, world.signal);
@@ -205,7 +204,7 @@ export async function oneRun(
   const doubleAnswers = watch.seen(injectedAtMs - 2, monotonicMs()).doubleAnswers;
   const switchesWhileMending = Object.values(mending.switches).reduce((sum, each) => sum + each, 0);
   const gaps = gapsOf(reports, clients);
-  const unexpectedTakeovers = unexpected(expected, during) + switchesWhileMending;
+  const unexpectedTakeovers = unexpected(expected, during, atHome) + switchesWhileMending;
   const longest = (pick: "read" | "write") => Math.max(...Object.values(gaps).map((g) => g[pick]));
   if (during.outageMs > expected.outageMsMax)
     problems.push(

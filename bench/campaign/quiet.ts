@@ -7,7 +7,7 @@ import { type MemoryReadings, MemoryWatch } from "../world/memory.ts";
 import type { World } from "../world/world.ts";
 import { tenth } from "./figures.ts";
 import type { Stage } from "./one-run.ts";
-import { type ClientCounts, countsOf, memoryProblems } from "./result.ts";
+import { badReads, type ClientCounts, complaint, countsOf, memoryProblems } from "./result.ts";
 
 export interface QuietResult extends ClientCounts {
   readonly test: "quiet";
@@ -92,19 +92,11 @@ export async function quiet(
       ...complaint("false takeovers", falseTakeovers),
       ...complaint("double answers", seen.doubleAnswers),
       ...complaint("acknowledged writes lost", counts.lostAckedWrites),
-      ...complaint("stale, phantom or corrupt reads", badReads(counts)),
+      ...complaint("stale, rolled back, phantom or corrupt reads", badReads(counts)),
       ...complaint("clients that could not read back", reports.filter((r) => !r.verified).length),
       ...memoryProblems(memory.highest),
     ],
   };
-}
-
-function badReads(counts: ClientCounts): number {
-  return counts.staleReads + counts.rolledBackReads + counts.phantomReads + counts.corruptReads;
-}
-
-function complaint(what: string, count: number): string[] {
-  return count === 0 ? [] : [`${count} ${what}`];
 }
 
 /** Counts `link.red` among the events of both controllers, each event once. */

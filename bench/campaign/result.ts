@@ -116,7 +116,6 @@ function gapSpreads(runs: readonly RunRecord[]): FaultResult["gapsMs"] {
 /** What the whole series violates; the single runs have been judged before. */
 function judged(result: Omit<FaultResult, "problems">): string[] {
   const expected = expectations[result.fault];
-  const none = (what: string, count: number) => (count === 0 ? [] : [`${count} ${what}`]);
   const median = result.addressOutageMs?.median ?? 0;
   const slow =
     expected && median > expected.outageMedianMsMax
@@ -124,16 +123,25 @@ function judged(result: Omit<FaultResult, "problems">): string[] {
       : [];
   const fell = result.epochs.filter((epoch, i) => epoch < (result.epochs[i - 1] ?? 0)).length;
   return [
-    ...none("acknowledged writes lost", result.lostAckedWrites),
-    ...none("stale reads", result.staleReads),
-    ...none("reads rolled back", result.rolledBackReads),
-    ...none("reads of what nobody wrote", result.phantomReads),
-    ...none("corrupt reads", result.corruptReads),
-    ...none("double answers", result.doubleAnswers),
-    ...none("unexpected takeovers", result.unexpectedTakeovers),
-    ...none("times an epoch fell", fell),
+    ...complaint("acknowledged writes lost", result.lostAckedWrites),
+    ...complaint("stale reads", result.staleReads),
+    ...complaint("reads rolled back", result.rolledBackReads),
+    ...complaint("reads of what nobody wrote", result.phantomReads),
+    ...complaint("corrupt reads", result.corruptReads),
+    ...complaint("double answers", result.doubleAnswers),
+    ...complaint("unexpected takeovers", result.unexpectedTakeovers),
+    ...complaint("times an epoch fell", fell),
     ...slow,
   ];
+}
+
+/** Nothing when nothing of it was counted. */
+export function complaint(what: string, count: number): string[] {
+  return count === 0 ? [] : [`${count} ${what}`];
+}
+
+export function badReads(counts: ClientCounts): number {
+  return counts.staleReads + counts.rolledBackReads + counts.phantomReads + counts.corruptReads;
 }
 
 /** What controllers held too much, in words. */

@@ -1,6 +1,6 @@
 /*
- * probe ADDRESS PORT [GAP_MS]: asks a floating address one question a millisecond and says, as JSON lines, when it was not answered, who
- * answered, and whether two controllers ever answered at once. It ends with its standard input, or by SIGTERM.
+ * probe ADDRESS PORT [GAP_MS [INTERVAL_MS]]: asks a floating address one question every INTERVAL_MS (1) and says, as JSON lines, when it was
+ * not answered, who answered, and whether two controllers ever answered at once. It ends with its standard input, or by SIGTERM.
  *
  * A gap runs from the sending of the last answered question to the sending of the next answered one; those longer than GAP_MS (5) are told.
  * `sendHoleMs` in a gap is the longest time within it in which the probe itself sent nothing: a gap that is mostly hole is the probe's.
@@ -23,7 +23,6 @@
 #include "wire.h"
 
 enum {
-  INTERVAL_NS = 1000000,
   TICK_NS = 200000000,
   REMEMBERED = 65536, /* questions whose answers are still told apart: a minute */
   /* Nothing takes an address over and gives it back within this time: an answer in between came from a second owner. */
@@ -47,6 +46,7 @@ static struct {
   uint64_t reign_answers; /* how many it gave */
 } state;
 static uint64_t gap_ns_min = 5000000;
+static uint64_t interval_ns = 1000000;
 static volatile sig_atomic_t ending;
 
 static void note_end(int signal_number) {
@@ -158,11 +158,16 @@ static void ask(int fd, uint32_t session, const struct sockaddr_storage *to, soc
 }
 
 int main(int count, char **words) {
-  if (count < 3 || count > 4) {
-    fprintf(stderr, "usage: probe ADDRESS PORT [GAP_MS]\n");
+  if (count < 3 || count > 5) {
+    fprintf(stderr, "usage: probe ADDRESS PORT [GAP_MS [INTERVAL_MS]]\n");
     return 2;
   }
-  if (count == 4) gap_ns_min = (uint64_t)(atof(words[3]) * 1e6);
+  if (count > 3) gap_ns_min = (uint64_t)(atof(words[3]) * 1e6);
+  if (count > 4) interval_ns = (uint64_t)(atof(words[4]) * 1e6);
+  if (interval_ns < 100000 || interval_ns >= 1000000000) {
+    fprintf(stderr, "probe: an interval is 0.1 ms to 999 ms\n");
+    return 2;
+  }
   signal(SIGTERM, note_end);
   signal(SIGINT, note_end);
   setvbuf(stdout, NULL, _IOLBF, 0);
@@ -174,7 +179,7 @@ int main(int count, char **words) {
   socklen_t size;
   int fd = open_target(words[1], atoi(words[2]), &to, &size);
   int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  struct itimerspec every = {{0, INTERVAL_NS}, {0, INTERVAL_NS}};
+  struct itimerspec every = {{0, (long)interval_ns}, {0, (long)interval_ns}};
   if (fd < 0 || timer < 0 || timerfd_settime(timer, 0, &every, NULL) != 0) {
     perror("probe");
     return 1;

@@ -11,7 +11,6 @@ import type { Stage } from "../campaign/one-run.ts";
 import { BenchError } from "../world/error.ts";
 import { controllerIds } from "../world/layout.ts";
 import { type MemoryReading, readMemory } from "../world/memory.ts";
-import { virtualServers } from "../world/plan.ts";
 import { Actions } from "./actions.ts";
 import { draw, heightMin } from "./draw.ts";
 import { type Action, actionOf } from "./keys.ts";
@@ -188,7 +187,7 @@ export class Live {
         virtualServer,
         state: last,
       })),
-      servers: virtualServers.map(({ name, home, address }) => ({
+      servers: world.layout.servers.map(({ name, home, address }) => ({
         name,
         home,
         address,

@@ -49,6 +49,11 @@ export class ControllerApi {
     return this.#command("/v1/giveback");
   }
 
+  /** One virtual server to the other controller. */
+  transfer(name: string): Promise<CommandAnswer> {
+    return this.#command(`/v1/vservers/${name}/transfer`);
+  }
+
   async #command(path: string): Promise<CommandAnswer> {
     const body = { reason: "bench" };
     return commandAnswerSchema.parse(await this.#ask("POST", path, body, commandTimeoutMs));

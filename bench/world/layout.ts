@@ -19,8 +19,19 @@ export const repoDir = resolve(import.meta.dirname, "../..");
 
 /** Most clients of one world: their addresses stay below the floating ones. */
 const clientsMax = 32;
+/** As many as a pair may have. */
+const serversMax = 64;
 
 export const controllerIds: readonly ControllerId[] = ["a", "b"];
+
+/** A virtual server of a world, with one disk and one address. */
+export interface PlannedServer {
+  readonly name: string;
+  readonly home: ControllerId;
+  readonly address: string;
+  readonly disk: string;
+  readonly export: string;
+}
 
 /** The part of a world that may be talked about without it running. */
 export interface Layout {
@@ -37,6 +48,8 @@ export interface Layout {
     readonly clients: readonly string[];
   };
   readonly clientCount: number;
+  /** Half of them are at home on each controller, by turns. */
+  readonly servers: readonly PlannedServer[];
 }
 
 const numberOf = { a: 1, b: 2 } as const;
@@ -68,16 +81,32 @@ export function portName(lan: Lan, machine: string): string {
   return `${lan}-${machine}`;
 }
 
-/** Throws `badInput` for a prefix that could not become part of a namespace's or a cgroup's name. */
-export function layoutOf(prefix: string, clientCount = 2): Layout {
+function serverOf(index: number): PlannedServer {
+  const number = index + 1;
+  return {
+    name: `vs${number}`,
+    home: index % 2 === 0 ? "a" : "b",
+    address: `10.77.0.${100 + index}`,
+    disk: `D${number}`,
+    export: `/vol${number}`,
+  };
+}
+
+function demandCount(what: string, count: number, max: number): void {
+  if (Number.isInteger(count) && count >= 1 && count <= max) return;
+  throw new BenchError("badInput", what, `expected 1 to ${max}, not ${count}`);
+}
+
+/** Throws `badInput`, for a prefix that could not become part of a namespace's or a cgroup's name, too. */
+export function layoutOf(prefix: string, clientCount = 2, serverCount = 2): Layout {
   if (!/^[a-z][a-z0-9]{0,9}$/.test(prefix))
     throw new BenchError(
       "badInput",
       "prefix",
       `expected 1 to 10 lower-case letters or digits, a letter first, not "${prefix}"`,
     );
-  if (!Number.isInteger(clientCount) || clientCount < 1 || clientCount > clientsMax)
-    throw new BenchError("badInput", "clients", `expected 1 to ${clientsMax}, not ${clientCount}`);
+  demandCount("clients", clientCount, clientsMax);
+  demandCount("virtual servers", serverCount, serversMax);
   const baseDir = `/dev/shm/dyad-bench-${prefix}`;
   return {
     prefix,
@@ -92,6 +121,7 @@ export function layoutOf(prefix: string, clientCount = 2): Layout {
       clients: Array.from({ length: clientCount }, (_, i) => `${prefix}-c${i + 1}`),
     },
     clientCount,
+    servers: Array.from({ length: serverCount }, (_, index) => serverOf(index)),
   };
 }
 

@@ -15,20 +15,6 @@ export const shelfTarget = "iqn.2026-11.dyad:shelf";
 export const coordinators = ["C0", "C1", "C2"] as const;
 export const coordinatorBytes = 1024 * 1024;
 
-export interface PlannedServer {
-  readonly name: string;
-  readonly home: ControllerId;
-  readonly address: string;
-  readonly disk: string;
-  readonly export: string;
-}
-
-/** One virtual server at home on each controller. */
-export const virtualServers: readonly PlannedServer[] = [
-  { name: "vs1", home: "a", address: "10.77.0.100", disk: "D1", export: "/vol1" },
-  { name: "vs2", home: "b", address: "10.77.0.101", disk: "D2", export: "/vol2" },
-];
-
 export const mqttUser = "dyad";
 
 export interface PlanPaths {
@@ -82,7 +68,7 @@ export function configOf(layout: Layout, id: ControllerId, options: PlanOptions 
       initiatorName: initiatorName(id),
       coordinators,
     },
-    virtualServers: virtualServers.map((each) => ({
+    virtualServers: layout.servers.map((each) => ({
       name: each.name,
       home: each.home,
       addresses: [`${each.address}/24`],

@@ -8,7 +8,7 @@ import { BenchError } from "./error.ts";
 import { limitMs, run, waitFor } from "./exec.ts";
 import { realTimeNode } from "./firmware.ts";
 import { type Layout, repoDir, shelfAddress, shelfPort } from "./layout.ts";
-import { coordinatorBytes, coordinators, planPaths, shelfTarget, virtualServers } from "./plan.ts";
+import { coordinatorBytes, coordinators, planPaths, shelfTarget } from "./plan.ts";
 import type { Processes, Started } from "./processes.ts";
 
 /** Less would not hold the files of a few clients. */
@@ -50,14 +50,14 @@ export async function prepareShelf(layout: Layout, diskMb: number): Promise<stri
   mkdirSync(join(layout.baseDir, "disks"), { recursive: true });
   const disks = [
     ...coordinators.map((serial) => ({ serial, sizeBytes: coordinatorBytes })),
-    ...virtualServers.map(({ disk }) => ({ serial: disk, sizeBytes: diskBytes })),
+    ...layout.servers.map(({ disk }) => ({ serial: disk, sizeBytes: diskBytes })),
   ];
   for (const { serial, sizeBytes } of disks) {
     writeFileSync(backingFile(layout, serial), "");
     truncateSync(backingFile(layout, serial), sizeBytes);
   }
   await Promise.all(
-    virtualServers.map(({ disk, name }) =>
+    layout.servers.map(({ disk, name }) =>
       run("unshare", [
         ...["--mount", "--propagation", "private", "sh", "-ec", mkfsScript, "mkfs"],
         ...[...mkfsArgs, "-L", name, backingFile(layout, disk)],

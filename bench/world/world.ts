@@ -36,7 +36,7 @@ import { controllerIds, type Layout, layoutOf, repoDir } from "./layout.ts";
 import { Ledger, lockPrefix } from "./ledger.ts";
 import { Machine } from "./machine.ts";
 import { Network, portsOf } from "./network.ts";
-import { configOf, type PlanOptions, planPaths, virtualServers } from "./plan.ts";
+import { configOf, type PlanOptions, planPaths } from "./plan.ts";
 import { Processes, type Started } from "./processes.ts";
 import { SerialCable } from "./relay.ts";
 import { prepareShelf, type Shelf, startShelf } from "./shelf.ts";
@@ -57,6 +57,8 @@ exec nsenter --net="$network" -- "$@"
 export interface WorldOptions extends PlanOptions {
   readonly prefix: string;
   readonly clientCount?: number;
+  /** Two if not given. */
+  readonly serverCount?: number;
   readonly diskMb?: number;
   /** Build everything but start no daemon: for tests of the world itself, and for the peers. */
   readonly withoutControllers?: boolean;
@@ -100,7 +102,7 @@ interface Pieces {
 
 /** Throws `notRoot`, `alreadyRunning`, `badInput`. Cleans up what an earlier run left. */
 async function openParts(options: WorldOptions): Promise<Parts> {
-  const layout = layoutOf(options.prefix, options.clientCount);
+  const layout = layoutOf(options.prefix, options.clientCount, options.serverCount);
   if (process.getuid?.() !== 0)
     throw new BenchError("notRoot", "bench", "needs root for namespaces, mounts and cgroups");
   const lock = await lockPrefix(options.prefix);
@@ -234,7 +236,7 @@ export class World {
   /** Starts the answerers of the probe, one for each floating address. They end with the controller's processes. */
   startEchoes(id: ControllerId): void {
     const machine = this.machines[id];
-    for (const { name, address } of virtualServers) {
+    for (const { name, address } of this.layout.servers) {
       const network = join(machine.paths.runDir, "networks", name);
       const echo = [this.programs.echo, address, String(echoPort), id];
       machine.start(`echo-${name}`, ["sh", "-c", inNetworkScript, "sh", network, ...echo], {

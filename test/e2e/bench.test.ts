@@ -39,19 +39,26 @@ function endOf(child: ChildProcess): Promise<number | null> {
   return new Promise((resolve) => child.once("close", (code) => resolve(code)));
 }
 
+/** What a command printed, which must be one line, of something in which nothing went wrong. */
+async function figuresOf({ said, ended }: ReturnType<typeof bench>) {
+  const code = await ended;
+  expect(said.out.trim().split("\n"), said.err).toHaveLength(1);
+  const result = JSON.parse(said.out);
+  const problems: string[] = result.problems;
+  // How fast is the campaign's question, on a machine that does nothing else.
+  const slow = /^(run \d+: )?(median outage|silent for|settled after) /;
+  const wrong = problems.filter((problem) => !slow.test(problem));
+  expect(wrong, said.err).toEqual([]);
+  expect(code).toBe(problems.length === 0 ? 0 : 1);
+  expect(result).toMatchObject({ lostAckedWrites: 0, staleReads: 0, doubleAnswers: 0 });
+  return result;
+}
+
 describe("bench failover", () => {
   it.each(["kill9", "split"])("prints one line of figures for %s", async (fault) => {
-    const { said, ended } = bench("failover", "--fault", fault, "--runs", "1", "--json");
-    const code = await ended;
-    expect(said.out.trim().split("\n"), said.err).toHaveLength(1);
-    const result = JSON.parse(said.out);
-    const problems: string[] = result.problems;
-    // How fast is the campaign's question, on a machine that does nothing else.
-    const slow = /^(run \d+: )?(median outage|silent for|settled after) /;
-    const wrong = problems.filter((problem) => !slow.test(problem));
-    expect(wrong, said.err).toEqual([]);
-    expect(code).toBe(problems.length === 0 ? 0 : 1);
-    expect(result).toMatchObject({ fault, runs: 1, lostAckedWrites: 0, staleReads: 0 });
+    const words = ["failover", "--fault", fault, "--runs", "1", "--json"];
+    const result = await figuresOf(bench(...words));
+    expect(result).toMatchObject({ fault, runs: 1 });
     expect(result.addressOutageMs.median).toBeGreaterThan(0);
     expect(result.nfsReadGapMs.max).toBeGreaterThan(0);
     expect(result.ackedWrites).toBeGreaterThan(0);
@@ -62,6 +69,27 @@ describe("bench failover", () => {
     const { said, ended } = bench("failover", "--fault", "flood");
     expect(await ended).not.toBe(0);
     expect(said.err).toContain("kill9");
+  });
+});
+
+describe("bench vserver", () => {
+  it("moves several virtual servers while clients work, and their neighbours stay where they are", async () => {
+    const words = [
+      "vserver",
+      "transfer",
+      "--count",
+      "2",
+      "--runs",
+      "1",
+      "--clients",
+      "4",
+      "--json",
+    ];
+    const result = await figuresOf(bench(...words));
+    expect(result).toMatchObject({ test: "vserver transfer", count: 2, servers: 4, runs: 1 });
+    expect(result.clientGapMs.min).toBeGreaterThan(0);
+    expect(result.ackedWrites).toBeGreaterThan(0);
+    expect(await leftovers(prefix)).toEqual([]);
   });
 });
 

@@ -1,11 +1,20 @@
+import { isIPv4 } from "node:net";
 import { describe, expect, it } from "vitest";
 import { daemonMemoryMbMax, expectations } from "../../bench/campaign/expectations.ts";
 import { spread } from "../../bench/campaign/figures.ts";
+import { movesResult } from "../../bench/campaign/moves-result.ts";
 import type { RunRecord } from "../../bench/campaign/one-run.ts";
 import { type ClientCounts, memoryProblems, resultOf } from "../../bench/campaign/result.ts";
 import { faults } from "../../bench/faults/index.ts";
 import { chooseCgroup } from "../../bench/world/cgroup.ts";
-import { controllerIds, layoutOf, ownsNamespace } from "../../bench/world/layout.ts";
+import {
+  brokerAddress,
+  clientAddress,
+  controllerIds,
+  dataAddress,
+  layoutOf,
+  ownsNamespace,
+} from "../../bench/world/layout.ts";
 import { isSameLoop } from "../../bench/world/loops.ts";
 import { configOf } from "../../bench/world/plan.ts";
 import { deriveTiming, timingFaults } from "../../firmware-ts/core/timing.ts";
@@ -17,6 +26,20 @@ describe("layout of a world", () => {
     for (const prefix of ["", "Dyad", "9a", "a-b", "../x", "elevenchars"])
       expect(() => layoutOf(prefix)).toThrow(/lower-case/);
     expect(() => layoutOf("dyad", 33)).toThrow(/1 to 32/);
+    expect(() => layoutOf("dyad", 2, 65)).toThrow(/1 to 64/);
+  });
+
+  it("has half of its virtual servers at home on each controller, and every address once", () => {
+    const { servers } = layoutOf("dyad", 32, 64);
+    expect(servers.filter(({ home }) => home === "a").length).toBe(32);
+    const addresses = [
+      ...servers.map(({ address }) => address),
+      ...Array.from({ length: 32 }, (_, i) => clientAddress(i)),
+      ...controllerIds.map(dataAddress),
+      brokerAddress,
+    ];
+    expect(new Set(addresses).size).toBe(addresses.length);
+    expect(addresses.every((address) => isIPv4(address))).toBe(true);
   });
 
   it("owns all of its namespaces and no other world's", () => {
@@ -63,9 +86,13 @@ describe("a loop device that was recorded", () => {
 });
 
 describe("configuration of the bench", () => {
-  it.each([{ tls: false }, { tls: true }])("is what the daemon reads, %o", (options) => {
+  it.each([
+    { tls: false, servers: 2 },
+    { tls: true, servers: 2 },
+    { tls: false, servers: 64 },
+  ])("is what the daemon reads, %o", ({ tls, servers }) => {
     const crcs = controllerIds.map((id) => {
-      const text = formatConfig(configOf(layoutOf("dyad"), id, options));
+      const text = formatConfig(configOf(layoutOf("dyad", 2, servers), id, { tls }));
       const parsed = parseConfigText(text, "dyad.toml");
       if (!parsed.ok) throw new Error(parsed.fault.message);
       expect(parsed.value.controller.id).toBe(id);
@@ -159,5 +186,61 @@ describe("judgement of a series", () => {
       const problems = memoryProblems({ a: within, b: { ...within, ...beyond } });
       expect(problems).toEqual([expect.stringContaining("controller b held 150.1 MiB")]);
     }
+  });
+});
+
+describe("what many virtual servers come to", () => {
+  const { servers } = layoutOf("dyad", 3, 4);
+  const [a1, b1, a2, b2] = servers.map(({ address }) => address) as [
+    string,
+    string,
+    string,
+    string,
+  ];
+  const clients = [
+    { name: "c1", virtualServer: "vs1" },
+    { name: "c2", virtualServer: "vs2" },
+    { name: "c10", virtualServer: "vs3" },
+  ];
+  const record = (first: number, second: number, neighbour: number): RunRecord => ({
+    ...run,
+    outagesMs: { [a1]: first, [a2]: second, [b1]: neighbour, [b2]: 0 },
+    gapsMs: {
+      "c1-nfs3": { read: first, write: 1 },
+      "c2-nfs3": { read: 1, write: neighbour + 1 },
+      "c10-nfs3": { read: 1, write: second },
+    },
+  });
+  const moves = {
+    servers,
+    clients,
+    probeIntervalMs: 1,
+    records: [record(10, 30, 2), record(20, 90, 0)],
+    counts,
+  };
+
+  it("tells those that moved from those that stayed", () => {
+    expect(movesResult("transfer", moves)).toMatchObject({
+      test: "vserver transfer",
+      count: 2,
+      servers: 4,
+      runs: 2,
+      addressOutageMs: { min: 10, median: 25, max: 90 },
+      lastOutageMs: { min: 30, median: 60, max: 90 },
+      neighbourOutageMs: { min: 0, median: 0, max: 2 },
+      clientGapMs: { min: 10, median: 25, max: 90 },
+      neighbourGapMs: { min: 1, median: 2, max: 3 },
+      problems: [],
+    });
+  });
+
+  it.each([
+    ["lost", { counts: { ...counts, lostAckedWrites: 1 } }],
+    ["stale", { counts: { ...counts, rolledBackReads: 1 } }],
+    ["double", { records: [{ ...run, doubleAnswers: 1 }] }],
+    ["unexpected", { records: [{ ...run, unexpectedTakeovers: 1 }] }],
+    ["run 1: silent", { records: [{ ...run, problems: ["silent"] }] }],
+  ])("complains about what is %s", (word, wrong) => {
+    expect(movesResult("takeover", { ...moves, ...wrong }).problems.join()).toContain(word);
   });
 });
