@@ -137,7 +137,8 @@ const unattended = (name: string, description: string, under: typeof program = p
     .addOption(options.prefix())
     .addOption(options.clients())
     .addOption(options.engines())
-    .addOption(options.paceMs());
+    .addOption(options.paceMs())
+    .option("--keep-logs", "also when all went well: journals for scripts/timeline.ts");
 
 program
   .command("run")
@@ -167,7 +168,6 @@ unattended("failover", "one fault, several times; prints what clients saw")
       .makeOptionMandatory(),
   )
   .addOption(options.runs())
-  .option("--keep-logs", "also when all went well: journals for scripts/timeline.ts")
   .action((given) => faultSeries([faultNamed(given.fault)], given));
 
 unattended("campaign", "every fault, several times each")

@@ -10,7 +10,10 @@ import { NbdConnection, type NbdConnectionLimits, type NbdFaultReason } from "./
 import { NbdExport, type NbdExportOptions } from "./nbd-export.ts";
 
 export interface NbdServerLimits extends NbdConnectionLimits {
+  /** Connections beyond those that the exports have room for. */
   readonly maxConnections: number;
+  /** Room that each export brings: its one client, nbdfuse, opens four, and a next one may come before the last one's are gone. */
+  readonly maxConnectionsOfExport: number;
   readonly maxExports: number;
 }
 
@@ -19,6 +22,7 @@ const defaultLimits: NbdServerLimits = {
   maxCommandsInFlight: 256,
   maxBytesInFlight: 64 * 1024 * 1024,
   maxConnections: 64,
+  maxConnectionsOfExport: 8,
   maxExports: 1024,
 };
 
@@ -114,10 +118,12 @@ export class NbdServer {
   }
 
   #accept(socket: Socket): void {
-    if (this.#connections.size >= this.#limits.maxConnections) {
+    const { maxConnections, maxConnectionsOfExport } = this.#limits;
+    const most = maxConnections + maxConnectionsOfExport * this.#exports.size;
+    if (this.#connections.size >= most) {
       socket.on("error", () => {});
       socket.destroy();
-      this.#fault("tooManyConnections", `limit ${this.#limits.maxConnections}`);
+      this.#fault("tooManyConnections", `limit ${most}`);
       return;
     }
     const connection = new NbdConnection(socket, {

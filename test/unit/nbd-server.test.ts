@@ -275,7 +275,9 @@ describe("NBD server", () => {
 
   test("connections are bounded; silence in the handshake is", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-    await start({ limits: { maxConnections: 1, handshakeTimeoutMs: 30 } });
+    await start({
+      limits: { maxConnections: 1, maxConnectionsOfExport: 0, handshakeTimeoutMs: 30 },
+    });
     const one = client();
     await one.read(18);
     const two = client();
@@ -288,6 +290,17 @@ describe("NBD server", () => {
       handshakeTimeout: 1,
     });
     await expect.poll(() => server.connections).toBe(0);
+  });
+
+  test("every export brings room for its own clients", async () => {
+    await start({ limits: { maxConnections: 0, maxConnectionsOfExport: 2 } });
+    const [one, two, three] = [client(), client(), client()];
+    await Promise.all([one.read(18), two.read(18)]);
+    await three.closed();
+    expect(server.add({ name: "other", device }).ok).toBe(true);
+    const four = client();
+    await four.read(18);
+    expect(Object.fromEntries(server.faults)).toEqual({ tooManyConnections: 1 });
   });
 
   test("disconnect waits for what is in flight", async () => {
