@@ -1,4 +1,5 @@
 /** The file services of a controller: one nfs-ganesha for each virtual server, with a spare waiting for the next start. */
+import { setTimeout as delay } from "node:timers/promises";
 import {
   bareAddresses,
   type Config,
@@ -19,6 +20,9 @@ const recoveryDir = ".dyad/nfs4";
 
 /** A move has better things to do with the processors than to get ready for the next. */
 const spareAfterMs = 1000;
+
+/** A spare that has not come to its hold by then holds up the next no longer. */
+const spareMsMax = 3000;
 
 /** Time for what an earlier life left to die. */
 const leftoversMs = 2000;
@@ -68,8 +72,15 @@ export async function openFileServices(
     return ganesha;
   };
 
+  const spares = new SpareLine();
+  const prepare = (name: string): Promise<Outcome> =>
+    spares.next(
+      () => prepareNow(name),
+      () => find(name).spareHeld(),
+    );
+
   /** All that a spare is told is in the configuration: where its volumes will be mounted, too. */
-  async function prepare(name: string): Promise<Outcome> {
+  async function prepareNow(name: string): Promise<Outcome> {
     const server = config.virtualServers.find((each) => each.name === name);
     if (!server) throw new Error(`file service ${name} is not in the configuration`);
     const paths = server.volumes.map(({ disk }) => mountPath(server, disk));
@@ -115,6 +126,29 @@ export async function openFileServices(
       for (const mapper of mappers) await mapper.stop();
     },
   };
+}
+
+/**
+ * Spares are made one after another, each when the last has come to its hold: all at once, after a takeover of many, they would take the
+ * processors from the services that have just been started, and from the takeover that may be next.
+ */
+export class SpareLine {
+  readonly #msMax: number;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(msMax: number = spareMsMax) {
+    this.#msMax = msMax;
+  }
+
+  /** The result is that of `begin`, which is called in its turn; `held` is waited for before the next, for a limited time. */
+  next<T>(begin: () => Promise<T>, held: () => Promise<void>): Promise<T> {
+    const mine = this.#last.then(begin);
+    this.#last = mine.then(
+      () => Promise.race([held(), delay(this.#msMax, undefined, { ref: false })]),
+      () => undefined,
+    );
+    return mine;
+  }
 }
 
 /**

@@ -57,6 +57,8 @@ export interface Ganesha {
    * nothing when there is such a spare; one of another specification is ended. Faults: `badInput`, `toolMissing`, `ioError`, `timeout`.
    */
   prepare(spec: FileServiceSpec): Promise<Outcome>;
+  /** Settles when the spare has done all that it can do in advance, or has ended, or there is none. */
+  spareHeld(): Promise<void>;
   /**
    * Starts the server; value: its pid. It does not answer yet: `probe` tells. Already serving the same is a success. Faults: `refused`
    * (serves something else), `badInput`, `toolMissing`, `ioError`, `serviceFailed`, `timeout`.
@@ -124,6 +126,10 @@ class Driver implements Ganesha {
 
   prepare(spec: FileServiceSpec): Promise<Outcome> {
     return this.#parsed(spec, "prepare", (service) => this.#prepare(renderConfiguration(service)));
+  }
+
+  spareHeld(): Promise<void> {
+    return this.#spare?.instance.atHold ?? Promise.resolve();
   }
 
   start(spec: FileServiceSpec): Promise<Outcome<number>> {

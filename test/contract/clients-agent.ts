@@ -3,6 +3,7 @@
  * lines on standard input, answers and events as JSON lines on standard output. It ends when its input ends.
  */
 import { createInterface } from "node:readline";
+import { done } from "../../firmware-ts/schema/outcome.ts";
 import type { FileServiceSpec } from "../../hal/linux/ganesha/config.ts";
 import { createPortMapper } from "../../hal/linux/ganesha/port-mapper.ts";
 import { createGanesha } from "../../hal/linux/ganesha.ts";
@@ -12,6 +13,7 @@ import { limitsMs } from "../support/limits.ts";
 type Command =
   | { op: "kill" | "state" }
   | { op: "prepare" | "start"; spec: FileServiceSpec }
+  | { op: "spareHeld" }
   | { op: "probe"; deadlineMs: number }
   | { op: "stop" | "close" | "killLeftovers"; timeoutMs: number };
 
@@ -30,6 +32,8 @@ async function perform(command: Command): Promise<unknown> {
   switch (command.op) {
     case "prepare":
       return await ganesha.prepare(command.spec);
+    case "spareHeld":
+      return await ganesha.spareHeld().then(() => done);
     case "start":
       return await ganesha.start(command.spec);
     case "probe":

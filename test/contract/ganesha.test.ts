@@ -124,6 +124,7 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
   it("a spare goes on and serves, at its address only", async () => {
     expect(await prepare()).toMatchObject({ ok: true });
     expect(await state()).toMatchObject({ spare: true, alive: false });
+    expect(await ask({ op: "spareHeld" })).toMatchObject({ ok: true });
     const spare = await heldSpare();
     await serve();
     expect(await state()).toMatchObject({ spare: false, alive: true, pid: spare });

@@ -1,7 +1,7 @@
 /** Starting a file service, against one that dies at will. */
 import { describe, expect, test } from "vitest";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { startProved } from "../../hal/bench/file-services.ts";
+import { SpareLine, startProved } from "../../hal/bench/file-services.ts";
 
 const spec = {
   addresses: ["10.0.0.100"],
@@ -45,5 +45,41 @@ describe("a service that is started", () => {
     const each = service([died], true);
     expect(await startProved(each, spec, 1000, () => undefined)).toMatchObject({ ok: false });
     expect(each.starts()).toBe(1);
+  });
+});
+
+describe("spares", () => {
+  const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+  test("are made one after another, each when the last has come to its hold", async () => {
+    const line = new SpareLine();
+    const begun: string[] = [];
+    const holds: (() => void)[] = [];
+    const make = (name: string) =>
+      line.next(
+        () => {
+          begun.push(name);
+          return Promise.resolve(name);
+        },
+        () => new Promise((resolve) => holds.push(resolve)),
+      );
+    const all = Promise.all([make("one"), make("two"), make("three")]);
+    await settle();
+    expect(begun).toEqual(["one"]);
+    holds[0]?.();
+    await settle();
+    expect(begun).toEqual(["one", "two"]);
+    holds[1]?.();
+    expect(await all).toEqual(["one", "two", "three"]);
+  });
+
+  test("do not wait for ever for one that comes to no hold, nor for one that could not be begun", async () => {
+    const line = new SpareLine(1);
+    const never = () => new Promise<void>(() => undefined);
+    await line.next(() => Promise.resolve(1), never);
+    const broken = line.next(() => Promise.reject(new Error("no")), never);
+    const next = line.next(() => Promise.resolve(3), never);
+    await expect(broken).rejects.toThrow("no");
+    expect(await next).toBe(3);
   });
 });

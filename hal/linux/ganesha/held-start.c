@@ -2,7 +2,8 @@
  * The start of a file service in two halves. Loaded into ganesha.nfsd (LD_PRELOAD), this library lets a spare do everything that needs
  * neither its volume nor its address (read the configuration, start threads, look up names), and holds it before its first
  * step outside: the first directory that it makes, which is that of its client records on the volume, or, should a later
- * ganesha do otherwise, the first address that it binds. There it waits for one byte from the driver. Without a driver it ends.
+ * ganesha do otherwise, the first address that it binds. There it says so with one byte, and waits for one from the driver. Without a driver
+ * it ends.
  *
  * It also takes from the second half what costs time and says nothing, and from the first what depends on the moment:
  *
@@ -49,8 +50,10 @@ static void wait_for_the_byte(void) {
   const char *word = getenv("DYAD_HOLD");
   if (word == NULL) return;
   int pipe = atoi(word);
-  char byte;
+  char byte = 'h';
   ssize_t count;
+  do count = write(pipe, &byte, 1);
+  while (count < 0 && errno == EINTR);
   do count = read(pipe, &byte, 1);
   while (count < 0 && errno == EINTR);
   if (count != 1) _exit(0);
