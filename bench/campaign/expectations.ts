@@ -1,6 +1,6 @@
 /** What must come of each fault: the one table that a campaign is judged by. Pure. */
 
-import { restartsMax } from "../../firmware-ts/core/controller.ts";
+import { restartsMax } from "../../firmware-ts/core/faults.ts";
 
 export interface Expectation {
   /**
@@ -56,6 +56,7 @@ export const expectations: { readonly [fault: string]: Expectation } = {
   serial: { serves: "stays", ...undisturbed },
   split: { serves: "one", ...unplanned },
   fileserver: { serves: "stays", failuresMax: restartsMax, ...unplanned },
+  device: { serves: "partner", ...unplanned },
   path: { serves: "partner", ...unplanned },
   broker: { serves: "stays", ...undisturbed },
   term: { serves: "partner", ...unplanned, outageMedianMsMax: 50 },

@@ -2,7 +2,7 @@
 import { BenchError } from "../world/error.ts";
 import { broker, link, path, power, serial, split } from "./cables.ts";
 import type { Fault } from "./fault.ts";
-import { crash, fileserver, freeze, kill9, term } from "./processes.ts";
+import { crash, device, fileserver, freeze, kill9, term } from "./processes.ts";
 
 export const faults: readonly Fault[] = [
   kill9,
@@ -13,6 +13,7 @@ export const faults: readonly Fault[] = [
   serial,
   split,
   fileserver,
+  device,
   path,
   broker,
   term,

@@ -1,4 +1,4 @@
-/** Faults that befall processes while kernel, network and disks go on: kill9, freeze, fileserver, term. */
+/** Faults that befall processes while kernel, network and disks go on: kill9, freeze, fileserver, device, term. */
 import { readFileSync } from "node:fs";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { BenchError } from "../world/error.ts";
@@ -52,30 +52,56 @@ export const freeze: Fault = {
   },
 };
 
-/** File server processes of one virtual server: those with its name in the path of their configuration. */
-function fileServers(world: World, victim: ControllerId, virtualServer: string): number[] {
+/** Processes of a program that have a part of a word on their command line. */
+function programs(world: World, victim: ControllerId, program: string, part: string): number[] {
   return world.machines[victim].cgroup.processes().filter((pid) => {
     try {
       const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      const isServer = words.some((word) => word.endsWith("ganesha.nfsd"));
-      return isServer && words.some((word) => word.includes(`ganesha-${virtualServer}.`));
+      const isProgram = words.some((word) => word.endsWith(program));
+      return isProgram && words.some((word) => word.includes(part));
     } catch {
       return false;
     }
   });
 }
 
+/** File server processes of one virtual server: those with its name in the path of their configuration. */
+const fileServers = (world: World, victim: ControllerId, virtualServer: string): number[] =>
+  programs(world, victim, "ganesha.nfsd", `ganesha-${virtualServer}.`);
+
+async function servingOn(world: World, victim: ControllerId): Promise<readonly string[]> {
+  const { virtualServers } = await world.apis[victim].status();
+  return virtualServers.filter(({ state }) => state === "serving").map(({ name }) => name);
+}
+
+function killAll(pids: readonly number[], fault: string, nothing: string): void {
+  if (pids.length === 0) throw new BenchError("worldBroken", fault, nothing);
+  for (const pid of pids) signal(pid, "SIGKILL");
+}
+
 export const fileserver: Fault = {
   name: "fileserver",
   description: "the file server of each virtual server there is killed; everything else goes on",
   async inject(world, victim) {
-    const { virtualServers } = await world.apis[victim].status();
-    const pids = virtualServers
-      .filter((each) => each.state === "serving")
-      .flatMap((each) => fileServers(world, victim, each.name));
-    if (pids.length === 0)
-      throw new BenchError("worldBroken", "fileserver", `no file server runs on ${victim}`);
-    for (const pid of pids) signal(pid, "SIGKILL");
+    const pids = (await servingOn(world, victim)).flatMap((name) =>
+      fileServers(world, victim, name),
+    );
+    killAll(pids, "fileserver", `no file server runs on ${victim}`);
+  },
+  async repair() {
+    // The controller does that itself.
+  },
+};
+
+export const device: Fault = {
+  name: "device",
+  description:
+    "the program that makes a block device of each disk that is served from is killed; the disks and the paths are there",
+  async inject(world, victim) {
+    const names = await servingOn(world, victim);
+    const disks = world.layout.servers.filter(({ name }) => names.includes(name));
+    const pids = disks.flatMap(({ disk }) => programs(world, victim, "nbdfuse", `-${disk}.pid`));
+    killAll(pids, "device", `nothing is served from a disk on ${victim}`);
   },
   async repair() {
     // The controller does that itself.

@@ -43,6 +43,7 @@ const first: readonly Key[] = [
 ];
 const second: readonly Key[] = [
   toggle("g", "file server", "fileserver"),
+  toggle("v", "device", "device"),
   toggle("m", "mqtt", "broker"),
   toggle("e", "end", "term"),
   { key: "t", label: "takeover", action: { kind: "takeover" } },

@@ -252,6 +252,21 @@ export function mandateOf(state: ControllerState): Mandate {
   };
 }
 
+type ServerFunction = (
+  server: VirtualServerState,
+  context: ReturnType<typeof serverContext>,
+) => readonly [VirtualServerState, readonly Effect[]];
+
+/** Goes on with one virtual server. */
+export function onServer(step: Step, index: number, nowMs: number, run: ServerFunction): Step {
+  return andThen(step, (state) => {
+    const server = state.servers[index];
+    if (!server) throw new Error(`onServer: no virtual server ${index}`);
+    const [next, effects] = run(server, serverContext(state, nowMs));
+    return [replaceServer(state, next), effects];
+  });
+}
+
 /** Whether two mandates say the same; asked after every event. The body of a message follows from its number. */
 export function sameMandate(one: Mandate, other: Mandate): boolean {
   return (

@@ -18,16 +18,15 @@ import {
   inTurn,
   mandateOf,
   nothing,
-  ownsServer,
+  onServer,
   type Part,
-  replaceServer,
   type Step,
   sameMandate,
-  serverContext,
   tell,
 } from "./controller-state.ts";
 import { type Effect, effectRank } from "./effects.ts";
 import type { ControllerEvent } from "./events.ts";
+import { carrier, deviceLost, diskFenced, diskPath, serviceExited } from "./faults.ts";
 import {
   forgetRegistrations,
   joinAnswer,
@@ -49,9 +48,9 @@ import {
 } from "./takeover.ts";
 import type { Timing } from "./timing.ts";
 import { evacuate, transferMessage, transferTick } from "./transfer.ts";
-import { reopenGate, restartService, serverDone, serverReserved, startingTick } from "./vserver.ts";
-import { stopDone, stoppingTick, stopReserved, stopServer } from "./vserver-stop.ts";
-import { disksOf, type VirtualServerState } from "./vserver-types.ts";
+import { reopenGate, serverDone, serverReserved, startingTick } from "./vserver.ts";
+import { stopDone, stoppingTick, stopReserved } from "./vserver-stop.ts";
+import type { VirtualServerState } from "./vserver-types.ts";
 
 export interface ControllerSetup {
   readonly config: Config;
@@ -145,6 +144,8 @@ function handle(state: ControllerState, event: ControllerEvent): Step {
       return diskPath(state, event.serial, event.up, event.reason, nowMs);
     case "diskFenced":
       return diskFenced(state, event.serial, event.reason, nowMs);
+    case "deviceLost":
+      return deviceLost(state, event.serial, event.reason, nowMs);
     case "serviceExited":
       return serviceExited(state, event.virtualServer, event.reason, nowMs);
     case "carrier":
@@ -186,20 +187,6 @@ function loneTick(state: ControllerState, nowMs: number): Part {
 
 function isIn([state]: Step, index: number, kind: VirtualServerState["phase"]["kind"]): boolean {
   return state.servers[index]?.phase.kind === kind;
-}
-
-type ServerFunction = (
-  server: VirtualServerState,
-  context: ReturnType<typeof serverContext>,
-) => readonly [VirtualServerState, readonly Effect[]];
-
-function onServer(step: Step, index: number, nowMs: number, run: ServerFunction): Step {
-  return andThen(step, (state) => {
-    const server = state.servers[index];
-    if (!server) throw new Error(`controller: no virtual server ${index}`);
-    const [next, effects] = run(server, serverContext(state, nowMs));
-    return [replaceServer(state, next), effects];
-  });
 }
 
 /** What follows from the state alone, whatever the event was: waits for conditions, never for notifications. */
@@ -401,72 +388,4 @@ function done(
 function serverOf(state: ControllerState, token: string): number | undefined {
   const name = token.startsWith("vs:") ? token.split(":")[1] : undefined;
   return state.servers.find((server) => server.config.name === name)?.index;
-}
-
-function diskPath(
-  state: ControllerState,
-  serial: string,
-  up: boolean,
-  reason: string,
-  nowMs: number,
-): Step {
-  const known = state.pathsDown.includes(serial);
-  if (known !== up) return [state, []];
-  const pathsDown = up
-    ? state.pathsDown.filter((each) => each !== serial)
-    : [...state.pathsDown, serial];
-  const said = up
-    ? tell("info", "disk.pathUp", `the path to disk ${serial} is back`)
-    : tell("error", "disk.pathDown", `the path to disk ${serial} is lost: ${reason}`);
-  let step: Step = [{ ...state, pathsDown }, [said]];
-  for (const { index, phase, config } of up ? [] : state.servers) {
-    // What is written back in good order would wait for the path until its limit, and the clients with it.
-    if (phase.kind !== "stopping" || phase.hasLetGo || !disksOf(config).includes(serial)) continue;
-    step = onServer(step, index, nowMs, (server, context) =>
-      stopServer(server, phase.reason, true, context),
-    );
-  }
-  return step;
-}
-
-/** A server that stops has closed its gate, or never opened it; but not while it flushes. */
-function isClosed({ phase }: VirtualServerState): boolean {
-  return phase.kind === "stopping" && phase.step !== "flush";
-}
-
-/** A disk says that it is no longer ours: the partner has taken over, or somebody else writes there. Either way we stop. */
-function diskFenced(state: ControllerState, serial: string, reason: string, nowMs: number): Step {
-  const server = state.servers.find((each) => disksOf(each.config).includes(serial));
-  if (!server || !ownsServer(server) || isClosed(server)) return [state, []];
-  if (server.claims[serial]?.at !== "owned") return [state, []];
-  return goOut(state, nowMs, `disk ${serial} of ${server.config.name} is fenced: ${reason}`);
-}
-
-/** More deaths of a service than this without a long stretch of service in between, and it moves. */
-export const restartsMax = 3;
-
-/** The service was proved and nobody looks at it again: from its export on, also while its address waits to be opened. */
-function reliesOnService({ phase }: VirtualServerState): boolean {
-  if (phase.kind === "starting") return phase.step === "open" || phase.step === "verify";
-  return phase.kind === "serving";
-}
-
-function serviceExited(state: ControllerState, name: string, reason: string, nowMs: number): Step {
-  const server = state.servers.find((each) => each.config.name === name);
-  if (!server || !reliesOnService(server)) return [state, []];
-  const said = tell("error", "vserver.serviceDied", `${name}: the file service died: ${reason}`);
-  const restart = server.failures < restartsMax;
-  return onServer([state, [said]], server.index, nowMs, (each, context) =>
-    restart
-      ? restartService(each, context)
-      : stopServer(each, "failed", false, context, `the file service died: ${reason}`),
-  );
-}
-
-function carrier(state: ControllerState, up: boolean): Step {
-  if (state.dataLinkUp === up) return [state, []];
-  const said = up
-    ? tell("info", "dataLink.up", "the data link has a carrier")
-    : tell("error", "dataLink.down", "the data link has no carrier");
-  return [{ ...state, dataLinkUp: up }, [said]];
 }

@@ -28,6 +28,8 @@ export type ControllerEvent = { readonly nowMs: number } & (
       readonly reason: string;
     }
   | { readonly kind: "diskFenced"; readonly serial: string; readonly reason: string }
+  /** The block device of an attached disk is gone from this controller; the disk is still ours. */
+  | { readonly kind: "deviceLost"; readonly serial: string; readonly reason: string }
   | { readonly kind: "serviceExited"; readonly virtualServer: string; readonly reason: string }
   | { readonly kind: "carrier"; readonly up: boolean }
   | { readonly kind: "command"; readonly command: Command }

@@ -42,7 +42,7 @@ const moveAgainMs = 1000;
 const moveAgainMsMax = 60_000;
 
 /** Failures after which a server that keeps failing here is offered to the partner. */
-const failuresBeforeMove = 2;
+export const failuresBeforeMove = 2;
 
 /** The source's first move. */
 export function offerServer(

@@ -83,6 +83,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
   const machine = await openMachine(config, {
     diskPath: (serial, up, reason) => happen({ kind: "diskPath", serial, up, reason }),
     diskFenced: (serial, reason) => happen({ kind: "diskFenced", serial, reason }),
+    deviceLost: (serial, reason) => happen({ kind: "deviceLost", serial, reason }),
     serviceExited: (virtualServer, reason) =>
       happen({ kind: "serviceExited", virtualServer, reason }),
     carrier: (up) => happen({ kind: "carrier", up }),

@@ -198,7 +198,11 @@ async function openAll(
       folder: `${config.controller.runDir}/disks`,
       sizeBytes: opened.value.sizeBytes,
       blockSizeBytes: opened.value.blockSizeBytes,
-      onLost: (reason) => handlers.diskFenced(serial, `its block device is gone: ${reason}`),
+      onLost: (reason) => {
+        if (disk.attached) handlers.deviceLost(serial, reason);
+        // Nobody uses it, and the next attach makes it anew.
+        else handlers.log(`disk ${serial}: ${reason}`);
+      },
     });
     const prepared = await disk.attachment.prepare();
     if (!prepared.ok) handlers.log(`disk ${serial}: ${explain(prepared.fault)}`);

@@ -64,6 +64,8 @@ export interface Machine {
 export interface MachineHandlers {
   readonly diskPath: (serial: string, up: boolean, reason: string) => void;
   readonly diskFenced: (serial: string, reason: string) => void;
+  /** The block device of a disk that is attached is gone, the disk is not. */
+  readonly deviceLost: (serial: string, reason: string) => void;
   readonly serviceExited: (virtualServer: string, reason: string) => void;
   readonly carrier: (up: boolean) => void;
   readonly log: (message: string) => void;

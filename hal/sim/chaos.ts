@@ -23,6 +23,7 @@ export type Mishap =
     }
   | { readonly do: "loss"; readonly link: "serial" | "network"; readonly part: number }
   | { readonly do: "path"; readonly who: ControllerId; readonly disk: string; readonly up: boolean }
+  | { readonly do: "device"; readonly who: ControllerId; readonly disk: string }
   | { readonly do: "disk"; readonly disk: string; readonly alive: boolean }
   /** Every wire cut, or mended; with the disks of one controller, or without. */
   | { readonly do: "split"; readonly on: boolean; readonly blind: ControllerId | "nobody" }
@@ -107,6 +108,8 @@ export function strike(pair: Pair, mishap: Mishap): void {
     case "disk":
       for (const disk of disksOf(pair, mishap.disk)) pair.shelf.setAlive(disk, mishap.alive);
       return;
+    case "device":
+      return pair.loseDevice(mishap.who, mishap.disk);
     case "nic":
       return pair.dataLink(mishap.who, mishap.up);
     default:

@@ -15,6 +15,8 @@ export class Kernel {
   /** Of the mounted: complete on the disk, and shut for writing. */
   readonly sealed = new Set<string>();
   readonly attached = new Set<string>();
+  /** Attached, but the device behind gives nothing but errors. */
+  readonly lost = new Set<string>();
   readonly addresses = new Set<string>();
   readonly services = new Set<string>();
   /** Page caches of what is mounted. */
@@ -87,8 +89,8 @@ export class Kernel {
 
   /** Nothing is mounted, attached or served any more; what page caches held is lost. */
   forgetUse(): void {
-    const { mounted, sealed, attached, addresses, services } = this;
-    for (const set of [mounted, sealed, attached, addresses, services]) set.clear();
+    const { mounted, sealed, attached, lost, addresses, services } = this;
+    for (const set of [mounted, sealed, attached, lost, addresses, services]) set.clear();
     for (const pages of this.pages.values()) pages.drop("abandoned");
     this.pages.clear();
   }

@@ -28,6 +28,7 @@ export const mishapKinds = [
   "upgrade",
   "command",
   "transfer",
+  "device",
 ] as const;
 export type MishapKind = (typeof mishapKinds)[number];
 
@@ -117,6 +118,9 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
     return { mishap: { do: "freeze", ...head }, undo: { do: "thaw", ...head } };
   },
   die: (random) => ({ mishap: { do: "die", who: who(random), server: server(random) } }),
+  device: (random) => ({
+    mishap: { do: "device", who: who(random), disk: one(random, ["d1", "d2"] as const) },
+  }),
   shutdown: (random) => again({ do: "shutdown", who: who(random) }),
   upgrade: (random) => again({ do: "shutdown", who: who(random) }),
   command: (random) => ({

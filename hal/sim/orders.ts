@@ -28,6 +28,7 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   blind: (pair, whos) => each(whos, (who) => pair.shelf.setBlind(who, true)),
   see: (pair, whos) => each(whos, (who) => pair.shelf.setBlind(who, false)),
   disk: (pair, [serial, how]) => pair.shelf.setAlive(text(serial), how === "alive"),
+  device: (pair, [who, serial]) => pair.loseDevice(whoOf(who), text(serial)),
   nic: (pair, [who, how]) => pair.dataLink(whoOf(who), how === "up"),
   die: (pair, [who, name]) => strike(pair, { do: "die", who: whoOf(who), server: serverOf(name) }),
   fail: (pair, [who, op, count]) =>

@@ -374,6 +374,16 @@ export class Pair {
       this.shelf.onFenced(serial, who);
   }
 
+  /** The block device of an attached disk goes, its disk stays; commands that are on their way to the disk arrive. */
+  loseDevice(who: ControllerId, serial: string): void {
+    const controller = this.controllers[who];
+    const { attached, lost } = this.kernels[who];
+    if (!controller?.alive || !attached.has(serial) || lost.has(serial)) return;
+    lost.add(serial);
+    controller.files?.refuse(serial);
+    controller.happenLater({ kind: "deviceLost", serial, reason: "signal 9" });
+  }
+
   dataLink(who: ControllerId, up: boolean): void {
     this.dataLinks[who] = up;
     this.controllers[who]?.happenLater({ kind: "carrier", up });

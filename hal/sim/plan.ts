@@ -98,7 +98,7 @@ const kindsOf: Readonly<Record<Profile, readonly MishapKind[]>> = {
     "command",
     "transfer",
   ],
-  disks: ["path", "disk", "slow", "fail", "hang", "command", "transfer"],
+  disks: ["path", "disk", "slow", "fail", "hang", "command", "transfer", "device"],
   power: ["power", "kill", "crash", "tear", "forget", "transfer"],
   pauses: ["freeze", "pause", "hang", "transfer", "command"],
   upgrade: ["upgrade", "command", "transfer", "shutdown"],

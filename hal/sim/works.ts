@@ -171,6 +171,7 @@ export class Works {
       case "detach":
         if (kernel.mounted.has(work.disk)) return failed("stillMounted", "detach", "mounted");
         kernel.attached.delete(work.disk);
+        kernel.lost.delete(work.disk);
         return done;
       default:
         return this.#service(server, work);
@@ -183,6 +184,10 @@ export class Works {
     if (!shelf.reachable(disk, me)) return failed("diskLost", "attach", `${disk} does not answer`);
     if (shelf.holder(disk)?.by !== me)
       return failed("fenced", "attach", `the reservation of ${disk} is not ours`);
+    // A new device in its place, unless something still uses the one that is gone.
+    if (kernel.lost.has(disk) && kernel.mounted.has(disk))
+      return failed("attachFailed", "attach", `${disk} is in use`);
+    kernel.lost.delete(disk);
     kernel.attached.add(disk);
     files?.attached(disk);
     return { ok: true, value: `/dev/${disk}` };
@@ -228,7 +233,8 @@ export class Works {
 
   /** What needs the disk's word: journal replay of a mount, the last writes of a seal. */
   #withDisk(disk: string, operation: string, act: () => void): Outcome<string | undefined> {
-    const { shelf, me, files } = this.#setup;
+    const { kernel, shelf, me, files } = this.#setup;
+    if (kernel.lost.has(disk)) return failed("ioError", operation, `the device of ${disk} is gone`);
     const code: FaultCode | undefined = !shelf.reachable(disk, me)
       ? "diskLost"
       : shelf.mayWrite(disk, me) && !files?.isFenced(disk)

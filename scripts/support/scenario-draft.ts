@@ -149,6 +149,10 @@ function orderOf(who: ControllerId, event: ControllerEvent, names: Names): strin
       const disk = names.disk(event.serial);
       return disk && `path ${who} ${event.up ? "up" : "down"} ${disk}`;
     }
+    case "deviceLost": {
+      const disk = names.disk(event.serial);
+      return disk && `device ${who} ${disk}`;
+    }
     case "serviceExited": {
       const server = names.server(event.virtualServer);
       return server && `die ${who} ${server}`;

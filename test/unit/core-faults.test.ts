@@ -1,8 +1,10 @@
 /** What a controller does when something breaks under what it serves: a path, a reservation, a service, a cable. */
 import { describe, expect, test } from "vitest";
-import { controllerStep, restartsMax } from "../../firmware-ts/core/controller.ts";
+import { controllerStep } from "../../firmware-ts/core/controller.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
+import { restartsMax } from "../../firmware-ts/core/faults.ts";
+import { failuresBeforeMove } from "../../firmware-ts/core/transfer.ts";
 import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
 import type { Unstamped } from "../../firmware-ts/loop/unstamped.ts";
 import { said } from "../support/one-server.ts";
@@ -35,6 +37,56 @@ const here = (phase: Phase, more = {}): ControllerState =>
     { dataLinkDown: true, owned: phase.kind === "off" ? "11" : "01" },
     withServer(0, { phase, ...more }),
   );
+
+describe("a block device", () => {
+  const lose = (state: ControllerState, serial = "d1") =>
+    happen(state, { kind: "deviceLost", serial, reason: "signal 9" });
+
+  test("that is gone takes what serves from it down by force, counts as its failure, and nothing else stops", () => {
+    const state = here(servingPhase, { failures: 2 });
+    const { next, told, alpha } = lose(state);
+    expect(told).toEqual(["error vserver.deviceLost"]);
+    expect(alpha).toMatchObject({
+      failures: 3,
+      phase: { kind: "stopping", step: "close", reason: "failed", forced: true },
+    });
+    expect(next.mode).toBe("paired");
+    expect(next.servers[1]).toBe(state.servers[1]);
+  });
+
+  test("that is gone for the first time is reason enough to ask a partner that is here", () => {
+    expect(lose(here(servingPhase)).alpha?.failures).toBe(failuresBeforeMove);
+    const alone = { ...here(servingPhase), mode: "alone" as const };
+    expect(lose(alone).alpha?.failures).toBe(1);
+  });
+
+  test.each(["mount", "address", "export", "open", "verify"] as const)(
+    "that is gone ends a start that has come to %s",
+    (step) => {
+      const { alpha } = lose(here(busyPhase("starting", { step })));
+      expect(alpha?.phase).toMatchObject({ kind: "stopping", reason: "failed", forced: true });
+    },
+  );
+
+  test("that is gone under a stop in good order makes it go on by force, for the same reason", () => {
+    const { alpha } = lose(here(busyPhase("stopping", { reason: "leave", step: "seal" })));
+    expect(alpha?.phase).toMatchObject({ step: "close", reason: "leave", forced: true });
+    expect(alpha?.failures).toBe(0);
+  });
+
+  test.each<[string, Phase, string]>([
+    ["of another disk", servingPhase, "d2"],
+    ["of no disk of ours", servingPhase, "d9"],
+    ["before it is claimed", busyPhase("starting", { step: "claim" }), "d1"],
+    ["before it is attached, which makes it anew", busyPhase("starting", { step: "attach" }), "d1"],
+    ["of a disk that is given back already", busyPhase("stopping", { hasLetGo: true }), "d1"],
+    ["of what failed", failedPhase, "d1"],
+    ["of what is off", off, "d1"],
+  ])("that is gone touches no server otherwise: %s", (_, phase, serial) => {
+    const state = here(phase);
+    expect(lose(state, serial).alpha).toBe(state.servers[0]);
+  });
+});
 
 describe("a path to a disk", () => {
   const path = (state: ControllerState, up: boolean, serial = "d1") =>

@@ -28,6 +28,7 @@ const faults = [
   "serial",
   "split",
   "fileserver",
+  "device",
   "path",
   "broker",
   "term",
