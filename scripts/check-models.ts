@@ -7,7 +7,7 @@
  *     node scripts/check-models.ts --trail arbitration BUG_UNPROVED     how a mistake comes about, step by step
  */
 import { spawn, spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -118,13 +118,17 @@ interface Result {
   readonly violation: string | undefined;
   readonly states: number;
   readonly depth: number;
+  readonly memoryMib: number;
 }
+
+/** A model may be of several files. */
+const sources = () => readdirSync(folder).filter((name) => name.endsWith(".pml"));
 
 /** Builds a verifier and runs it; throws when the search was not complete. */
 async function check(cwd: string, run: Run): Promise<Result> {
   const { model, defines } = run;
   const file = `${model}.pml`;
-  copyFileSync(join(folder, file), join(cwd, file));
+  for (const each of sources()) copyFileSync(join(folder, each), join(cwd, each));
   const made = await command(cwd, "spin", [...defines.map((each) => `-D${each}`), "-a", file]);
   if (/error/i.test(made)) throw new Error(`models: spin refuses ${file}:\n${made}`);
   const optimise = run.atOnce ? "-O0" : run.large && !run.mistake ? "-O2" : "-O1";
@@ -149,6 +153,7 @@ async function check(cwd: string, run: Run): Promise<Result> {
     violation,
     states: number(text, /([\d.e+]+) states, stored/),
     depth: number(text, /depth reached (\d+)/),
+    memoryMib: number(text, /([\d.]+)\s+(?:total actual memory usage|memory used)/),
   };
 }
 
@@ -164,7 +169,7 @@ async function inFolder<T>(act: (cwd: string) => Promise<T>): Promise<T> {
 /** Whether the run ended as it must. */
 async function passes(run: Run): Promise<boolean> {
   const startedMs = performance.now();
-  const { violation, states, depth } = await inFolder((cwd) => check(cwd, run));
+  const { violation, states, depth, memoryMib } = await inFolder((cwd) => check(cwd, run));
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
   const good = run.mistake === (violation !== undefined) || (!run.mistake && !violation);
   const found = run.mistake
@@ -175,7 +180,8 @@ async function passes(run: Run): Promise<boolean> {
       ? "VIOLATED"
       : "holds";
   const name = [run.model, ...run.defines].join(" ");
-  console.log(`models: ${found.padEnd(9)} ${name}: ${states} states, depth ${depth}, ${seconds} s`);
+  const size = `${states} states, depth ${depth}, ${Math.round(memoryMib)} MiB`;
+  console.log(`models: ${found.padEnd(9)} ${name}: ${size}, ${seconds} s`);
   if (!good && violation) console.error(`models: ${violation}; see --trail`);
   return good;
 }
@@ -191,12 +197,15 @@ async function showTrail(model: string, bug: string): Promise<void> {
     if (!existsSync(join(cwd, `${model}.pml.trail`))) return console.log("models: nothing to show");
     const defines = run.defines.map((each) => `-D${each}`);
     const steps = await command(cwd, "spin", [...defines, "-t", "-p", `${model}.pml`]);
-    const lines = readFileSync(join(cwd, `${model}.pml`), "utf8").split("\n");
+    const lines = new Map(
+      sources().map((name) => [name, readFileSync(join(cwd, name), "utf8").split("\n")]),
+    );
     let last = "";
     for (const step of steps.split("\n")) {
       const said = /MSC: (.*)/.exec(step)?.[1];
-      const at = /proc +\d+ \((\w+):\d+\) [^:]+:(\d+) /.exec(step);
-      const text = said ? `      *** ${said}` : `${at?.[1]} ${lines[Number(at?.[2]) - 1]?.trim()}`;
+      const at = /proc +\d+ \((\w+):\d+\) ([^:]+):(\d+) /.exec(step);
+      const line = lines.get(at?.[2] ?? "")?.[Number(at?.[3]) - 1];
+      const text = said ? `      *** ${said}` : `${at?.[1]} ${line?.trim()}`;
       const begins = said !== undefined || /::.*(d_step|atomic)/.test(text);
       if (begins && text !== last) console.log(text);
       if (begins) last = text;
