@@ -47,11 +47,19 @@ const restartDelayMs = 100;
 /** Port of the answerers that the address probe asks. */
 export const echoPort = 7007;
 
-/** Runs a program in the network of a virtual server, as soon as its firmware has made that. */
-const inNetworkScript = `
-until nsenter --net="$1" true 2>/dev/null; do sleep 0.02; done
-network=$1; shift
-exec nsenter --net="$network" -- "$@"
+/**
+ * Runs an answerer in the network of each virtual server, as soon as the firmware has made that. One process waits for all networks, one after
+ * another: one for each would take the processors from the firmware that makes them. Answerers end with our standard input.
+ */
+const echoesScript = `
+exec 3<&0
+echo=$1 port=$2 id=$3 networks=$4; shift 4
+while [ $# -gt 0 ]; do
+  until nsenter --net="$networks/$1" true 2>/dev/null; do sleep 0.02; done
+  nsenter --net="$networks/$1" -- "$echo" "$2" "$port" "$id" <&3 &
+  shift 2
+done
+wait
 `;
 
 export interface WorldOptions extends PlanOptions {
@@ -236,14 +244,13 @@ export class World {
   /** Starts the answerers of the probe, one for each floating address. They end with the controller's processes. */
   startEchoes(id: ControllerId): void {
     const machine = this.machines[id];
-    for (const { name, address } of this.layout.servers) {
-      const network = join(machine.paths.runDir, "networks", name);
-      const echo = [this.programs.echo, address, String(echoPort), id];
-      machine.start(`echo-${name}`, ["sh", "-c", inNetworkScript, "sh", network, ...echo], {
-        input: true,
-        onLine: () => {},
-      });
-    }
+    const networks = join(machine.paths.runDir, "networks");
+    const head = [this.programs.echo, String(echoPort), id, networks];
+    const pairs = this.layout.servers.flatMap(({ name, address }) => [name, address]);
+    machine.start("echoes", ["sh", "-c", echoesScript, "sh", ...head, ...pairs], {
+      input: true,
+      onLine: () => {},
+    });
   }
 
   /** A machine that was off boots: clean mount namespace, clean NICs, its cables in again, its services started. */

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { ShelfError } from "./errors.ts";
 
-export const DISKS_MAX = 64;
+export const DISKS_MAX = 256;
 export const TARGETS_MAX = 16;
 const DISK_BYTES_MAX = 2 ** 44;
 
