@@ -135,7 +135,8 @@ async function waitForEnd(
       said.set(server.name, text);
       if (options.output === "table") io.out(`${plain(`${server.name}: ${text}`)}\n`);
     }
-    const failed = moved.find((server) => server.state === "failed");
+    // What had failed before, and waits for its turn to be moved, is no failure of the move.
+    const failed = moved.find((server) => server.state === "failed" && server.step !== "queued");
     if (failed !== undefined)
       throw new CliError(
         exitCodes.failure,

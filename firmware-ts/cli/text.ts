@@ -178,7 +178,8 @@ export function planText(plan: CommandAnswer["plan"]): string {
     plain(step.action),
     `${step.predictedMs} ms`,
   ]);
-  return `${table(["VSERVER", "ACTION", "PREDICTED"], rows)}predicted duration: ${longest} ms\n`;
+  const each = plan.length > 1 ? " each, a few at a time" : "";
+  return `${table(["VSERVER", "ACTION", "PREDICTED"], rows)}predicted duration: ${longest} ms${each}\n`;
 }
 
 /** ONTAP's words for it, because that is what operators search for. */

@@ -1,8 +1,8 @@
-/** Commands of the operator: what would be done, what speaks against it, and the first move of each part of the plan. */
+/** Commands of the operator: what would be done, what speaks against it, and the first move of each part of the plan, or its place in the queue. */
 import type { CommandAnswer } from "../schema/status.ts";
 import { andThen, type ControllerState, type Step, tell } from "./controller-state.ts";
 import type { Command } from "./events.ts";
-import { offerServer, requestServer } from "./transfer.ts";
+import { offerInTurn, requestInTurn } from "./transfer-window.ts";
 import { type Move, planMoves, stopped, vetoes } from "./vetoes.ts";
 
 /** Predicted duration of a planned move that was never made here, ms; afterwards the last start counts. */
@@ -35,8 +35,8 @@ export function onCommand(state: ControllerState, command: Command, nowMs: numbe
 
 function begin(state: ControllerState, move: Move, why: string, nowMs: number): Step {
   return move.to === state.me
-    ? requestServer(state, move.index, why, nowMs)
-    : offerServer(state, move.index, false, why, nowMs);
+    ? requestInTurn(state, move.index, why, nowMs)
+    : offerInTurn(state, move.index, why, nowMs);
 }
 
 function describe(state: ControllerState, move: Move): CommandAnswer["plan"][number] {

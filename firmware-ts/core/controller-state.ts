@@ -45,6 +45,13 @@ export type Transfer =
       readonly why: string;
     };
 
+/** A planned move that waits for its turn (core/transfer-window): nothing of it has begun, and the partner has not heard of it. */
+export interface QueuedMove {
+  readonly index: number;
+  readonly role: Transfer["role"];
+  readonly why: string;
+}
+
 export interface ControllerState {
   readonly me: ControllerId;
   readonly config: Config;
@@ -88,6 +95,8 @@ export interface ControllerState {
   readonly quietSinceMs: number;
   readonly servers: readonly VirtualServerState[];
   readonly transfers: Readonly<Record<number, Transfer>>;
+  /** In the order in which they were asked for. None of them is in `transfers`: what waits here holds nothing and hinders nothing. */
+  readonly queuedMoves: readonly QueuedMove[];
   readonly outbox: readonly Message[];
   /** Id of the message at the head of the outbox. */
   readonly messageId: number;
@@ -204,15 +213,28 @@ export function replaceServer(state: ControllerState, server: VirtualServerState
   return { ...state, servers };
 }
 
+/** A move that is under way, whoever began it, waits for its turn no longer. */
 export function setTransfer(
   state: ControllerState,
   index: number,
   transfer: Transfer | undefined,
 ): ControllerState {
   const transfers = { ...state.transfers };
-  if (transfer) transfers[index] = transfer;
-  else delete transfers[index];
-  return { ...state, transfers };
+  if (!transfer) {
+    delete transfers[index];
+    return { ...state, transfers };
+  }
+  transfers[index] = transfer;
+  return dropQueued({ ...state, transfers }, index);
+}
+
+export function isQueued(state: ControllerState, index: number): boolean {
+  return state.queuedMoves.some((move) => move.index === index);
+}
+
+export function dropQueued(state: ControllerState, index: number): ControllerState {
+  if (!isQueued(state, index)) return state;
+  return { ...state, queuedMoves: state.queuedMoves.filter((move) => move.index !== index) };
 }
 
 /** Queues a message for the partner; the beats carry it until it is acknowledged. */

@@ -48,6 +48,7 @@ import {
 } from "./takeover.ts";
 import type { Timing } from "./timing.ts";
 import { evacuate, transferMessage, transferTick } from "./transfer.ts";
+import { beginQueued } from "./transfer-window.ts";
 import { reopenGate, serverDone, serverReserved, startingTick } from "./vserver.ts";
 import { stopDone, stoppingTick, stopReserved } from "./vserver-stop.ts";
 import type { VirtualServerState } from "./vserver-types.ts";
@@ -103,6 +104,7 @@ export function newController(setup: ControllerSetup): ControllerState {
     quietSinceMs: 0,
     servers,
     transfers: {},
+    queuedMoves: [],
     outbox: [],
     messageId: 1,
     messageAck: 0,
@@ -190,7 +192,16 @@ function isIn([state]: Step, index: number, kind: VirtualServerState["phase"]["k
 }
 
 /** What follows from the state alone, whatever the event was: waits for conditions, never for notifications. */
-const settling = [joinTick, grant, pairUp, transferTick, evacuate, keepServers, leavingTick];
+const settling = [
+  joinTick,
+  grant,
+  pairUp,
+  transferTick,
+  evacuate,
+  beginQueued,
+  keepServers,
+  leavingTick,
+];
 
 /** The beats repeat what we say; they are told only when it changes. */
 function say(state: ControllerState): Step {

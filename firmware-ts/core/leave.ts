@@ -6,6 +6,7 @@
 import {
   andThen,
   type ControllerState,
+  isQueued,
   ownsServer,
   type Part,
   replaceServer,
@@ -13,10 +14,10 @@ import {
   serverContext,
   setMode,
 } from "./controller-state.ts";
-import { offerServer } from "./transfer.ts";
+import { movesAtOnce, offerInTurn } from "./transfer-window.ts";
 import { isHeld, stopServer } from "./vserver-stop.ts";
 
-/** Time for the transfers before what is left is simply stopped. */
+/** Time for the transfers before what is left is simply stopped: for each turn of as many as may move at once. */
 const handOverMs = 5000;
 
 /** How long goodbye is repeated: several beats on every link. */
@@ -25,17 +26,18 @@ const goodbyeMs = 100;
 export function shutdown(state: ControllerState, reason: string, nowMs: number): Step {
   if (state.mode === "leaving") return [state, []];
   const paired = state.mode === "paired" && state.partner?.mode === "paired";
+  const turns = Math.ceil(state.servers.filter(ownsServer).length / movesAtOnce);
   const leaving: ControllerState = {
     ...state,
     race: undefined,
-    leaveDeadlineMs: nowMs + handOverMs,
+    // What was to come here does not come any more, and all that is served here goes.
+    queuedMoves: [],
+    leaveDeadlineMs: nowMs + handOverMs * Math.max(1, turns),
   };
   let step = setMode(leaving, "leaving", nowMs, reason);
   for (const { index, phase } of state.servers) {
     if (paired && phase.kind === "serving" && !state.transfers[index])
-      step = andThen(step, (next) =>
-        offerServer(next, index, false, "the controller leaves", nowMs),
-      );
+      step = andThen(step, (next) => offerInTurn(next, index, "the controller leaves", nowMs));
     else if (!state.transfers[index]) step = andThen(step, (next) => stopOne(next, index, nowMs));
   }
   return step;
@@ -50,12 +52,13 @@ function stopOne(state: ControllerState, index: number, nowMs: number): Step {
 
 export function leavingTick(state: ControllerState, nowMs: number): Part {
   if (state.mode !== "leaving") return undefined;
-  let step: Step = [state, []];
   const late = nowMs >= state.leaveDeadlineMs || !state.partner;
+  const tooLate = late && state.queuedMoves.length > 0;
+  let step: Step = [tooLate ? { ...state, queuedMoves: [] } : state, []];
   for (const server of state.servers) {
     const { phase, index } = server;
-    const moving = state.transfers[index] !== undefined && !late;
-    if (!moving && (phase.kind === "serving" || phase.kind === "starting"))
+    const moves = state.transfers[index] !== undefined || isQueued(state, index);
+    if ((late || !moves) && (phase.kind === "serving" || phase.kind === "starting"))
       step = andThen(step, (next) => stopOne(next, index, nowMs));
   }
   return andThen(step, (next) => end(next, nowMs));
@@ -63,7 +66,8 @@ export function leavingTick(state: ControllerState, nowMs: number): Part {
 
 function end(state: ControllerState, nowMs: number): Step {
   if (state.servers.some((server) => ownsServer(server) && !isHeld(server))) return [state, []];
-  const waiting = Object.values(state.transfers).some((each) => each.role === "source");
+  const moving = Object.values(state.transfers).some((each) => each.role === "source");
+  const waiting = moving || state.queuedMoves.length > 0;
   if (waiting && state.partner && nowMs < state.leaveDeadlineMs) return [state, []];
   // The goodbye leaves with this step; the exit waits until it has been repeated.
   if (state.farewellMs === undefined) return [{ ...state, farewellMs: nowMs }, []];

@@ -10,7 +10,8 @@ import {
   replaceServer,
 } from "./controller-state.ts";
 import { takeServer } from "./takeover.ts";
-import { offerServer, requestServer } from "./transfer.ts";
+import { requestServer } from "./transfer.ts";
+import { offerInTurn } from "./transfer-window.ts";
 import type { VirtualServerState } from "./vserver-types.ts";
 
 /** How long the home of an orphan may take to start it before the other asks for it. */
@@ -68,7 +69,7 @@ function serving(
   if (!state.config.autoGiveback || !home || !whole || state.transfers[server.index])
     return undefined;
   if (nowMs < server.moveNotBeforeMs || state.partner?.dataLinkDown) return undefined;
-  return offerServer(state, server.index, false, "automatic giveback", nowMs);
+  return offerInTurn(state, server.index, "automatic giveback", nowMs);
 }
 
 /**
@@ -98,5 +99,6 @@ function orphan(state: ControllerState, server: VirtualServerState, nowMs: numbe
     return state.partner.mode === "paired" ? takeServer(state, index, nowMs, nowMs) : undefined;
   }
   const waited = nowMs - state.pairedSinceMs >= adoptAfterMs && nowMs >= server.moveNotBeforeMs;
+  // It waits for no turn: nobody serves it meanwhile.
   return waited ? requestServer(state, index, "nobody serves it", nowMs) : undefined;
 }

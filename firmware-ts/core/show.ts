@@ -1,7 +1,7 @@
 /** The model of state that everyone is shown (schema/status), made from the decisions' state alone; pure. */
 import { linkNames, partnerOf } from "../schema/ids.ts";
 import type { Status } from "../schema/status.ts";
-import { type ControllerState, claimsServer, partnerOwns } from "./controller-state.ts";
+import { type ControllerState, claimsServer, isQueued, partnerOwns } from "./controller-state.ts";
 import { parseKey } from "./keys.ts";
 import { planMoves, vetoes } from "./vetoes.ts";
 import type { VirtualServerState } from "./vserver-types.ts";
@@ -193,13 +193,14 @@ function serverStatus(
         ? "elsewhere"
         : "nowhere"
       : phase.kind;
+  const step = "step" in phase ? phase.step : isQueued(state, server.index) ? "queued" : undefined;
   const fault = silent ? silencedText : phase.kind === "failed" ? phase.fault : server.fault;
   return {
     name: config.name,
     home: config.home,
     owner,
     state: shown,
-    ...("step" in phase ? { step: phase.step } : {}),
+    ...(step === undefined ? {} : { step }),
     addresses: [...config.addresses],
     exports: config.volumes.map((volume) => volume.export),
     ...(server.lastStartMs === undefined ? {} : { lastStartMs: Math.round(server.lastStartMs) }),

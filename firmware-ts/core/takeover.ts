@@ -60,6 +60,7 @@ export function partnerLost(
   let next: ControllerState = {
     ...dropOutbox(state),
     partner: undefined,
+    queuedMoves: [],
     loss: ofPair ? loss : undefined,
     quietSinceMs: nowMs,
   };
@@ -240,7 +241,12 @@ export function goOut(
   detail?: Readonly<Record<string, unknown>>,
 ): Step {
   if (state.mode === "out" || state.mode === "leaving") return [state, []];
-  let next: ControllerState = { ...dropOutbox(state), race: undefined, outReason: why };
+  let next: ControllerState = {
+    ...dropOutbox(state),
+    race: undefined,
+    queuedMoves: [],
+    outReason: why,
+  };
   for (const index of Object.keys(state.transfers))
     next = setTransfer(next, Number(index), undefined);
   let step = andThen(setMode(next, "out", nowMs, why), (after) => [

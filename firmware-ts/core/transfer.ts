@@ -13,7 +13,8 @@
  *       │ ◀───────── started / failed ──────── │
  *     done / takes it back
  *
- * Whatever is lost on the way, the disks know the owner: a lost partner ends all transfers and is taken over.
+ * Whatever is lost on the way, the disks know the owner: a lost partner ends all transfers and is taken over. How many are under way
+ * at once, and which wait for their turn: core/transfer-window.
  */
 import type { Message } from "../schema/messages.ts";
 import {
@@ -44,7 +45,7 @@ const moveAgainMsMax = 60_000;
 /** Failures after which a server that keeps failing here is offered to the partner. */
 export const failuresBeforeMove = 2;
 
-/** The source's first move. */
+/** The source's first move, at once: for what cannot stay here, and for what the partner asks for, which counts its own. */
 export function offerServer(
   state: ControllerState,
   index: number,
@@ -67,7 +68,7 @@ export function offerServer(
   ];
 }
 
-/** The target's first move, when the operator asked here. */
+/** The target's first move, at once. */
 export function requestServer(
   state: ControllerState,
   index: number,
@@ -397,7 +398,11 @@ export function evacuate(state: ControllerState, nowMs: number): Part {
   return step;
 }
 
-function reasonToLeave(state: ControllerState, server: VirtualServerState): string | undefined {
+/** Why it should not stay here; undefined when it may. */
+export function reasonToLeave(
+  state: ControllerState,
+  server: VirtualServerState,
+): string | undefined {
   const { phase } = server;
   const here = phase.kind === "serving" || phase.kind === "failed";
   if (isHeld(server) && !partnerOwns(state, server.index))

@@ -4,7 +4,7 @@
  */
 import { type ControllerId, partnerOf } from "../schema/ids.ts";
 import type { Veto } from "../schema/status.ts";
-import { type ControllerState, partnerOwns } from "./controller-state.ts";
+import { type ControllerState, isQueued, partnerOwns } from "./controller-state.ts";
 import type { Command } from "./events.ts";
 
 /** One virtual server to be moved, and to whom. */
@@ -51,6 +51,8 @@ export function vetoes(state: ControllerState, moves: readonly Move[]): Veto[] {
     const name = state.servers[index]?.config.name ?? `#${index}`;
     if (state.transfers[index])
       list.push(hard("transferUnderWay", `${name} is being moved already`));
+    if (isQueued(state, index))
+      list.push(hard("transferUnderWay", `${name} waits for its turn to be moved already`));
     const kind = state.servers[index]?.phase.kind;
     if (kind === "starting" || kind === "stopping")
       list.push(hard("serverBusy", `${name} is ${kind} here`));

@@ -49,7 +49,7 @@ export const virtualServerStatusSchema = z.object({
   /** Who owns it, as far as this controller knows. */
   owner: z.enum(["a", "b", "none"]),
   state: virtualServerStateSchema,
-  /** The step under way, or where it failed: attach, mount, state, export, address. */
+  /** The step under way, or where it failed: attach, mount, state, export, address. `queued`: as it is, until its turn to be moved comes. */
   step: z.string().optional(),
   addresses: z.array(z.string()),
   exports: z.array(z.string()),

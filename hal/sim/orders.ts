@@ -186,8 +186,10 @@ function status(pair: Pair, who: ControllerId): void {
     counted,
   );
   pair.say(who, `status: ${health}: ${statusText} ${actionText}`);
-  for (const { name, state, fault } of virtualServers)
-    pair.say(who, `status: ${name} ${state}${fault === undefined ? "" : `, ${fault}`}`);
+  for (const { name, state, step, fault } of virtualServers) {
+    const queued = step === "queued" ? " (queued)" : "";
+    pair.say(who, `status: ${name} ${state}${queued}${fault === undefined ? "" : `, ${fault}`}`);
+  }
 }
 
 function ownerOf(pair: Pair, disk: string): string {

@@ -33,6 +33,8 @@ export interface PairSetup {
   readonly jitter?: boolean;
   readonly timing?: Partial<Config["timing"]>;
   readonly coordinators?: number;
+  /** Virtual servers, at home on a and b in turn; two if nothing is said. */
+  readonly servers?: number;
   readonly links?: { readonly serial?: boolean };
   readonly autoGiveback?: boolean;
   readonly onTrace?: (line: string) => void;
@@ -84,8 +86,8 @@ export class Pair {
   readonly dark: Dark[] = [];
   readonly dataLinks: Record<ControllerId, boolean> = { a: true, b: true };
   readonly coordinators: readonly string[];
-  readonly addresses = ["10.0.0.100", "10.0.0.101"];
-  readonly dataDisks = ["d1", "d2"];
+  readonly addresses: readonly string[];
+  readonly dataDisks: readonly string[];
   #setup: PairSetup;
   readonly #random: () => number;
   readonly #records: Record<ControllerId, RecordDisk> = {
@@ -110,6 +112,9 @@ export class Pair {
     this.#random = seeded(setup.seed ?? 1);
     const names = Array.from({ length: setup.coordinators ?? 3 }, (_, i) => `c${i + 1}`);
     this.coordinators = names;
+    const served = serversOf(setup);
+    this.addresses = served.map(({ address }) => address);
+    this.dataDisks = served.map(({ disk }) => disk);
     this.timing = deriveTiming(this.config("a").timing);
     const faults = timingFaults(this.timing);
     if (faults.length > 0) throw new Error(`pair: ${faults.join("; ")}`);
@@ -437,8 +442,15 @@ export class Pair {
   }
 }
 
-function server(name: string, home: ControllerId, address: string, disk: string) {
-  return { name, home, addresses: [address], volumes: [{ disk, export: `/${name}` }] };
+const serverNames = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"];
+
+function serversOf({ servers }: PairSetup) {
+  return serverNames.slice(0, servers ?? 2).map((name, index) => ({
+    name,
+    home: index % 2 === 0 ? "a" : "b",
+    address: `10.0.0.${100 + index}`,
+    disk: `d${index + 1}`,
+  }));
 }
 
 /** Configurations that were parsed already; few differ, and they do not change. */
@@ -446,12 +458,9 @@ const parsed = new Map<string, Config>();
 const parsedMax = 1000;
 
 /** The configuration of one controller, read as that of a real one. */
-function configOf(
-  who: ControllerId,
-  { timing, links, autoGiveback }: PairSetup,
-  coordinators: readonly string[],
-): Config {
-  const text = JSON.stringify([who, timing, links, autoGiveback, coordinators]);
+function configOf(who: ControllerId, setup: PairSetup, coordinators: readonly string[]): Config {
+  const { timing, links, autoGiveback, servers } = setup;
+  const text = JSON.stringify([who, timing, links, autoGiveback, servers, coordinators]);
   const known = parsed.get(text);
   if (known) return known;
   const config = configSchema.parse({
@@ -471,10 +480,12 @@ function configOf(
       initiatorName: `iqn.2026-11.test:${who}`,
       coordinators,
     },
-    virtualServers: [
-      server("alpha", "a", "10.0.0.100/24", "d1"),
-      server("beta", "b", "10.0.0.101/24", "d2"),
-    ],
+    virtualServers: serversOf(setup).map(({ name, home, address, disk }) => ({
+      name,
+      home,
+      addresses: [`${address}/24`],
+      volumes: [{ disk, export: `/${name}` }],
+    })),
     autoGiveback: autoGiveback ?? false,
   });
   if (parsed.size < parsedMax) parsed.set(text, config);

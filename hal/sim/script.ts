@@ -63,6 +63,7 @@ function setupOf(words: readonly string[]): PairSetup {
     return found === undefined ? undefined : Number(found.split("=")[1]);
   };
   const coordinators = number("coordinators");
+  const servers = number("servers");
   const clients: ClientsSetup = {
     perServer: number("clients") ?? 0,
     thinkMs: number("think") ?? 20,
@@ -70,6 +71,7 @@ function setupOf(words: readonly string[]): PairSetup {
   };
   return {
     ...(coordinators ? { coordinators } : {}),
+    ...(servers ? { servers } : {}),
     links: { serial: !has("no-serial") },
     autoGiveback: has("auto-giveback"),
     ...(clients.perServer > 0 ? { clients } : {}),

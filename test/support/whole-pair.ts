@@ -2,18 +2,20 @@
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { Effect, Report } from "../../firmware-ts/core/effects.ts";
 import type { Phase, VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
-import { Pair } from "../../hal/sim/pair.ts";
+import { Pair, type PairSetup } from "../../hal/sim/pair.ts";
 
 /** Controller a, two seconds after both have started. */
-export const whole: ControllerState = (() => {
-  const pair = new Pair();
+export function wholeOf(setup: PairSetup = {}): ControllerState {
+  const pair = new Pair(setup);
   pair.start("a");
   pair.start("b");
   pair.run(2000);
   const state = pair.controllers.a?.state;
   if (state?.mode !== "paired") throw new Error("the pair is not whole");
   return state;
-})();
+}
+
+export const whole: ControllerState = wholeOf();
 
 export const off: Phase = { kind: "off" };
 export const servingPhase: Phase = { kind: "serving", sinceMs: 0 };

@@ -1,6 +1,6 @@
 /** What an operator is told: by the command, at the panel, from across the room. */
 import { expect, test } from "vitest";
-import { coloursFor, statusText } from "../../firmware-ts/cli/text.ts";
+import { coloursFor, planText, statusText } from "../../firmware-ts/cli/text.ts";
 import { initialPanel } from "../../firmware-ts/core/panel.ts";
 import { linesOf } from "../../firmware-ts/core/panel-lists.ts";
 import { view } from "../../firmware-ts/core/panel-view.ts";
@@ -75,4 +75,18 @@ test("nobody is called silent while a loss is decided with the coordinators at h
     pair.run(5);
     expect(status(pair).virtualServers.map(({ state }) => state)).not.toContain("silent");
   }
+});
+
+test("the predicted duration of many moves is that of each, for they take turns", () => {
+  const move = (virtualServer: string, predictedMs: number) => ({
+    virtualServer,
+    action: "move to controller b",
+    predictedMs,
+  });
+  const lastLine = (...plan: ReturnType<typeof move>[]) =>
+    planText(plan).trimEnd().split("\n").at(-1);
+  expect(lastLine(move("alpha", 60))).toBe("predicted duration: 60 ms");
+  expect(lastLine(move("alpha", 60), move("gamma", 71))).toBe(
+    "predicted duration: 71 ms each, a few at a time",
+  );
 });
