@@ -17,8 +17,9 @@ import {
 import { movesAtOnce, offerInTurn } from "./transfer-window.ts";
 import { isHeld, stopServer } from "./vserver-stop.ts";
 
-/** Time for the transfers before what is left is simply stopped: for each turn of as many as may move at once. */
+/** Time for the transfers before what is left is simply stopped: for the first turn of as many as may move at once, and for each more. */
 const handOverMs = 5000;
+const furtherTurnMs = 1000;
 
 /** How long goodbye is repeated: several beats on every link. */
 const goodbyeMs = 100;
@@ -32,7 +33,7 @@ export function shutdown(state: ControllerState, reason: string, nowMs: number):
     race: undefined,
     // What was to come here does not come any more, and all that is served here goes.
     queuedMoves: [],
-    leaveDeadlineMs: nowMs + handOverMs * Math.max(1, turns),
+    leaveDeadlineMs: nowMs + handOverMs + furtherTurnMs * Math.max(0, turns - 1),
   };
   let step = setMode(leaving, "leaving", nowMs, reason);
   for (const { index, phase } of state.servers) {

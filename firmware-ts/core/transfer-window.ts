@@ -23,12 +23,11 @@ import { isHeld } from "./vserver-stop.ts";
 import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
 /**
- * An address is dark from the closing of its gate to the opening of the other. All at once, the moves wait for each other, for the same
- * processors and disks, and every address is dark for as long as all of them take: 322 ms for eight on the bench, where one takes 60 ms.
- * One after another each would be as short as can be, and eight would take longer than those 322 ms: a part of each move is waiting (for a
- * disk, for the partner, for a process), which a few can do together.
+ * An address is dark from the closing of its gate to the opening of the other. The more moves there are at once, the longer each is dark, for
+ * they wait for the same processors and disks, while all together take about as long (bench, eight to move: docs/design/0026). Two, because one
+ * that hangs must not hold up the others.
  */
-export const movesAtOnce = 4;
+export const movesAtOnce = 2;
 
 /** A target that has declined does nothing more than to leave it alone for a while. */
 function isFull(state: ControllerState): boolean {

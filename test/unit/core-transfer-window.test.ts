@@ -55,6 +55,8 @@ const askFor = (indexes: readonly number[], ask: Ask, state: ControllerState) =>
 /** All are asked for; what was said about the first of them was heard. */
 const offering: ControllerState = { ...askFor(all, offerInTurn, here), outbox: [] };
 const requesting: ControllerState = { ...askFor(all, requestInTurn, there), outbox: [] };
+const request = { dryRun: false, force: false, reason: "" };
+const command = { id: 1, kind: "giveback", by: "operator", request } as const;
 const sides = [
   ["offers", offering, offerInTurn],
   ["requests", requesting, requestInTurn],
@@ -101,9 +103,10 @@ describe("of many moves that are asked for", () => {
   test.each(sides)("each waits in the order in which it was asked for: %s", (_, state, ask) => {
     const empty = { ...state, transfers: {}, queuedMoves: [] };
     const backwards = askFor(all.toReversed(), ask, empty);
-    expect(queue(backwards)).toEqual(first.toReversed());
+    const inOrder = all.toReversed().slice(movesAtOnce);
+    expect(queue(backwards)).toEqual(inOrder);
     const { after } = tick({ ...backwards, transfers: {}, outbox: [] });
-    expect(begun(after)).toEqual(first.toReversed());
+    expect(begun(after)).toEqual(inOrder.slice(0, movesAtOnce));
   });
 
   test.each(sides)("one that is asked for again keeps its place: %s", (_, state, ask) => {
@@ -156,8 +159,8 @@ describe("the next one begins in the very step in which another move ends", () =
     const endMs = nowMs + 2 * timing.transferAnswerMs;
     expect(underWay(tick(state, nowMs + timing.transferAnswerMs - 1).after)).toEqual(first);
     const { after } = tick(state, endMs);
-    expect(underWay(after)).toEqual(waiting);
-    expect(queue(after)).toEqual([]);
+    expect(underWay(after)).toEqual(waiting.slice(0, movesAtOnce));
+    expect(queue(after)).toEqual(waiting.slice(movesAtOnce));
   });
 
   test("and not before there is room", () => {
@@ -330,8 +333,8 @@ describe("a controller that leaves", () => {
   const leave = (state: ControllerState) =>
     happen(state, { kind: "shutdown", reason: "asked to stop", nowMs });
   const { after: leaving } = leave(here);
-  const turnMs = 5000;
-  const endMs = nowMs + (count / movesAtOnce) * turnMs;
+  const timeOf = (turns: number) => 5000 + 1000 * (turns - 1);
+  const endMs = nowMs + timeOf(count / movesAtOnce);
   const kinds = ({ servers }: ControllerState) => servers.map(({ phase }) => phase.kind);
 
   test("offers what it serves in turn, and serves the rest", () => {
@@ -343,10 +346,10 @@ describe("a controller that leaves", () => {
     [1, 1],
     [movesAtOnce, 1],
     [movesAtOnce + 1, 2],
-    [count, 2],
+    [count, count / movesAtOnce],
   ])("has time for each turn: %i take %i", (served, turns) => {
     const some = all.slice(served).reduce((state, index) => inPhase(index, off, state), here);
-    expect(leave(some).after.leaveDeadlineMs).toBe(nowMs + turns * turnMs);
+    expect(leave(some).after.leaveDeadlineMs).toBe(nowMs + timeOf(turns));
   });
 
   test("has time for what is on its way, too", () => {
@@ -356,7 +359,7 @@ describe("a controller that leaves", () => {
       { ...everywhere(off, here), transfers: offering.transfers },
     );
     expect(leave(gone).after).toMatchObject({
-      leaveDeadlineMs: nowMs + turnMs,
+      leaveDeadlineMs: nowMs + timeOf(1),
       farewellMs: undefined,
     });
   });
@@ -436,8 +439,6 @@ describe("the operator", () => {
   });
 
   test("gives a command once for all, and every move of its plan begins or waits", () => {
-    const request = { dryRun: false, force: false, reason: "" };
-    const command = { id: 1, kind: "giveback", by: "operator", request } as const;
     const calm = {
       ...here,
       colours: { serial: "green", network: "green", disk: "green" },
@@ -459,16 +460,18 @@ describe("what begins by itself", () => {
   const atMs = 60_000 - 1;
 
   test("goes home in turn, and waits for it once", () => {
-    const full = { ...askFor([0, 2, 4], offerInTurn, restless), outbox: [] };
-    const { after } = tick(full, nowMs + 100);
-    expect([begun(after), queue(after)]).toEqual([[1], [3, 5, 7]]);
-    expect(queue(tick(after, nowMs + 200).after)).toEqual([3, 5, 7]);
+    const home = planMoves(here, command).map(({ index }) => index);
+    const some = all.filter((index) => !home.includes(index)).slice(0, movesAtOnce - 1);
+    const busy = { ...askFor(some, offerInTurn, restless), outbox: [] };
+    const { after } = tick(busy, nowMs + 100);
+    expect([begun(after), queue(after)]).toEqual([home.slice(0, 1), home.slice(1)]);
+    expect(queue(tick(after, nowMs + 200).after)).toEqual(home.slice(1));
   });
 
   test("is not kept waiting where nobody serves it", () => {
     const orphan = inPhase(1, off, { ...offering, pairedSinceMs: 0, transfers: {} });
     const full = {
-      ...askFor([0, 2, 4, 6], offerInTurn, { ...orphan, queuedMoves: [] }),
+      ...askFor([0, 2, 4, 6].slice(0, movesAtOnce), offerInTurn, { ...orphan, queuedMoves: [] }),
       outbox: [],
     };
     expect(begun(tick(full, atMs).after)).toContain(1);
