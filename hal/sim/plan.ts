@@ -135,6 +135,8 @@ function drawSetup(random: Random, seed: number): PairSetup {
     seed,
     jitter: true,
     timing,
+    // Enough of them that some wait for their turn to be moved.
+    servers: seed % 8 === 0 ? 6 : 2,
     coordinators: random() < 0.8 ? 3 : pick(random, [1, 5]),
     links: { serial: random() < 0.85 },
     autoGiveback: random() < 0.4,

@@ -106,6 +106,14 @@ const inMain: Readonly<Record<string, Planted>> = {
         : [effect],
     ),
   },
+  ignoresLostDevice: {
+    wrong: "a block device that is gone is no news",
+    profile: "disks",
+    seeds: 40,
+    only: (plan) => plan.faults.some(({ mishap }) => mishap.do === "device"),
+    breaks: ["noEndlessDark"],
+    plant: told((event) => (event.kind === "deviceLost" ? undefined : event)),
+  },
   releasesMounted: {
     wrong: "a disk is released together with the order to seal it",
     profile: "quiet",
