@@ -10,7 +10,7 @@ import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { explainEnd } from "../linux/ganesha/instance.ts";
 import { killLeftovers } from "../linux/ganesha/leftovers.ts";
 import { createPortMapper, type PortMapper } from "../linux/ganesha/port-mapper.ts";
-import { createGanesha, filesOf, type Ganesha } from "../linux/ganesha.ts";
+import { createGanesha, filesIn, type Ganesha } from "../linux/ganesha.ts";
 import { programsOf } from "../linux/place/programs.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
 import type { Places } from "./places.ts";
@@ -36,10 +36,9 @@ export async function openFileServices(
 ): Promise<FileServices> {
   const servers = new Map<string, Ganesha>();
   const runDir = `${config.controller.runDir}/services`;
-  for (const name of places.forgotten) {
-    const cleaned = await killLeftovers(filesOf(runDir, name), leftoversMs);
-    if (!cleaned.ok) handlers.log(explain(cleaned.fault));
-  }
+  // Of every name, also those that the configuration has no more.
+  const cleaned = await killLeftovers(filesIn(runDir), leftoversMs);
+  if (!cleaned.ok) handlers.log(explain(cleaned.fault));
   const mappers: PortMapper[] = [];
   const exportIds = exportIdsOf(config);
   for (const server of config.virtualServers) {
@@ -62,8 +61,6 @@ export async function openFileServices(
       },
     });
     servers.set(name, ganesha);
-    const cleaned = await ganesha.killLeftovers(leftoversMs);
-    if (!cleaned.ok) handlers.log(explain(cleaned.fault));
   }
 
   const find = (name: string): Ganesha => {

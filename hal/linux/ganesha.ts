@@ -25,7 +25,6 @@ import {
   renderConfiguration,
 } from "./ganesha/config.ts";
 import { type Instance, type InstanceEnd, startInstance } from "./ganesha/instance.ts";
-import { killLeftovers } from "./ganesha/leftovers.ts";
 import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
 import type { PortMapper } from "./ganesha/port-mapper.ts";
 import { probeService } from "./ganesha/probe.ts";
@@ -73,8 +72,6 @@ export interface Ganesha {
   /** How often `kill` was called: what dies between two equal answers was not ended by this driver. */
   killCount(): number;
   state(): GaneshaState;
-  /** Kills what an earlier life left behind; call it once before anything else. Fault: `timeout`. */
-  killLeftovers(timeoutMs: number): Promise<Outcome>;
   /** `stop`, and the spare too. */
   close(options: { timeoutMs: number }): Promise<Outcome>;
 }
@@ -94,8 +91,8 @@ interface Serving {
 const lastEndMs = 2000;
 const recoveryDirMs = 2000;
 
-/** All files of a virtual server's processes begin so; it is how leftovers are recognised. */
-export const filesOf = (runDir: string, name: string) => `${runDir}/ganesha-${name}.`;
+/** All files of the processes in a folder begin so; it is how leftovers are recognised. */
+export const filesIn = (runDir: string) => `${runDir}/ganesha-`;
 
 /** The driver of one virtual server's file service; it touches nothing before the first call. */
 export function createGanesha(options: GaneshaOptions): Ganesha {
@@ -120,7 +117,7 @@ class Driver implements Ganesha {
 
   constructor(options: GaneshaOptions) {
     this.#options = options;
-    this.#prefix = filesOf(options.runDir, options.name);
+    this.#prefix = `${filesIn(options.runDir)}${options.name}.`;
     this.#blkidFile = `${this.#prefix}blkid`;
   }
 
@@ -168,10 +165,6 @@ class Driver implements Ganesha {
       spare: this.#spare !== undefined,
       grace: this.#serving?.instance.grace() ?? noGrace,
     };
-  }
-
-  killLeftovers(timeoutMs: number): Promise<Outcome> {
-    return this.#inTurn(() => killLeftovers(this.#prefix, timeoutMs));
   }
 
   close({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {

@@ -15,7 +15,7 @@ type Command =
   | { op: "prepare" | "start"; spec: FileServiceSpec }
   | { op: "spareHeld" }
   | { op: "probe"; deadlineMs: number }
-  | { op: "stop" | "close" | "killLeftovers"; timeoutMs: number };
+  | { op: "stop" | "close"; timeoutMs: number };
 
 const say = (message: object) => process.stdout.write(`${JSON.stringify(message)}\n`);
 const portMapper = createPortMapper(here, ["10.9.0.1"]);
@@ -42,8 +42,6 @@ async function perform(command: Command): Promise<unknown> {
       return await ganesha.stop(command);
     case "close":
       return await ganesha.close(command);
-    case "killLeftovers":
-      return await ganesha.killLeftovers(command.timeoutMs);
     case "kill":
       return ganesha.kill();
     case "state":
