@@ -119,12 +119,18 @@ export class Works {
         const killed = () => failed("serviceFailed", work.op, "killed while it started");
         const outcome = isKilled() ? killed() : this.#outcome(server, work);
         this.#setup.told?.(sentence(server, work, outcome));
-        main.give(() => ended(outcome));
+        main.give(() => ended(this.#heard(server, work, outcome)));
       });
     hands.give(() => {
       if (this.trouble.get(work.op)?.kind === "hang") this.#hanging.push(finish);
       else timeline.after(this.#setup.duration(work.op), finish);
     });
+  }
+
+  /** A service that ended before its start was heard of is not started: whoever asked took no notice of its end. */
+  #heard({ name }: VirtualServerConfig, { op }: Work, outcome: Outcome<string | undefined>) {
+    const isGone = op === "startService" && !this.#setup.kernel.services.has(name);
+    return isGone && outcome.ok ? failed("serviceFailed", op, "it has ended") : outcome;
   }
 
   /** Lets go what hangs. */

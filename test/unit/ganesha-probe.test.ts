@@ -70,6 +70,12 @@ describe("a probe", () => {
     },
   );
 
+  test("of a service that has answered, and has ended before that was heard, is no proof", async () => {
+    const gone = { ...limit, stillUseful: () => false };
+    const probed = await probeService(await serviceWith(0, 0), gone);
+    expect(!probed.ok && probed.fault.code).toBe("serviceFailed");
+  });
+
   test("ends at its limit when nothing is ever served", async () => {
     const probed = await probeService(await serviceWith(99, 0), { ...limit, deadlineMs: 500 });
     expect(probed).toMatchObject({ ok: false, fault: { code: "serviceSilent" } });

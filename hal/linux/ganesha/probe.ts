@@ -24,7 +24,7 @@ const retryMs = 1;
  */
 const attemptMsFirst = 200;
 
-/** How to end a probe early: `stillUseful` is asked before each new attempt. `place`: where the service is. */
+/** How to end a probe early: `stillUseful` is asked after each attempt. `place`: where the service is. */
 export interface ProbeOptions {
   readonly deadlineMs: number;
   readonly place: ProgramPlace;
@@ -47,10 +47,12 @@ export async function probeService(
     const leftMs = deadlineMs - (beganAt - startedAt);
     const attempt = await probeOnce(service, place, Math.max(1, Math.min(patienceMs, leftMs)));
     if (performance.now() - beganAt >= patienceMs) patienceMs *= 2;
-    if (attempt.ok) return good(performance.now() - startedAt);
+    // Also one that has answered may have ended by now: its end was told already, to somebody who waited for this and took no notice.
     if (!stillUseful()) {
-      return failed("serviceFailed", operation, "the file service ended", attempt.fault);
+      const why = attempt.ok ? undefined : attempt.fault;
+      return failed("serviceFailed", operation, "the file service ended", why);
     }
+    if (attempt.ok) return good(performance.now() - startedAt);
     if (performance.now() - startedAt + retryMs >= deadlineMs) {
       return failed("serviceSilent", operation, `no answer in ${deadlineMs} ms`, attempt.fault);
     }
