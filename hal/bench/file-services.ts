@@ -137,12 +137,12 @@ export class SpareLine {
     this.#msMax = msMax;
   }
 
-  /** The result is that of `begin`, which is called in its turn; `held` is waited for before the next, for a limited time. */
+  /** The result is that of `begin`, which is called in its turn; the next waits for it and for `held`, for a limited time. */
   next<T>(begin: () => Promise<T>, held: () => Promise<void>): Promise<T> {
     const mine = this.#last.then(begin);
-    this.#last = mine.then(
-      () => Promise.race([held(), delay(this.#msMax, undefined, { ref: false })]),
-      () => undefined,
+    const made = mine.then(held).catch(() => undefined);
+    this.#last = this.#last.then(() =>
+      Promise.race([made, delay(this.#msMax, undefined, { ref: false })]),
     );
     return mine;
   }

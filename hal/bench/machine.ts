@@ -53,7 +53,17 @@ export async function openBenchMachine(
     }
   }
   giveBackRegularly({ collect: true });
-  const disks = await openDataDisks(config, handlers);
+  const disks = await openDataDisks(config, {
+    ...handlers,
+    deviceLost(serial, reason) {
+      // Before its clients are told of errors: the volume is well, and will be served in a moment.
+      const server = config.virtualServers.find(({ volumes }) =>
+        volumes.some(({ disk }) => disk === serial),
+      );
+      if (server) services.kill(server.name);
+      handlers.deviceLost(serial, reason);
+    },
+  });
   if (!disks.ok) return disks;
   for (const { name } of config.virtualServers) void services.prepare(name);
   const stopWatching = addresses.value.watchCarrier(nic, handlers.carrier);

@@ -126,11 +126,13 @@ export class Attachment {
     await mkdir(this.#options.folder, { recursive: true, mode: 0o700 });
     await writeFile(this.#file, "");
     const child = this.#start();
+    // Whoever it ended by, a signal or itself, it is not ours any more then.
+    const hasEnded = () => this.#child !== child;
     const isReady = await until(
-      async () => child.exitCode !== null || (await exists(this.#pidFile)),
+      async () => hasEnded() || (await exists(this.#pidFile)),
       prepareTimeoutMs,
     );
-    if (isReady && child.exitCode === null) return done;
+    if (isReady && !hasEnded()) return done;
     const why = isReady ? this.#log.trim() : `not ready in ${prepareTimeoutMs} ms`;
     await this.#tearDown();
     return failed("attachFailed", "prepare block device", `${this.#options.name}: ${why}`);

@@ -3,7 +3,7 @@
  * service state is kept on the disk). Now: the clients' connections, so that the next owner can tickle them. It is a hint, never
  * a proof: a damaged or missing record costs clients some of their own timeouts and nothing else.
  */
-import { type FileHandle, open, readFile, rename } from "node:fs/promises";
+import { open, readFile, rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { done, failed } from "../../firmware-ts/schema/outcome.ts";
@@ -30,14 +30,16 @@ const stateSchema = z.strictObject({
 
 const empty: ServiceState = { connections: [] };
 
-/** Writes, if there is something to write, and closes when the disk has it. */
-async function synced(file: FileHandle, write: () => Promise<void>): Promise<void> {
+/** Without its own sync the rename could reach the disk before the bytes, and the next owner would read a hole. */
+async function replace(path: string, text: string): Promise<void> {
+  const file = await open(`${path}.new`, "w", 0o600);
   try {
-    await write();
-    await file.sync();
+    await file.writeFile(text);
+    await file.datasync();
   } finally {
     await file.close();
   }
+  await rename(`${path}.new`, path);
 }
 
 /** The driver; stateless. */
@@ -58,12 +60,15 @@ export function createServiceStates(): ServiceStates {
     async save(mountPath, state) {
       const path = join(mountPath, stateFile);
       try {
-        const file = await open(`${path}.new`, "w", 0o600);
-        // Without the sync the rename could reach the disk before the bytes, and the next owner would read a hole.
-        await synced(file, () => file.writeFile(JSON.stringify(state)));
-        await rename(`${path}.new`, path);
-        // Until the directory is on the disk, too, the next owner reads the list before this one: for as long as the journal keeps it, 5 s.
-        await synced(await open(dirname(path), "r"), () => Promise.resolve());
+        // Opened first: it is that of the volume, whatever becomes of the mount meanwhile.
+        const directory = await open(dirname(path), "r");
+        try {
+          await replace(path, JSON.stringify(state));
+          // Until then the next owner reads the list before this one: for as long as the journal keeps it, 5 s.
+          await directory.sync();
+        } finally {
+          await directory.close();
+        }
         return done;
       } catch (error) {
         return failed("ioError", `save ${path}`, "the service state was not saved", error);
