@@ -94,3 +94,13 @@ describe("the table", () => {
       if (/^test\/.*\.ts$/.test(code)) expect(existsSync(join(root, code)), code).toBe(true);
   });
 });
+
+describe("the page of vetoes", () => {
+  test("has every reason that there is, and no other, with its severity", () => {
+    const made = [...read("firmware-ts/core/vetoes.ts").matchAll(/\b(hard|soft)\("(\w+)"/g)];
+    const reasons = new Set(made.map(([, severity, code]) => `${code} (${severity})`));
+    const titles = [...read("docs/vetoes.md").matchAll(/^## (.*)$/gm)].map(([, title]) => title);
+    expect(reasons.size).toBeGreaterThan(5);
+    expect(titles.toSorted()).toEqual([...reasons].toSorted());
+  });
+});
