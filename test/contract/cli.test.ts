@@ -235,6 +235,15 @@ test("--wait tells a move that failed", async () => {
   expect([failed.code, failed.err]).toEqual([1, "dyad: beta failed: mount: device is gone\n"]);
 });
 
+test("--wait waits for one that had failed before, and is queued to be moved", async () => {
+  moveInSteps([
+    { owner: "b", state: "failed", step: "queued", fault: "mount: device is gone" },
+    { owner: "a", state: "starting", step: "attach" },
+    { owner: "a", state: "serving" },
+  ]);
+  expect(await dyad("takeover --wait 60")).toMatchObject({ code: 0, err: "" });
+});
+
 test("--wait tells a move that does not end", async () => {
   moveInSteps([{ owner: "b", state: "elsewhere" }]);
   const late = await dyad("-o json takeover --wait 1");
