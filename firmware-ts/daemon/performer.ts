@@ -1,6 +1,5 @@
 /** Performs the works of virtual servers on the machine, in the order of loop/work-queue. Every work is idempotent. */
 
-import { availableParallelism } from "node:os";
 import type { Machine, ServerPlace } from "../../hal/port/machine.ts";
 import type { LocalDevice } from "../../hal/port/storage.ts";
 import type { Work } from "../core/effects.ts";
@@ -9,7 +8,6 @@ import type { Config, VirtualServerConfig } from "../schema/config.ts";
 import { bareAddress } from "../schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../schema/outcome.ts";
 import { ClientList } from "./clients.ts";
-import { StartTurns } from "./start-turns.ts";
 
 /**
  * Rounds of gratuitous ARP and tickles after a gate was opened: the first at once, the others over 7 s, against loss and against a
@@ -24,11 +22,6 @@ const clientsEveryMs = 200;
 const clientsIdleMs = 500;
 /** The same for a volume that is given up: its I/O has been refused before. */
 const clientsRefusedMs = 100;
-
-/** Mounts and services that start at once. More would only wait for each other: they are work for processors and disks. */
-const startsAtOnce = Math.max(2, availableParallelism());
-/** Several times what one takes when it has the machine to itself. */
-const startTurnMsMax = 300;
 
 interface Bench {
   readonly server: VirtualServerConfig;
@@ -65,7 +58,6 @@ export function createPerformer(
   }, clientsEveryMs);
   watch.unref();
 
-  const starts = new StartTurns({ atOnce: startsAtOnce, turnMsMax: startTurnMsMax });
   const queue = new WorkQueue({
     after(delayMs, then) {
       const timer = setTimeout(then, delayMs);
@@ -74,7 +66,7 @@ export function createPerformer(
     run(name, work, limitMs, ended) {
       const bench = benches.get(name);
       if (!bench) throw new Error(`perform: no virtual server ${name}`);
-      void inTurn(starts, bench, work, limitMs, (leftMs) => run(machine, bench, work, leftMs))
+      void run(machine, bench, work, limitMs)
         .catch((error: unknown) =>
           failed("ioError", work.op, "the driver failed unexpectedly", error),
         )
@@ -83,42 +75,9 @@ export function createPerformer(
   });
 
   return {
-    perform(name, work, limitMs, settle) {
-      // Whoever asks for anything but a start gives up the one that still waits for its turn.
-      if (!isStart(work)) starts.drop(name);
-      queue.perform(name, work, limitMs, settle);
-    },
+    perform: (name, work, limitMs, settle) => queue.perform(name, work, limitMs, settle),
     close: () => clearInterval(watch),
   };
-}
-
-/** What belongs to a start: asked for one after the other, and given up together. */
-const startOps: readonly Work["op"][] = [
-  "attach",
-  "mount",
-  "addAddresses",
-  "startService",
-  "announce",
-];
-const isStart = ({ op }: Work) => startOps.includes(op);
-
-/** What many starts at once have to do waits for its turn, and the wait counts; everything else is done at once. */
-async function inTurn(
-  starts: StartTurns,
-  { server, devices }: Bench,
-  work: Work,
-  limitMs: number,
-  act: (limitMs: number) => Promise<Outcome<string | undefined>>,
-): Promise<Outcome<string | undefined>> {
-  if (work.op !== "mount" && work.op !== "startService") return await act(limitMs);
-  const askedMs = performance.now();
-  // A start has begun with the first of its volumes.
-  const isFirst = work.op === "mount" && [...devices.keys()][0] === work.disk;
-  const outcome = await starts.take(server.name, isFirst ? "begin" : "goOn", async () => {
-    const leftMs = limitMs - (performance.now() - askedMs);
-    return leftMs > 0 ? await act(leftMs) : undefined;
-  });
-  return outcome ?? failed("timeout", work.op, "given up before its turn to start came");
 }
 
 const prefix = (text: string) => Number(text.split("/")[1] ?? 32);

@@ -1,5 +1,4 @@
 /** The works of a stop, against a machine that only notes what is asked of it. */
-import { availableParallelism } from "node:os";
 import { describe, expect, test } from "vitest";
 import type { Work } from "../../firmware-ts/core/effects.ts";
 import { createPerformer } from "../../firmware-ts/daemon/performer.ts";
@@ -62,53 +61,4 @@ describe("a service whose volume is about to give errors", () => {
     expect(asked).toEqual(["kill alpha", "refuse d1", "refuse d2", "stop alpha"]);
     performer.close();
   });
-});
-
-describe("a service that waits for its turn to start", () => {
-  test.each<Work>([{ op: "killService" }, { op: "seal", disk: "d1" }])(
-    "is not started any more when something else is asked for meanwhile: $op",
-    async (other) => {
-      const names = Array.from({ length: 2 * availableParallelism() + 2 }, (_, i) => `vs${i}`);
-      const started: string[] = [];
-      const release: (() => void)[] = [];
-      const parts = {
-        mountPath: (_server: unknown, disk: string) => disk,
-        place: () => ({ addresses: { connections: () => Promise.resolve(good([])) } }),
-        block: { refuse: () => undefined },
-        fileSystems: { seal: () => Promise.resolve(done) },
-        services: {
-          start: ({ name }: { name: string }) => {
-            started.push(name);
-            return new Promise<Outcome>((resolve) => release.push(() => resolve(done)));
-          },
-          kill: () => undefined,
-          stop: () => Promise.resolve(done),
-        },
-      };
-      const many = {
-        virtualServers: names.map((name) => ({ name, addresses: ["10.0.0.100/24"], volumes: [] })),
-      };
-      const performer = createPerformer(
-        many as unknown as Config,
-        parts as unknown as Machine,
-        () => undefined,
-      );
-      const perform = (name: string, work: Work) =>
-        new Promise<Outcome<string | undefined>>((settle) =>
-          performer.perform(name, work, 60_000, settle),
-        );
-      const starts = names.map((name) => perform(name, { op: "startService" }));
-      const last = names.at(-1) ?? "";
-      expect(started).not.toContain(last);
-      await perform(last, other);
-      for (let i = 0; i < names.length; i += 1) {
-        release[i]?.();
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-      const outcomes = await Promise.all(starts);
-      expect(started).toEqual(names.slice(0, -1));
-      expect(outcomes.map(({ ok }) => ok)).toEqual(names.map((name) => name !== last));
-      performer.close();
-    },
-  );
 });
