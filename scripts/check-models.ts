@@ -6,7 +6,7 @@
  *     node scripts/check-models.ts --all      the larger bounds too
  *     node scripts/check-models.ts --trail arbitration BUG_UNPROVED     how a mistake comes about, step by step
  */
-import { spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -91,10 +91,22 @@ const runs: readonly Run[] = [
   large(mistake("transfer", "LAST_LIFE", both)),
 ];
 
+const scratch = mkdtempSync(join(tmpdir(), "dyad-models-"));
+const running = new Set<ChildProcess>();
+// However this ends, also by a signal or because whoever reads has seen enough: no search goes on, and nothing is left.
+process.on("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+  rmSync(scratch, { recursive: true, force: true });
+});
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+  process.once(signal, () => process.exit(1));
+process.stdout.once("error", () => process.exit(1));
+
 /** What a program says; its exit code does not tell whether a mistake was found. */
 function command(cwd: string, name: string, parameters: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(name, parameters, { cwd, timeout: limitMs });
+    running.add(child);
     let text = "";
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding("utf8").on("data", (part: string) => {
@@ -102,6 +114,7 @@ function command(cwd: string, name: string, parameters: readonly string[]): Prom
       });
     child.on("error", reject);
     child.on("close", (_code, signal) => {
+      running.delete(child);
       if (signal) reject(new Error(`models: ${name} was ended by ${signal}:\n${text}`));
       else resolve(text);
     });
@@ -158,7 +171,7 @@ async function check(cwd: string, run: Run): Promise<Result> {
 }
 
 async function inFolder<T>(act: (cwd: string) => Promise<T>): Promise<T> {
-  const cwd = mkdtempSync(join(tmpdir(), "dyad-models-"));
+  const cwd = mkdtempSync(join(scratch, "run-"));
   try {
     return await act(cwd);
   } finally {

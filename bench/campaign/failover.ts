@@ -5,7 +5,7 @@ import { type MemoryReadings, MemoryWatch } from "../world/memory.ts";
 import { World, type WorldOptions } from "../world/world.ts";
 import { AddressWatch } from "./address-watch.ts";
 import { startClients } from "./clients.ts";
-import { expectations } from "./expectations.ts";
+import { type Expectation, expectations } from "./expectations.ts";
 import { bringHome, describePair, oneRun, type RunRecord, type Stage } from "./one-run.ts";
 import {
   type ClientCounts,
@@ -42,15 +42,24 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   }
 }
 
-/** All runs of one fault. A run that cannot be ended ends the series; it is reported as a problem. */
-export async function series(
+/** What several runs of one fault left. */
+export interface Runs {
+  readonly records: readonly RunRecord[];
+  /** The run that could not be ended, in words. */
+  readonly broken: readonly string[];
+  readonly counts: ClientCounts;
+  /** The highest that was seen, read after each run. */
+  readonly daemonMemoryMb: MemoryReadings;
+}
+
+/** All runs of one fault. A run that cannot be ended ends them; it is told, not thrown. */
+export async function repeat(
   stage: Stage,
   fault: Fault,
+  expected: Expectation,
   runs: number,
   progress: (text: string) => void,
-): Promise<Series> {
-  const expected = expectations[fault.name];
-  if (!expected) throw new BenchError("badInput", fault.name, "nothing is expected of this fault");
+): Promise<Runs> {
   const before = counts(stage);
   const records: RunRecord[] = [];
   const broken: string[] = [];
@@ -72,8 +81,31 @@ export async function series(
       break;
     }
   }
-  const result = resultOf(fault.name, records, countsSince(before, counts(stage)), broken);
-  const daemonMemoryMb = memory.highest;
+  return {
+    records,
+    broken,
+    counts: countsSince(before, counts(stage)),
+    daemonMemoryMb: memory.highest,
+  };
+}
+
+/** All runs of one fault that is expected something of. A run that cannot be ended is reported as a problem. */
+export async function series(
+  stage: Stage,
+  fault: Fault,
+  runs: number,
+  progress: (text: string) => void,
+): Promise<Series> {
+  const expected = expectations[fault.name];
+  if (!expected) throw new BenchError("badInput", fault.name, "nothing is expected of this fault");
+  const { records, broken, counts, daemonMemoryMb } = await repeat(
+    stage,
+    fault,
+    expected,
+    runs,
+    progress,
+  );
+  const result = resultOf(fault.name, records, counts, broken);
   const problems = [...result.problems, ...memoryProblems(daemonMemoryMb)];
   return { ...result, daemonMemoryMb, problems };
 }

@@ -38,6 +38,8 @@ export interface Moves {
   readonly clients: readonly { readonly name: string; readonly virtualServer: string }[];
   readonly probeIntervalMs: number;
   readonly records: readonly RunRecord[];
+  /** The run that could not be ended, in words. */
+  readonly broken: readonly string[];
   readonly counts: ClientCounts;
 }
 
@@ -69,6 +71,7 @@ export function movesResult(kind: MoveKind, moves: Moves): MovesResult {
     unexpectedTakeovers,
     ...counts,
     problems: [
+      ...moves.broken,
       ...records.flatMap(({ problems }, i) => problems.map((each) => `run ${i + 1}: ${each}`)),
       ...complaint("acknowledged writes lost", counts.lostAckedWrites),
       ...complaint("stale, rolled back, phantom or corrupt reads", badReads(counts)),

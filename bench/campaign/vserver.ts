@@ -3,9 +3,9 @@ import type { Fault } from "../faults/fault.ts";
 import { faultNamed } from "../faults/index.ts";
 import { BenchError } from "../world/error.ts";
 import type { Expectation } from "./expectations.ts";
+import { repeat } from "./failover.ts";
 import { type MoveKind, type MovesResult, movesResult } from "./moves-result.ts";
-import { oneRun, type RunRecord, type Stage } from "./one-run.ts";
-import { type ClientCounts, countsOf, countsSince } from "./result.ts";
+import type { Stage } from "./one-run.ts";
 
 /** What must hold: the last of 32 answers again within 3 s, on two processors. */
 const expected: Expectation = {
@@ -40,26 +40,13 @@ export async function moves(
   runs: number,
   progress: (text: string) => void,
 ): Promise<MovesResult> {
-  const before = counts(stage);
-  const records: RunRecord[] = [];
-  for (let i = 1; i <= runs; i++) {
-    const record = await oneRun(stage, acts[kind], expected, `${kind}-${i}`);
-    records.push(record);
-    const { addressOutageMs, settleMs, mendMs, problems } = record;
-    progress(
-      `${kind} ${i}/${runs}: last address ${addressOutageMs} ms, settled in ${settleMs} ms, mended in ${mendMs} ms` +
-        problems.map((problem) => `; PROBLEM ${problem}`).join(""),
-    );
-  }
+  const { records, broken, counts } = await repeat(stage, acts[kind], expected, runs, progress);
   return movesResult(kind, {
     servers: stage.world.layout.servers,
     clients: stage.clients,
     probeIntervalMs: stage.watch.intervalMs,
     records,
-    counts: countsSince(before, counts(stage)),
+    broken,
+    counts,
   });
-}
-
-function counts({ clients }: Stage): ClientCounts {
-  return countsOf(clients.flatMap((client) => client.last ?? []));
 }

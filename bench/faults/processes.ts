@@ -79,6 +79,9 @@ function killAll(pids: readonly number[], fault: string, nothing: string): void 
   for (const pid of pids) signal(pid, "SIGKILL");
 }
 
+/** The controller repairs it without help. */
+const byItself: Fault["repair"] = async () => {};
+
 export const fileserver: Fault = {
   name: "fileserver",
   description: "the file server of each virtual server there is killed; everything else goes on",
@@ -88,9 +91,7 @@ export const fileserver: Fault = {
     );
     killAll(pids, "fileserver", `no file server runs on ${victim}`);
   },
-  async repair() {
-    // The controller does that itself.
-  },
+  repair: byItself,
 };
 
 export const device: Fault = {
@@ -103,9 +104,7 @@ export const device: Fault = {
     const pids = disks.flatMap(({ disk }) => programs(world, victim, "nbdfuse", `-${disk}.pid`));
     killAll(pids, "device", `nothing is served from a disk on ${victim}`);
   },
-  async repair() {
-    // The controller does that itself.
-  },
+  repair: byItself,
 };
 
 export const term: Fault = {

@@ -216,6 +216,7 @@ describe("what many virtual servers come to", () => {
     clients,
     probeIntervalMs: 1,
     records: [record(10, 30, 2), record(20, 90, 0)],
+    broken: [],
     counts,
   };
 
@@ -239,6 +240,7 @@ describe("what many virtual servers come to", () => {
     ["stale", { counts: { ...counts, rolledBackReads: 1 } }],
     ["double", { records: [{ ...run, doubleAnswers: 1 }] }],
     ["unexpected", { records: [{ ...run, unexpectedTakeovers: 1 }] }],
+    ["run 3: no end", { broken: ["run 3: no end"] }],
     ["run 1: silent", { records: [{ ...run, problems: ["silent"] }] }],
   ])("complains about what is %s", (word, wrong) => {
     expect(movesResult("takeover", { ...moves, ...wrong }).problems.join()).toContain(word);
