@@ -13,6 +13,7 @@ import { makeKey } from "./keys.ts";
 import type { Colours } from "./links.ts";
 import { checkTransition } from "./modes.ts";
 import type { Timing } from "./timing.ts";
+import { isHeld } from "./vserver-stop.ts";
 import type { VirtualServerContext, VirtualServerState } from "./vserver-types.ts";
 
 /** Our registration on one coordinator disk. */
@@ -196,11 +197,15 @@ export function ownsServer(server: VirtualServerState): boolean {
   return server.phase.kind !== "off" && server.phase.kind !== "failed";
 }
 
-/** Owned in the eyes of the partner: also what we have promised to start, or keep as failed. */
+/**
+ * Owned in the eyes of the partner: also what we have promised to start, or keep as failed; but not what is left of something that was
+ * declined, which is released.
+ */
 export function claimsServer(state: ControllerState, server: VirtualServerState): boolean {
-  if (server.phase.kind !== "off") return true;
   const transfer = state.transfers[server.index];
-  return transfer?.role === "target" && transfer.at === "starting";
+  const at = transfer?.role === "target" ? transfer.at : undefined;
+  if (server.phase.kind === "off") return at === "starting";
+  return at !== "declined" || !isHeld(server);
 }
 
 export function partnerOwns(state: ControllerState, index: number): boolean {
