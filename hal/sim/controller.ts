@@ -29,6 +29,7 @@ import type { Lan } from "./lan.ts";
 import type { Machines } from "./machines.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
+import { type StepWatch, watchedHost } from "./steps.ts";
 import { Channel, type Timeline } from "./timeline.ts";
 import type { Wires } from "./wires.ts";
 import { Works, workMs } from "./works.ts";
@@ -66,6 +67,8 @@ export interface ControllerSetup {
   /** Works and announcements are told. */
   readonly tellsWorks: boolean;
   readonly data: DataSetup | undefined;
+  /** Sees every step, where one is to be struck at. */
+  readonly watch: StepWatch | undefined;
 }
 
 /** What a controller needs where there are clients. */
@@ -134,7 +137,7 @@ export class Controller {
       initial: this.initial,
       coordinators: config.shelf.coordinators,
       machine: setup.machines.controller,
-      host: this.#host(),
+      host: this.#watched(this.#host()),
     });
     this.works = new Works({
       ...setup,
@@ -175,6 +178,13 @@ export class Controller {
       },
       way: (disk) => (arrive) => wayTo(this.#ways, this.#setup, disk).send(arrive),
     });
+  }
+
+  #watched(host: ControllerHost): ControllerHost {
+    const { watch } = this.#setup;
+    if (!watch) return host;
+    const part = { who: this.me, name: "main", isAlive: () => this.main.alive };
+    return watchedHost(host, watch, part, ["wake", "nowMs", "stepped"]);
   }
 
   #host(): ControllerHost {

@@ -22,6 +22,7 @@ import { Lan } from "./lan.ts";
 import { type Machines, productionMachines } from "./machines.ts";
 import { RecordDisk } from "./record-disk.ts";
 import { Shelf } from "./shelf.ts";
+import type { StepWatch } from "./steps.ts";
 import { Channel, seeded, Timeline } from "./timeline.ts";
 import { Wires } from "./wires.ts";
 
@@ -51,6 +52,7 @@ export interface PairSetup {
   /** Off only to see that it is needed. */
   readonly readBarrier?: boolean;
   readonly stepped?: (step: Stepped) => void;
+  readonly watch?: StepWatch | undefined;
 }
 
 export interface ClientsSetup {
@@ -274,6 +276,7 @@ export class Pair {
       stepped: this.#setup.stepped,
       journalled: !this.#setup.silent,
       tellsWorks: this.#setup.tellsWorks ?? false,
+      watch: this.#setup.watch,
       data: this.#setup.clients && {
         lan: this.lan,
         known: (name) => this.#sessionsOf(name),

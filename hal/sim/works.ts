@@ -18,6 +18,7 @@ import type { Files } from "./files.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
+import { doWatched, type StepWatch } from "./steps.ts";
 import type { Timeline } from "./timeline.ts";
 
 export type WorkName = Work["op"];
@@ -56,6 +57,7 @@ export interface WorksSetup {
   readonly files: Files | undefined;
   /** Told of each work that has ended; absent where nobody asks. */
   readonly told: ((text: string) => void) | undefined;
+  readonly watch: StepWatch | undefined;
 }
 
 /** A work and how it ended, as a line of the trace. */
@@ -109,7 +111,7 @@ export class Works {
   }
 
   #run(server: VirtualServerConfig, work: Work, ended: Settle): void {
-    const { timeline, hands, main } = this.#setup;
+    const { me, timeline, hands, main, watch } = this.#setup;
     if (work.op === "killService") this.#kills.set(server.name, this.#killsOf(server.name) + 1);
     const kills = this.#killsOf(server.name);
     // A service that is killed while it starts does not come up.
@@ -117,7 +119,10 @@ export class Works {
     const finish = () =>
       hands.give(() => {
         const killed = () => failed("serviceFailed", work.op, "killed while it started");
-        const outcome = isKilled() ? killed() : this.#outcome(server, work);
+        const act = () => (isKilled() ? killed() : this.#outcome(server, work));
+        const deed = { who: me, name: "hands", args: [server.name, work] };
+        const outcome = doWatched(watch, deed, () => hands.alive, act);
+        if (!outcome) return;
         this.#setup.told?.(sentence(server, work, outcome));
         main.give(() => ended(this.#heard(server, work, outcome)));
       });

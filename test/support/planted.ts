@@ -10,7 +10,7 @@ import type { Machines } from "../../hal/sim/machines.ts";
 import { ids, type Pair } from "../../hal/sim/pair.ts";
 import type { Plan, Profile } from "../../hal/sim/plan.ts";
 
-type Invariant =
+export type Invariant =
   | "neverTwoWriters"
   | "neverTwoAnswers"
   | "majoritySurvives"
@@ -39,7 +39,7 @@ export interface Planted {
 type ControllerStep = Machines["controller"];
 type BeatStep = Machines["beat"];
 
-function decisions(change: (step: ControllerStep) => ControllerStep) {
+export function decisions(change: (step: ControllerStep) => ControllerStep) {
   return (pair: Pair): void => {
     pair.machines = { ...pair.machines, controller: change(pair.machines.controller) };
   };
@@ -52,7 +52,7 @@ function beats(change: (step: BeatStep) => BeatStep) {
 }
 
 /** The main loop decides rightly, and something else is done. */
-const doing = (change: (effect: Effect, after: ControllerState) => readonly Effect[]) =>
+export const doing = (change: (effect: Effect, after: ControllerState) => readonly Effect[]) =>
   decisions((step) => (state, event) => {
     const [after, effects] = step(state, event);
     return [after, effects.flatMap((effect) => change(effect, after))];
