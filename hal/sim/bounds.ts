@@ -1,5 +1,6 @@
 /** How long service may be away, derived from the times of core/timing and from what this world takes for its works. */
 import { type Timing, tickMs } from "../../firmware-ts/core/timing.ts";
+import { cleanUpMs } from "./controller.ts";
 import { pollEveryMs } from "./disk-beats.ts";
 import type { PlainLoss } from "./plan.ts";
 
@@ -34,8 +35,8 @@ export function darkBoundMs(timing: Timing, how: PlainLoss["how"] | "crash"): nu
 /** A supervisor waits for so long before it starts again what has ended (`RestartSec=` of systemd.service(5), as it is by default). */
 export const restartMs = 100;
 
-/** A new life in this world: it cleans up (20 ms), registers with three commands to each coordinator, and its ticks are in between. */
-const registeredMs = 20 + 10 + tickMs;
+/** A new life in this world: it cleans up, a tick makes it register, and that is three commands to each coordinator, 3 ms each at the slowest. */
+const registeredMs = cleanUpMs + tickMs + 10;
 
 /** What is served is taken down: flushed, closed, sealed, released and tidied away, or torn off, each step at its slowest in this world. */
 const putAwayMs = 50;

@@ -100,7 +100,7 @@ function racedOn(detail: Readonly<Record<string, unknown>> | undefined): string 
 }
 
 /** What an earlier life left behind is cleaned up before the decisions begin. */
-const cleanUpMs = 20;
+export const cleanUpMs = 20;
 
 export class Controller {
   readonly #setup: ControllerSetup;
