@@ -41,8 +41,9 @@ bench: setup ## every fault of the bench, 20 runs each, one JSON line per fault
 perf: setup ## block path and takeover figures
 	@npm run -s perf -- --json
 
-sim: setup ## 10,000 seeds of the pair in virtual time, on all cores; then the models
+sim: setup ## 10,000 seeds of the pair in virtual time and a crash at every step, on all cores; then the models
 	@npm run -s sim -- --seeds 10000
+	@npm run -s sim -- --every-step
 	@npm run -s models -- --all
 
 lab: setup ## virtual machines on real drivers (not built yet)

@@ -1,20 +1,24 @@
 /** One controller of the bench: real kernel, real file service, real file system, disks of the user-space shelf. */
 import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import type { Config } from "../../firmware-ts/schema/config.ts";
-import { done, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { Definition } from "../../firmware-ts/schema/definition.ts";
+import { done, explain, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { giveBackRegularly } from "../block/memory.ts";
 import { createAddresses } from "../linux/addresses.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
 import { mountsBelow } from "../linux/mount-table.ts";
+import { MountWatch, watchedFileSystems } from "../linux/mount-watch.ts";
 import { prepareNic } from "../linux/nic.ts";
+import { Readiness } from "../linux/readiness.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { createServiceStates } from "../linux/service-state.ts";
 import type { Machine, MachineHandlers } from "../port/machine.ts";
-import type { FileSystems } from "../port/storage.ts";
-import { openDataDisks } from "./data-disks.ts";
-import { openFileServices } from "./file-services.ts";
+import type { BlockService, FileSystems } from "../port/storage.ts";
+import { type DataDisks, openDataDisks } from "./data-disks.ts";
+import { type BenchServices, openFileServices } from "./file-services.ts";
 import { openPlaces, type Places } from "./places.ts";
+import { Roster, sideBySide } from "./roster.ts";
 
 /** Below the beat process, above everything ordinary: a file server under load must not look like a hung controller. */
 const mainPriority = 10;
@@ -24,73 +28,133 @@ const nfsPort = 2049;
 
 /**
  * Opens everything that the main loop touches. What an earlier life of this controller left (services, mounts, addresses,
- * devices) is removed before it returns.
+ * devices) is removed before it returns, also of virtual servers that are no more.
  */
 export async function openBenchMachine(
   config: Config,
+  all: readonly Definition[],
   handlers: MachineHandlers,
 ): Promise<Outcome<Machine>> {
+  const definitions = sideBySide(all, handlers.log);
   const { nic } = config.data;
   const prepared = prepareNic(nic);
   if (!prepared.ok) return prepared;
   const addresses = createAddresses();
   if (!addresses.ok) return addresses;
-  const opened = openPlaces(config);
+  const readiness = Readiness.open();
+  if (!readiness.ok) return readiness;
+  const opened = await openPlaces(config, definitions, {
+    readiness: readiness.value,
+    addressLost: handlers.addressLost,
+  });
   if (!opened.ok) return opened;
   const places = opened.value;
   const mountPath: Machine["mountPath"] = (server, disk) =>
     join(places.folder.path, server.name, disk);
   const services = await openFileServices(config, handlers, mountPath, places);
-  const fileSystems = createFileSystems();
-  const forgotten = await abandonForgotten(places, fileSystems);
-  if (!forgotten.ok) return forgotten;
-  for (const server of config.virtualServers) {
-    for (const { disk } of server.volumes) {
-      const path = mountPath(server, disk);
-      mkdirSync(path, { recursive: true, mode: 0o700 });
-      const gone = await fileSystems.abandon(path);
-      if (!gone.ok) return gone;
-    }
-  }
-  giveBackRegularly({ collect: true });
-  const disks = await openDataDisks(config, {
-    ...handlers,
-    deviceLost(serial, reason) {
-      // Before its clients are told of errors: the volume is well, and will be served in a moment.
-      const server = config.virtualServers.find(({ volumes }) =>
-        volumes.some(({ disk }) => disk === serial),
-      );
-      if (server) services.kill(server.name);
-      handlers.deviceLost(serial, reason);
-    },
+  const storage = await openStorage(config, definitions, handlers, {
+    places,
+    services,
+    mountPath,
+    readiness: readiness.value,
   });
-  if (!disks.ok) return disks;
-  for (const { name } of config.virtualServers) void services.prepare(name);
+  if (!storage.ok) return storage;
+  const { disks, block, fileSystems, roster } = storage.value;
+  for (const { server } of definitions) void services.prepare(server.name);
   const stopWatching = addresses.value.watchCarrier(nic, handlers.carrier);
   return good({
-    disks: disks.value,
-    block: disks.value,
+    define: (definition, limitMs) => roster.define(definition, limitMs),
+    forget: (number, name, limitMs) => roster.forget(number, name, limitMs),
+    disks,
+    block,
     fileSystems,
     services,
     states: createServiceStates(),
-    place: places.server,
+    place: (name) => places.server(name),
     servicePort: nfsPort,
     mountPath,
     realTime: () => takeRealTimePriority(mainPriority),
     async close() {
       stopWatching();
+      storage.value.stopWatching();
+      readiness.value.close();
       await services.close();
-      await disks.value.close();
+      await disks.close();
     },
   });
 }
 
-/** Volumes of virtual servers that the configuration no longer names; another one may hold those disks by now. */
-async function abandonForgotten(
+interface Storage {
+  readonly disks: DataDisks;
+  readonly block: BlockService;
+  readonly fileSystems: FileSystems;
+  readonly roster: Roster;
+  stopWatching(): void;
+}
+
+interface StorageParts {
+  readonly places: Places;
+  readonly services: BenchServices;
+  readonly mountPath: Machine["mountPath"];
+  readonly readiness: Readiness;
+}
+
+/** Disks and file systems; what befalls them by itself ends the file service before it is told. Mounts of an earlier life are gone. */
+async function openStorage(
+  config: Config,
+  definitions: readonly Definition[],
+  handlers: MachineHandlers,
+  { places, services, mountPath, readiness }: StorageParts,
+): Promise<Outcome<Storage>> {
+  const mounts = MountWatch.open(readiness, handlers.log);
+  if (!mounts.ok) return mounts;
+  const fileSystems = watchedFileSystems(createFileSystems(), mounts.value, (path, reason) => {
+    // Volumes are mounted in a folder for each virtual server, under the names of their disks (mountPath).
+    const [name, disk] = relative(places.folder.path, path).split("/");
+    if (name !== undefined && disk !== undefined) void onBroken(name, disk, reason);
+  });
+  const abandoned = await abandonAll(definitions, places, mountPath, fileSystems, handlers);
+  if (!abandoned.ok) return abandoned;
+  for (const definition of definitions) services.define(definition);
+  giveBackRegularly({ collect: true });
+  let roster: Roster | undefined;
+  const disks = await openDataDisks(config, definitions, {
+    ...handlers,
+    deviceLost(serial, reason) {
+      // Before its clients are told of errors: the volume is well, and will be served in a moment.
+      const owner = roster?.ownerOf(serial);
+      if (owner !== undefined) services.kill(owner);
+      handlers.deviceLost(serial, reason);
+    },
+  });
+  if (!disks.ok) return disks;
+  const onBroken = async (name: string, disk: string, reason: string) => {
+    // Before more of its clients are told of errors.
+    services.kill(name);
+    // A journal that was not written because the disk is another's by now is no fault of the file system.
+    if (await disks.value.isOurs(disk)) handlers.volumeFailed(disk, reason);
+    else handlers.diskFenced(disk, `no longer ours, and its file system: ${reason}`);
+  };
+  roster = new Roster({ places, services, disks: disks.value, log: handlers.log }, definitions);
+  return good({
+    disks: disks.value,
+    block: disks.value,
+    fileSystems,
+    roster,
+    stopWatching: () => mounts.value.close(),
+  });
+}
+
+/** All volumes of an earlier life. Of virtual servers that are no more, another one may hold those disks by now. */
+async function abandonAll(
+  definitions: readonly Definition[],
   { folder, forgotten }: Places,
+  mountPath: Machine["mountPath"],
   fileSystems: Pick<FileSystems, "abandon">,
+  { log }: MachineHandlers,
 ): Promise<Outcome> {
-  for (const name of forgotten) {
+  const names = [...forgotten, ...definitions.map(({ server }) => server.name)];
+  for (const name of names) {
     const below = mountsBelow(join(folder.path, name));
     if (!below.ok) return below;
     for (const { path } of below.value) {
@@ -98,5 +162,12 @@ async function abandonForgotten(
       if (!gone.ok) return gone;
     }
   }
+  for (const name of forgotten) {
+    const removed = folder.remove(name);
+    if (!removed.ok) log(explain(removed.fault));
+  }
+  for (const { server } of definitions)
+    for (const { disk } of server.volumes)
+      mkdirSync(mountPath(server, disk), { recursive: true, mode: 0o700 });
   return done;
 }

@@ -12,22 +12,22 @@
  * registrations of the port mapper alone that other virtual servers share.
  */
 
-import { execFile } from "node:child_process";
-import { mkdirSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { promisify } from "node:util";
+import { mkdirSync, rmSync } from "node:fs";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { writeBlkidCache } from "./ganesha/blkid-cache.ts";
+import { readyClientRecords } from "./ganesha/client-records.ts";
 import {
   type FileService,
   type FileServiceSpec,
   fileServiceSchema,
   renderConfiguration,
 } from "./ganesha/config.ts";
+import { HealthMonitor } from "./ganesha/health.ts";
 import { type Instance, type InstanceEnd, startInstance } from "./ganesha/instance.ts";
 import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
 import type { PortMapper } from "./ganesha/port-mapper.ts";
-import { probeService } from "./ganesha/probe.ts";
+import { askHealth, type Proof, probeService } from "./ganesha/probe.ts";
+import { standingOf, ticksOf } from "./ganesha/standing.ts";
 import type { ProgramPlace } from "./place/programs.ts";
 
 export interface GaneshaOptions {
@@ -41,6 +41,8 @@ export interface GaneshaOptions {
   readonly log: (message: string) => void;
   /** Called once for each server that ended; `expected` when `stop` or `kill` asked for it. */
   readonly onEnd: (end: InstanceEnd & { readonly expected: boolean }) => void;
+  /** Called, again and again, while a server that has been proved lives and does not answer (`ganesha/health.ts`). */
+  readonly onHung: (reason: string) => void;
 }
 
 export interface GaneshaState {
@@ -63,7 +65,10 @@ export interface Ganesha {
    * (serves something else), `badInput`, `toolMissing`, `ioError`, `serviceFailed`, `timeout`.
    */
   start(spec: FileServiceSpec): Promise<Outcome<number>>;
-  /** Waits until every export answers; value: milliseconds. Faults: `serviceSilent`, `serviceFailed`. */
+  /**
+   * Waits until every export answers; value: milliseconds. From then on the server is asked whether it still does, until it is stopped.
+   * Faults: `serviceSilent`, `serviceFailed`.
+   */
   probe(deadlineMs: number): Promise<Outcome<number>>;
   /** Ends the server; settles well only when the kernel has released everything it held. Fault: `timeout`. */
   stop(options: { timeoutMs: number }): Promise<Outcome>;
@@ -72,7 +77,7 @@ export interface Ganesha {
   /** How often `kill` was called: what dies between two equal answers was not ended by this driver. */
   killCount(): number;
   state(): GaneshaState;
-  /** `stop`, and the spare too. */
+  /** `stop`, and the spare too; nothing of it is left then. */
   close(options: { timeoutMs: number }): Promise<Outcome>;
 }
 
@@ -85,11 +90,13 @@ interface Serving {
   readonly instance: Instance;
   readonly service: FileService;
   stopping: boolean;
+  health?: HealthMonitor | undefined;
 }
 
 /** How long `start` waits for a server that was killed a moment before. */
 const lastEndMs = 2000;
-const recoveryDirMs = 2000;
+/** A question whose answer is missed already is listened for that long. */
+const healthMsMax = 5000;
 
 /** All files of the processes in a folder begin so; it is how leftovers are recognised. */
 export const filesIn = (runDir: string) => `${runDir}/ganesha-`;
@@ -122,7 +129,7 @@ class Driver implements Ganesha {
   }
 
   prepare(spec: FileServiceSpec): Promise<Outcome> {
-    return this.#parsed(spec, "prepare", (service) => this.#prepare(renderConfiguration(service)));
+    return this.#parsed(spec, "prepare", (service) => this.#prepare(service));
   }
 
   spareHeld(): Promise<void> {
@@ -140,7 +147,10 @@ class Driver implements Ganesha {
     }
     const stillUseful = () => mine.instance.alive();
     const { place } = this.#options;
-    return await probeService(mine.service, { deadlineMs, stillUseful, place });
+    const proved = await probeService(mine.service, { deadlineMs, stillUseful, place });
+    if (!proved.ok) return proved;
+    this.#watch(mine, proved.value);
+    return good(proved.value.tookMs);
   }
 
   stop({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
@@ -150,7 +160,7 @@ class Driver implements Ganesha {
   kill(): void {
     this.#killCount += 1;
     if (this.#serving === undefined) return;
-    this.#serving.stopping = true;
+    letEnd(this.#serving);
     this.#serving.instance.kill();
   }
 
@@ -170,7 +180,9 @@ class Driver implements Ganesha {
   close({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
     return this.#inTurn(async () => {
       await this.#endSpare(timeoutMs);
-      return await this.#stop(timeoutMs);
+      const stopped = await this.#stop(timeoutMs);
+      if (stopped.ok) rmSync(this.#blkidFile, { force: true });
+      return stopped;
     });
   }
 
@@ -191,11 +203,12 @@ class Driver implements Ganesha {
     return Promise.resolve(failed("badInput", operation, parsed.error.message));
   }
 
-  async #prepare(configuration: string): Promise<Outcome> {
+  async #prepare(service: FileService): Promise<Outcome> {
+    const configuration = renderConfiguration(service);
     if (this.#spare?.configuration === configuration) return done;
     const ended = await this.#endSpare(lastEndMs);
     if (!ended.ok) return ended;
-    const launched = await this.#launch(configuration, { held: true });
+    const launched = await this.#launch(service, { held: true });
     if (!launched.ok) return launched;
     const spare = { instance: launched.value, configuration };
     this.#spare = spare;
@@ -227,7 +240,7 @@ class Driver implements Ganesha {
     }
     const ready = await this.#makeReady(service);
     if (!ready.ok) return ready;
-    const launched = await this.#launchReady(renderConfiguration(service));
+    const launched = await this.#launchReady(service);
     if (!launched.ok) return launched;
     this.#adopt(launched.value, service);
     if (killsBefore === this.#killCount) return good(launched.value.pid);
@@ -236,11 +249,11 @@ class Driver implements Ganesha {
   }
 
   /** What must be there before a server touches its volume; each part waits for something else. */
-  async #makeReady({ recoveryDir, exports }: FileService): Promise<Outcome> {
+  async #makeReady({ recoveryDir, exports, addresses }: FileService): Promise<Outcome> {
     const paths = exports.map((each) => each.path);
     const [mapped, made] = await Promise.all([
-      this.#options.portMapper.ensure(),
-      makeRecoveryDir(recoveryDir, this.#options.log),
+      this.#options.portMapper.ensure(addresses),
+      readyClientRecords(recoveryDir, this.#options.log),
       writeBlkidCache(this.#blkidFile, paths),
     ]);
     // Without a mapper kernel clients of NFSv3 cannot mount anew; everybody else is served.
@@ -248,9 +261,9 @@ class Driver implements Ganesha {
     return made;
   }
 
-  async #launchReady(configuration: string): Promise<Outcome<Instance>> {
+  async #launchReady(service: FileService): Promise<Outcome<Instance>> {
     const spare = this.#spare;
-    if (spare?.configuration === configuration) {
+    if (spare?.configuration === renderConfiguration(service)) {
       this.#spare = undefined;
       const released = await spare.instance.release();
       if (released.ok) return good(spare.instance);
@@ -259,31 +272,65 @@ class Driver implements Ganesha {
       if (!ended.ok) return ended;
     }
     const ended = await this.#endSpare(lastEndMs);
-    return ended.ok ? await this.#launch(configuration, { held: false }) : ended;
+    return ended.ok ? await this.#launch(service, { held: false }) : ended;
   }
 
-  #launch(configuration: string, { held }: { held: boolean }): Promise<Outcome<Instance>> {
+  #launch(service: FileService, { held }: { held: boolean }): Promise<Outcome<Instance>> {
     this.#count += 1;
     mkdirSync(this.#options.runDir, { recursive: true });
     const base = `${this.#prefix}${process.pid}.${this.#count}`;
     const { log, place } = this.#options;
-    return startInstance({ base, configuration, held, blkidFile: this.#blkidFile, place, log });
+    return startInstance({
+      base,
+      configuration: renderConfiguration(service),
+      recoveryDir: service.recoveryDir,
+      held,
+      blkidFile: this.#blkidFile,
+      place,
+      log,
+    });
   }
 
   #adopt(instance: Instance, service: FileService): void {
     const mine: Serving = { instance, service, stopping: false };
     this.#serving = mine;
     void instance.ended.then((ending) => {
+      mine.health?.stop();
       if (this.#serving === mine) this.#serving = undefined;
       this.#options.onEnd({ ...ending, expected: mine.stopping });
     });
   }
 
+  #watch(mine: Serving, { handles }: Proof): void {
+    if (mine.stopping) return;
+    const { place, log, onHung } = this.#options;
+    const { service, instance } = mine;
+    mine.health?.stop();
+    mine.health = new HealthMonitor({
+      ask: (question) => {
+        const address = service.addresses[question % service.addresses.length] ?? "";
+        return askHealth(service, address, handles, place, healthMsMax);
+      },
+      look: () => {
+        const ticks = ticksOf(instance.pid);
+        return () => standingOf(instance.pid, ticks);
+      },
+      onHung,
+      log,
+    });
+  }
+
   async #stop(timeoutMs: number): Promise<Outcome> {
     if (this.#serving === undefined) return done;
-    this.#serving.stopping = true;
+    letEnd(this.#serving);
     return await end(this.#serving.instance, `stop file service ${this.#options.name}`, timeoutMs);
   }
+}
+
+/** Whatever becomes of it from now on is what we asked for. */
+function letEnd(serving: Serving): void {
+  serving.stopping = true;
+  serving.health?.stop();
 }
 
 async function end(instance: Instance, operation: string, timeoutMs: number): Promise<Outcome> {
@@ -297,40 +344,4 @@ async function end(instance: Instance, operation: string, timeoutMs: number): Pr
   const outcome = await Promise.race([instance.ended.then(() => done), late]);
   clearTimeout(timer);
   return outcome;
-}
-
-/**
- * Creates the directory of client records with synchronous directory updates (chattr(1), +D; inherited): ganesha does not sync a new
- * client's record itself, and a client without a record cannot reclaim its locks after a takeover. It lies on the volume, so it may
- * hang with the disk: never in the main thread, and never for longer than `recoveryDirMs`.
- */
-async function makeRecoveryDir(path: string, log: (message: string) => void): Promise<Outcome> {
-  const operation = `make ${path}`;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Outcome>((resolve) => {
-    const give = () => resolve(failed("timeout", operation, `not done in ${recoveryDirMs} ms`));
-    timer = setTimeout(give, recoveryDirMs);
-  });
-  const outcome = await Promise.race([makeRecoveryDirNow(path, operation, log), late]);
-  clearTimeout(timer);
-  return outcome;
-}
-
-async function makeRecoveryDirNow(
-  path: string,
-  operation: string,
-  log: (message: string) => void,
-): Promise<Outcome> {
-  try {
-    if ((await mkdir(path, { recursive: true, mode: 0o700 })) === undefined) return done;
-  } catch (error) {
-    return failed("ioError", operation, "not created", error);
-  }
-  try {
-    await promisify(execFile)("chattr", ["+D", path]);
-  } catch (error) {
-    // Serving is worth more than the locks of a client that arrives in the second before a crash.
-    log(`client records in ${path} are not synchronous: ${String(error)}`);
-  }
-  return done;
 }

@@ -15,12 +15,12 @@ import {
   IFLA_ADDRESS,
   IFLA_IFNAME,
   linkHeaderBytes,
+  RTM_DELLINK,
   RTM_NEWLINK,
 } from "./rtnetlink.ts";
 import { errno } from "./syscalls.ts";
 
 /** <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if.h> */
-const RTM_DELLINK = 17;
 const IFLA_LINK = 5;
 const IFLA_LINKINFO = 18;
 const IFLA_NET_NS_FD = 28;

@@ -8,6 +8,7 @@ import { AF_INET, AF_INET6, errno } from "./syscalls.ts";
 
 /** <linux/rtnetlink.h>, <linux/fib_rules.h> */
 const RTM_NEWROUTE = 24;
+const RTM_DELROUTE = 25;
 const RTM_NEWRULE = 32;
 const RTM_DELRULE = 33;
 const RTA_DST = 1;
@@ -66,41 +67,56 @@ function header(
   ]);
 }
 
-/** Adds a route; one that is there already is a success. Fault `addressFailed`. */
+/** Adds a route; one to the same destination in that table is a success. Fault `addressFailed`. */
 export function addRoute(socket: NetlinkSocket, route: Route): Outcome {
-  const { to, family, via, link, table = tableMain } = route;
+  const [body, operation, already] = [routeBody(route), "add route", errno.EEXIST];
+  return change(socket, { type: RTM_NEWROUTE, flags: makeNew, body, operation, already });
+}
+
+/** Removes a route; one that is not there, or by another gateway, is a success. Fault `addressFailed`. */
+export function removeRoute(socket: NetlinkSocket, route: Route): Outcome {
+  const [body, operation, already] = [routeBody(route), "remove route", errno.ESRCH];
+  return change(socket, { type: RTM_DELROUTE, body, operation, already });
+}
+
+function routeBody({ to, family, via, link, table = tableMain }: Route): Buffer {
   const scope = via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
-  const body = Buffer.concat([
+  return Buffer.concat([
     header(family, to?.length ?? 0, 0, table, [RTPROT_STATIC, scope, RTN_UNICAST]),
     ...(to ? [attribute(RTA_DST, to.address.bytes)] : []),
     ...(via ? [attribute(RTA_GATEWAY, via.bytes)] : []),
     attribute(RTA_OIF, uint32(link)),
     attribute(RTA_TABLE, uint32(table)),
   ]);
-  const operation = "add route";
-  const already = errno.EEXIST;
-  return change(socket, { type: RTM_NEWROUTE, flags: makeNew, body, operation, already });
 }
 
 /** Adds a rule; one that is there already is a success. Fault `addressFailed`. */
-export function addRule(socket: NetlinkSocket, { from, table, priority }: Rule): Outcome {
+export function addRule(socket: NetlinkSocket, rule: Rule): Outcome {
+  const [body, operation, already] = [ruleBody(rule), "add rule", errno.EEXIST];
+  return change(socket, { type: RTM_NEWRULE, flags: makeNew, body, operation, already });
+}
+
+/** Removes a rule; one that is not there is a success. Fault `addressFailed`. */
+export function removeRule(socket: NetlinkSocket, rule: Rule): Outcome {
+  const [body, operation, already] = [ruleBody(rule), "remove rule", errno.ENOENT];
+  return change(socket, { type: RTM_DELRULE, body, operation, already });
+}
+
+function ruleBody({ from, table, priority }: Rule): Buffer {
   const { family } = from.address;
-  const body = Buffer.concat([
+  return Buffer.concat([
     header(family, 0, from.length, table, [0, 0, FR_ACT_TO_TBL]),
     attribute(FRA_SRC, from.address.bytes),
     attribute(FRA_PRIORITY, uint32(priority)),
     attribute(FRA_TABLE, uint32(table)),
   ]);
-  const operation = "add rule";
-  const already = errno.EEXIST;
-  return change(socket, { type: RTM_NEWRULE, flags: makeNew, body, operation, already });
 }
 
 /** Removes every rule of a priority, of both families. Fault `addressFailed`. */
 export function removeRules(socket: NetlinkSocket, priority: number): Outcome {
   for (const family of [4, 6] as const)
     for (let count = 0; ; count += 1) {
-      const removed = removeRule(socket, family, priority);
+      const removed = removeOne(socket, family, priority);
       if (!removed.ok) return removed;
       if (!removed.value) break;
       if (count >= rulesMax) return failed("addressFailed", "remove rules", "they do not end");
@@ -109,7 +125,7 @@ export function removeRules(socket: NetlinkSocket, priority: number): Outcome {
 }
 
 /** Value: whether there was one. */
-function removeRule(socket: NetlinkSocket, family: 4 | 6, priority: number): Outcome<boolean> {
+function removeOne(socket: NetlinkSocket, family: 4 | 6, priority: number): Outcome<boolean> {
   const sequence = socket.nextSequence();
   const body = Buffer.concat([
     header(family, 0, 0, 0, [0, 0, 0]),

@@ -36,6 +36,14 @@ const native = {
   if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
   setns: libc.func("int setns(int fd, int kind)"),
   unshare: libc.func("int unshare(int kinds)"),
+  read: libc.func("intptr_t read(int fd, _Out_ uint8_t *data, size_t length)"),
+  epoll_create1: libc.func("int epoll_create1(int flags)"),
+  epoll_ctl: libc.func("int epoll_ctl(int epoll, int operation, int fd, uint8_t *event)"),
+  epoll_wait: libc.func("int epoll_wait(int epoll, _Out_ uint8_t *events, int max, int timeoutMs)"),
+  fanotify_init: libc.func("int fanotify_init(unsigned int flags, unsigned int fileFlags)"),
+  fanotify_mark: libc.func(
+    "int fanotify_mark(int fd, unsigned int flags, uint64_t mask, int folder, const char *path)",
+  ),
 };
 
 /** <bits/socket.h> */
@@ -57,6 +65,7 @@ export const errno = {
   EEXIST: 17,
   ENODEV: 19,
   EINVAL: 22,
+  ENOTTY: 25,
   ESRCH: 3,
   EBUSY: 16,
   EAFNOSUPPORT: 97,
@@ -128,6 +137,43 @@ export function sendToLater(
 /** Never blocks: an empty queue is -EAGAIN. */
 export function receive(descriptor: number, buffer: Uint8Array): number {
   return checked(native.recv(descriptor, buffer, buffer.length, MSG_DONTWAIT));
+}
+
+/** read(2); of a descriptor that does not block: an empty one is -EAGAIN. */
+export function readDescriptor(descriptor: number, buffer: Uint8Array): number {
+  return checked(native.read(descriptor, buffer, buffer.length));
+}
+
+/** An epoll(7) instance, closed on exec. */
+export function createEpoll(): number {
+  const EPOLL_CLOEXEC = 0o2000000;
+  return checked(native.epoll_create1(EPOLL_CLOEXEC));
+}
+
+/** epoll_ctl(2); `event` is the struct epoll_event as bytes. */
+export function controlEpoll(
+  epoll: number,
+  operation: number,
+  descriptor: number,
+  event: Uint8Array,
+): number {
+  return checked(native.epoll_ctl(epoll, operation, descriptor, event));
+}
+
+/** epoll_wait(2) without waiting: how many of at most `max` events were written. */
+export function pollEpoll(epoll: number, events: Uint8Array, max: number): number {
+  return checked(native.epoll_wait(epoll, events, max, 0));
+}
+
+/** fanotify_init(2): a group that hears what is marked for it. */
+export function createFanotify(flags: number, fileFlags: number): number {
+  return checked(native.fanotify_init(flags, fileFlags));
+}
+
+/** fanotify_mark(2) by path. */
+export function markFanotify(group: number, flags: number, mask: number, path: string): number {
+  const AT_FDCWD = -100;
+  return checked(native.fanotify_mark(group, flags, mask, AT_FDCWD, path));
 }
 
 export function closeDescriptor(descriptor: number): number {

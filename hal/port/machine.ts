@@ -1,5 +1,6 @@
 /** Everything that the main loop of one controller touches, put together by the wiring of a HAL. */
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import type { Definition } from "../../firmware-ts/schema/definition.ts";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Addresses, Connection } from "./addresses.ts";
 import type { BlockService, Disks, FileSystems } from "./storage.ts";
@@ -39,11 +40,25 @@ export interface ServerPlace {
   readonly addresses: Addresses;
   /** Its interface. */
   readonly nic: string;
+  /** Makes its interface what it was, should somebody have set it down or taken it away. Fault `addressFailed`. */
+  restore(): Outcome;
   /** Puts its routes and rules into its own routing table; its addresses must be there. Idempotent. Faults: `badInput`, `addressFailed`. */
   route(): Promise<Outcome>;
 }
 
 export interface Machine {
+  /**
+   * Gets a virtual server ready to be served here, or changes what is ready to what it is to be from now on: place, disks, file service. Beside what runs of it:
+   * addresses that it has no more are taken off at once, routes and rules are put right; new addresses and exports are for its next start. Idempotent, also
+   * after a fault half-way. Nobody else notices. Faults: `refused` (it contradicts what is here), `stillMounted` (a volume that it is to have no
+   * more is in use; nothing was changed), `timeout`, and those of the parts.
+   */
+  define(definition: Definition, limitMs: number): Promise<Outcome>;
+  /**
+   * Removes all of a virtual server from this controller. What is not there is a success, what has that name under another number is left alone. Faults:
+   * `stillMounted` (one of its volumes is in use; nothing was removed), `timeout`, and those of the parts.
+   */
+  forget(number: number, name: string, limitMs: number): Promise<Outcome>;
   readonly disks: Disks;
   readonly block: BlockService;
   readonly fileSystems: FileSystems;
@@ -66,7 +81,13 @@ export interface MachineHandlers {
   readonly diskFenced: (serial: string, reason: string) => void;
   /** The block device of a disk that is attached is gone, the disk is not. */
   readonly deviceLost: (serial: string, reason: string) => void;
+  /** The file system of a disk that is ours is read-only, shut, or not mounted any more; told once. */
+  readonly volumeFailed: (serial: string, reason: string) => void;
   readonly serviceExited: (virtualServer: string, reason: string) => void;
+  /** A file service that has served lives and does not answer; told again and again as long as that is so. */
+  readonly serviceHung: (virtualServer: string, reason: string) => void;
+  /** An address that was put on the interface of a virtual server is gone from it, or the interface is; told again and again. */
+  readonly addressLost: (virtualServer: string, reason: string) => void;
   readonly carrier: (up: boolean) => void;
   readonly log: (message: string) => void;
 }

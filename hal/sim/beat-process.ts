@@ -1,7 +1,7 @@
 /** The beat process of one controller: the production loop, its links, its gates and its sessions to the coordinator disks. */
 import type { BeatState } from "../../firmware-ts/core/beat-state.ts";
 import type { Timing } from "../../firmware-ts/core/timing.ts";
-import { BeatLoop } from "../../firmware-ts/loop/beat-loop.ts";
+import { type BeatHost, BeatLoop } from "../../firmware-ts/loop/beat-loop.ts";
 import type { FromBeat, ToBeat } from "../../firmware-ts/loop/channel.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
 import { type ControllerId, type LinkName, partnerOf } from "../../firmware-ts/schema/ids.ts";
@@ -16,7 +16,9 @@ import type { Kernel } from "./kernel.ts";
 import type { Machines } from "./machines.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
+import { doWatched, type StepWatch, watchedHost } from "./steps.ts";
 import { Channel, type Timeline } from "./timeline.ts";
+import { writeRecord } from "./volume.ts";
 import type { Wires } from "./wires.ts";
 
 /** Frames that wait in the sockets of a process that does not read. */
@@ -32,6 +34,8 @@ export interface BeatSetup {
   readonly timing: Timing;
   readonly links: readonly LinkName[];
   readonly coordinators: readonly string[];
+  /** Addresses that the gate knows from the start. */
+  readonly floating: readonly string[];
   readonly timeline: Timeline;
   readonly clock: Clock;
   readonly kernel: Kernel;
@@ -42,6 +46,7 @@ export interface BeatSetup {
   readonly tell: (message: FromBeat) => void;
   /** The world looks at the gates at this time too. */
   readonly gateUntil: (atMs: number) => void;
+  readonly watch: StepWatch | undefined;
 }
 
 export class BeatProcess {
@@ -55,45 +60,12 @@ export class BeatProcess {
 
   constructor(setup: BeatSetup) {
     this.#setup = setup;
-    const { timeline, clock, kernel } = setup;
-    const process = new Process(timeline);
-    this.process = process;
-    const stride = () => this.#loop.advance();
+    const { timeline, kernel } = setup;
+    this.process = new Process(timeline);
     this.#loop = new BeatLoop({
       ...setup,
       machine: setup.machines.beat,
-      host: {
-        wake: (first) => process.give(stride, first),
-        nowMs: () => clock.nowMs,
-        after: (delayMs, run) =>
-          timeline.after(clock.worldMs(delayMs), () => {
-            if (process.alive) run();
-          }),
-        send: (links, beat) => {
-          for (const link of links) this.#send(link, beat);
-        },
-        gate: {
-          open: (addresses, leaseMs) => this.#lease("open", addresses, leaseMs),
-          renew: (addresses, leaseMs) => this.#lease("renew", addresses, leaseMs),
-          close: (addresses) => {
-            kernel.close(addresses, timeline.nowMs);
-            return done;
-          },
-          seal: () => {
-            kernel.close(kernel.openGates(), timeline.nowMs);
-            return done;
-          },
-        },
-        tell: setup.tell,
-        reserve: (serial, command, deadlineMs, settle) =>
-          sendReservation(
-            { ...setup, process, way: wayTo(this.#ways, setup, serial) },
-            serial,
-            command,
-            deadlineMs,
-            settle,
-          ),
-      },
+      host: this.#watched(this.#host()),
     });
     this.#disk = new DiskBeats({
       ...setup,
@@ -102,8 +74,65 @@ export class BeatProcess {
       carrier: (up) => this.#loop.offer({ kind: "carrier", link: "disk", up }),
     });
     kernel.close(kernel.openGates(), timeline.nowMs);
+    kernel.know(setup.floating, timeline.nowMs);
     this.#loop.start();
     if (setup.links.includes("disk")) this.#pollLater();
+  }
+
+  #watched(host: BeatHost): BeatHost {
+    const { watch, me } = this.#setup;
+    if (!watch) return host;
+    const part = { who: me, name: "beat", isAlive: () => this.process.alive };
+    return watchedHost(host, watch, part, ["wake", "nowMs", "after"]);
+  }
+
+  #host(): BeatHost {
+    const { timeline, clock, kernel, tell } = this.#setup;
+    const { process } = this;
+    const stride = () => this.#loop.advance();
+    return {
+      wake: (first) => process.give(stride, first),
+      nowMs: () => clock.nowMs,
+      after: (delayMs, run) =>
+        timeline.after(clock.worldMs(delayMs), () => {
+          if (process.alive) run();
+        }),
+      send: (links, beat) => {
+        for (const link of links) this.#send(link, beat);
+      },
+      gate: {
+        open: (addresses, leaseMs) => this.#lease("open", addresses, leaseMs),
+        renew: (addresses, leaseMs) => this.#lease("renew", addresses, leaseMs),
+        close: (addresses) => {
+          kernel.close(addresses, timeline.nowMs);
+          return done;
+        },
+        know: (addresses) => {
+          kernel.know(addresses, timeline.nowMs);
+          return done;
+        },
+        seal: () => {
+          kernel.close(kernel.openGates(), timeline.nowMs);
+          return done;
+        },
+      },
+      tell,
+      reserve: (serial, command, deadlineMs, settle) =>
+        sendReservation(
+          { ...this.#setup, process, way: wayTo(this.#ways, this.#setup, serial) },
+          serial,
+          command,
+          deadlineMs,
+          settle,
+        ),
+      writeRecord: (serial, record, settle) =>
+        writeRecord(
+          { ...this.#setup, process, way: wayTo(this.#ways, this.#setup, serial) },
+          serial,
+          record,
+          settle,
+        ),
+    };
   }
 
   get state(): BeatState {
@@ -194,6 +223,7 @@ export function sendReservation(
     readonly process: Process;
     readonly diskMs: () => number;
     readonly way: Channel;
+    readonly watch: StepWatch | undefined;
   },
   serial: string,
   command: ReservationCommand,
@@ -209,7 +239,10 @@ export function sendReservation(
     process.give(() => settle(value));
   };
   const act = () => {
-    const result = from.shelf.perform(serial, from.me, command);
+    const deed = { who: from.me, name: "disk", args: [serial, command] };
+    const arrived = () => from.shelf.perform(serial, from.me, command);
+    // Nobody calls it back.
+    const result = doWatched(from.watch, deed, () => true, arrived);
     if (result) timeline.after(from.diskMs(), () => answer(result));
     else timeline.after(noPathMs, () => answer({ status: "failed", reason: "no path" }));
   };

@@ -4,6 +4,7 @@ import { drawPlan, type Plan, type Profile } from "./plan.ts";
 import { runPlan } from "./run.ts";
 
 export interface Share {
+  readonly kind: "seeds";
   readonly profile: Profile;
   readonly firstSeed: number;
   readonly seeds: number;
@@ -34,7 +35,7 @@ export const noTally: Tally = {
   coverage: [],
 };
 
-export function runShare({ profile, firstSeed, seeds }: Share): Tally {
+export function runShare({ profile, firstSeed, seeds }: Omit<Share, "kind">): Tally {
   const coverage = new Coverage();
   const violations: Found[] = [];
   let events = 0;

@@ -22,6 +22,7 @@ import { Lan } from "./lan.ts";
 import { type Machines, productionMachines } from "./machines.ts";
 import { RecordDisk } from "./record-disk.ts";
 import { Shelf } from "./shelf.ts";
+import type { StepWatch } from "./steps.ts";
 import { Channel, seeded, Timeline } from "./timeline.ts";
 import { Wires } from "./wires.ts";
 
@@ -51,6 +52,7 @@ export interface PairSetup {
   /** Off only to see that it is needed. */
   readonly readBarrier?: boolean;
   readonly stepped?: (step: Stepped) => void;
+  readonly watch?: StepWatch | undefined;
 }
 
 export interface ClientsSetup {
@@ -217,6 +219,9 @@ export class Pair {
         this.say(who, `gate ${how} ${address}`);
         this.#darkSince.set(address, atMs);
       },
+      ungated: (address) => {
+        throw new Violation(`neverUngated: ${address} is on an interface of ${who}`);
+      },
     });
   }
 
@@ -237,7 +242,7 @@ export class Pair {
   }
 
   /** Between half and one and a half times `ms` when delays vary. */
-  #about(ms: number): number {
+  about(ms: number): number {
     return this.#setup.jitter ? ms * (0.5 + this.#random()) : ms;
   }
 
@@ -260,9 +265,9 @@ export class Pair {
       kernel: this.kernels[who],
       shelf: this.shelf,
       wires: this.wires,
-      diskMs: () => this.#about(0.4),
-      ipcMs: () => this.#about(0.1),
-      stretch: () => this.#about(1),
+      diskMs: () => this.about(0.4),
+      ipcMs: () => this.about(0.1),
+      stretch: () => this.about(1),
       dataLinkUp: () => this.dataLinks[who],
       persist: (record) => this.#persist(who, record),
       say: (text) => this.say(who, text),
@@ -274,6 +279,7 @@ export class Pair {
       stepped: this.#setup.stepped,
       journalled: !this.#setup.silent,
       tellsWorks: this.#setup.tellsWorks ?? false,
+      watch: this.#setup.watch,
       data: this.#setup.clients && {
         lan: this.lan,
         known: (name) => this.#sessionsOf(name),
@@ -377,16 +383,6 @@ export class Pair {
       this.shelf.holder(serial)?.by === partnerOf(who)
     )
       this.shelf.onFenced(serial, who);
-  }
-
-  /** The block device of an attached disk goes, its disk stays; commands that are on their way to the disk arrive. */
-  loseDevice(who: ControllerId, serial: string): void {
-    const controller = this.controllers[who];
-    const { attached, lost } = this.kernels[who];
-    if (!controller?.alive || !attached.has(serial) || lost.has(serial)) return;
-    lost.add(serial);
-    controller.files?.refuse(serial);
-    controller.happenLater({ kind: "deviceLost", serial, reason: "signal 9" });
   }
 
   dataLink(who: ControllerId, up: boolean): void {

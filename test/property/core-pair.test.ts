@@ -5,9 +5,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
+import { darkBoundMs } from "../../hal/sim/bounds.ts";
 import { type Mishap, mendAll, strike, supervise, workNames } from "../../hal/sim/chaos.ts";
 import { ids, Pair, type PairSetup } from "../../hal/sim/pair.ts";
-import { darkBoundMs } from "../../hal/sim/run.ts";
 
 /** Slower beats than the default: fewer events for the same interleavings. */
 const timing = {

@@ -8,10 +8,11 @@ import { describe, expect, test } from "vitest";
 import { movesAtOnce } from "../../firmware-ts/core/transfer-window.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { decodeMessage } from "../../firmware-ts/schema/messages.ts";
+import { mendedWithinMs } from "../../hal/sim/bounds.ts";
 import { mendAll, strike, supervise } from "../../hal/sim/chaos.ts";
 import type { Stepped } from "../../hal/sim/controller.ts";
+import { isWhole } from "../../hal/sim/judge.ts";
 import { ids, Pair } from "../../hal/sim/pair.ts";
-import { isWhole, mendedWithinMs } from "../../hal/sim/run.ts";
 
 const servers = 8;
 const names = new Pair({ servers }).config("a").virtualServers.map(({ name }) => name);

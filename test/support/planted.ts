@@ -10,7 +10,7 @@ import type { Machines } from "../../hal/sim/machines.ts";
 import { ids, type Pair } from "../../hal/sim/pair.ts";
 import type { Plan, Profile } from "../../hal/sim/plan.ts";
 
-type Invariant =
+export type Invariant =
   | "neverTwoWriters"
   | "neverTwoAnswers"
   | "majoritySurvives"
@@ -39,7 +39,7 @@ export interface Planted {
 type ControllerStep = Machines["controller"];
 type BeatStep = Machines["beat"];
 
-function decisions(change: (step: ControllerStep) => ControllerStep) {
+export function decisions(change: (step: ControllerStep) => ControllerStep) {
   return (pair: Pair): void => {
     pair.machines = { ...pair.machines, controller: change(pair.machines.controller) };
   };
@@ -52,7 +52,7 @@ function beats(change: (step: BeatStep) => BeatStep) {
 }
 
 /** The main loop decides rightly, and something else is done. */
-const doing = (change: (effect: Effect, after: ControllerState) => readonly Effect[]) =>
+export const doing = (change: (effect: Effect, after: ControllerState) => readonly Effect[]) =>
   decisions((step) => (state, event) => {
     const [after, effects] = step(state, event);
     return [after, effects.flatMap((effect) => change(effect, after))];
@@ -203,6 +203,30 @@ const inMain: Readonly<Record<string, Planted>> = {
     seeds: 300,
     breaks: ["noEndlessDark"],
     plant: told((event) => (event.kind === "serviceExited" ? undefined : event)),
+  },
+  ignoresBrokenVolume: {
+    wrong: "a file system that takes no writes any more is no news",
+    profile: "disks",
+    seeds: 100,
+    breaks: ["noEndlessDark"],
+    spoil: withClients,
+    plant: told((event) => (event.kind === "volumeFailed" ? undefined : event)),
+  },
+  ignoresLostAddress: {
+    wrong: "an address that somebody took away is not put back",
+    profile: "links",
+    seeds: 100,
+    breaks: ["noEndlessDark"],
+    spoil: withClients,
+    plant: told((event) => (event.kind === "addressLost" ? undefined : event)),
+  },
+  ignoresHang: {
+    wrong: "nobody asks a file service again once it has answered",
+    profile: "pauses",
+    seeds: 100,
+    breaks: ["noEndlessDark"],
+    spoil: withClients,
+    plant: told((event) => (event.kind === "serviceHung" ? undefined : event)),
   },
   unaudited: {
     wrong: "an override is not recorded",

@@ -14,9 +14,11 @@ import { createAddresses } from "../addresses.ts";
 import { NetlinkSocket, netlinkProtocol } from "../netlink.ts";
 import { NetworkNamespace } from "../network-namespace.ts";
 import { prepareNic } from "../nic.ts";
+import type { Readiness } from "../readiness.ts";
 import { getLink } from "../rtnetlink.ts";
 import { addMacvlan, removeLink, setLink } from "../rtnetlink-links.ts";
-import { addRoute, addRule, removeRules } from "../rtnetlink-routes.ts";
+import { addRoute, addRule, removeRoute, removeRule, removeRules } from "../rtnetlink-routes.ts";
+import { AddressWatch } from "./address-watch.ts";
 
 /** The interface of every virtual server, in its own namespace. */
 export const placeNic = "data0";
@@ -55,15 +57,26 @@ export interface PlaceSpec {
 }
 
 export class Place {
+  readonly #spec: PlaceSpec;
   readonly #namespace: NetworkNamespace;
   readonly #socket: NetlinkSocket;
+  /** What `route` has put there, in the order in which it was asked for. */
+  #routes: readonly RouteSpec[] = [];
+  #rules: readonly RuleSpec[] = [];
+  #isClosed = false;
+  /** Index of the NIC beneath. */
+  readonly #parent: number;
+  readonly #watch: AddressWatch;
   /** Everything about addresses, in this place. */
   readonly addresses: Addresses;
 
-  private constructor(namespace: NetworkNamespace, socket: NetlinkSocket, addresses: Addresses) {
-    this.#namespace = namespace;
-    this.#socket = socket;
-    this.addresses = inside(namespace, addresses);
+  private constructor(spec: PlaceSpec, parent: number, made: Made) {
+    this.#spec = spec;
+    this.#parent = parent;
+    this.#namespace = made.namespace;
+    this.#socket = made.socket;
+    this.#watch = new AddressWatch(placeNic);
+    this.addresses = this.#watch.around(inside(made.namespace, made.addresses));
   }
 
   /**
@@ -95,12 +108,42 @@ export class Place {
     const linked = addLink(spec, namespace.value);
     if (!linked.ok) return linked;
     return namespace.value.inside((): Outcome<Place> => {
-      const prepared = prepare();
+      const socket = NetlinkSocket.open(netlinkProtocol.route);
+      if (!socket.ok) return socket;
+      const prepared = prepare(socket.value);
       if (!prepared.ok) return prepared;
+      // Rules are of the namespace, not of its interface: those of an earlier life are still there.
+      const cleared = removeRules(socket.value, rulePriority);
+      if (!cleared.ok) return cleared;
       const addresses = createAddresses();
       if (!addresses.ok) return addresses;
-      return good(new Place(namespace.value, prepared.value, addresses.value));
+      const made = { namespace: namespace.value, socket: socket.value, addresses: addresses.value };
+      return good(new Place(spec, linked.value, made));
     });
+  }
+
+  /**
+   * Tells when an address that was added is gone, or its interface is; and again as long as that is so. Fault `ioError`.
+   */
+  watchAddresses(readiness: Readiness, lost: (reason: string) => void): Outcome {
+    return this.inside(() => this.#watch.listen(readiness, lost));
+  }
+
+  /**
+   * Makes its interface what it was, should somebody have set it down or taken it away. Fault `addressFailed`.
+   *
+   * SAFETY: one that is made anew must be on the NIC that it was made on. Another one of that name has no gate.
+   */
+  restore(): Outcome {
+    // Every start asks for this, and a question costs as much as everybody else who is changing a network takes.
+    if (this.#watch.isSure) return done;
+    if (!getLink(this.#socket, placeNic).ok) {
+      const linked = addLink(this.#spec, this.#namespace, this.#parent);
+      if (!linked.ok) return linked;
+    }
+    const prepared = this.inside(() => prepare(this.#socket));
+    if (prepared.ok) this.#watch.restored();
+    return prepared;
   }
 
   /** Does something synchronous in its network: sockets and processes that are made there stay there. */
@@ -109,65 +152,122 @@ export class Place {
   }
 
   /**
-   * Its routing table and rules, as far as its addresses are there: a gateway is found by one of them. What is there already is a success.
-   * Routes go with the addresses that they need. Faults: `badInput`, `addressFailed`.
+   * Makes its routing table and its rules what they are to be, as far as its addresses are there: a gateway is found by one of them. What is there already is
+   * left alone, what is no longer wanted is taken out. Of IPv4, a route stays when the address has gone by which its gateway was found. Faults: `badInput`,
+   * `addressFailed`.
    */
   route(routes: readonly RouteSpec[], rules: readonly RuleSpec[]): Outcome {
     const link = getLink(this.#socket, placeNic);
     if (!link.ok) return link;
+    const { index } = link.value;
+    // The old ones first: a route to the same place by another gateway would be in the way. The last is first, for it may need one before it.
+    const olds = this.#routes.filter((old) => !routes.some((each) => isSame(each, old)));
+    for (const old of olds.toReversed()) {
+      const removed = this.#changeRoute(removeRoute, old, index);
+      if (!removed.ok) return removed;
+      this.#routes = this.#routes.filter((each) => each !== old);
+    }
+    for (const old of this.#rules.filter((each) => !rules.some((rule) => isSame(rule, each)))) {
+      const removed = this.#changeRule(removeRule, old);
+      if (!removed.ok) return removed;
+      this.#rules = this.#rules.filter((each) => each !== old);
+    }
     for (const rule of rules) {
-      const from = parsePrefix(rule.from);
-      if (!from) return failed("badInput", "add rule", `"${rule.from}" is no prefix`);
-      const added = addRule(this.#socket, { from, table: rule.table, priority: rulePriority });
+      const added = this.#changeRule(addRule, rule);
       if (!added.ok) return added;
+      this.#rules = [...this.#rules.filter((each) => !isSame(each, rule)), rule];
     }
     for (const route of routes) {
-      const added = this.#addRoute(route, link.value.index);
+      const added = this.#changeRoute(addRoute, route, index);
       if (!added.ok) return added;
+      this.#routes = [...this.#routes.filter((each) => !isSame(each, route)), route];
     }
     return done;
   }
 
-  #addRoute({ to, via, table }: RouteSpec, link: number): Outcome {
+  #changeRule(change: typeof addRule, { from: text, table }: RuleSpec): Outcome {
+    const from = parsePrefix(text);
+    if (!from) return failed("badInput", "change rule", `"${text}" is no prefix`);
+    return change(this.#socket, { from, table, priority: rulePriority });
+  }
+
+  #changeRoute(change: typeof addRoute, { to, via, table }: RouteSpec, link: number): Outcome {
     const gateway = via === undefined ? undefined : parseAddress(via);
     const prefix = to === "default" ? undefined : parsePrefix(to);
     const family = gateway?.family ?? prefix?.address.family;
+    const what = `${to} via ${via}`;
     if ((via !== undefined && !gateway) || (to !== "default" && !prefix) || family === undefined)
-      return failed("badInput", "add route", `${to} via ${via}`);
-    const added = addRoute(this.#socket, { to: prefix, family, via: gateway, link, table });
-    return added.ok ? added : failed("addressFailed", "add route", `${to} via ${via}`, added.fault);
+      return failed("badInput", "change route", what);
+    const changed = change(this.#socket, { to: prefix, family, via: gateway, link, table });
+    return changed.ok ? changed : failed("addressFailed", "change route", what, changed.fault);
   }
 
-  /** Ends it: its interface is gone when this settles, the rest with the last process in it. Faults: `addressFailed`, `ioError`. */
+  /**
+   * Ends it: its interface is gone when this settles, the rest with the last process in it. May be called again after a fault
+   * (`addressFailed`, `ioError`).
+   */
   async remove(): Promise<Outcome> {
-    const removed = await removeLink(this.#socket, placeNic);
-    this.addresses.close();
-    this.#socket.close();
-    const released = this.#namespace.remove();
-    return removed.ok ? released : removed;
+    if (!this.#isClosed) {
+      this.#watch.close();
+      const removed = await removeLink(this.#socket, placeNic);
+      if (!removed.ok) return removed;
+      this.addresses.close();
+      this.#socket.close();
+      this.#isClosed = true;
+    }
+    return this.#namespace.remove();
   }
 }
 
-/** From the controller's namespace, where the data NIC is. */
-function addLink({ nic, mac }: PlaceSpec, namespace: NetworkNamespace): Outcome {
+/** Both are plain values, and keys in one order. */
+function isSame<T extends RouteSpec | RuleSpec>(one: T, other: T): boolean {
+  return JSON.stringify(inOrder(one)) === JSON.stringify(inOrder(other));
+}
+
+const inOrder = (value: object) => Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1));
+
+interface Made {
+  readonly namespace: NetworkNamespace;
+  readonly socket: NetlinkSocket;
+  readonly addresses: Addresses;
+}
+
+/** From the controller's namespace, where the data NIC is. `known`: its index, if it must be that one. Value: its index. */
+function addLink(
+  { nic, mac }: PlaceSpec,
+  { descriptor }: NetworkNamespace,
+  known?: number,
+): Outcome<number> {
   const socket = NetlinkSocket.open(netlinkProtocol.route);
   if (!socket.ok) return socket;
-  const parent = getLink(socket.value, nic);
-  const { descriptor } = namespace;
-  const added = parent.ok
-    ? addMacvlan(socket.value, {
-        parent: parent.value.index,
-        name: placeNic,
-        mac,
-        namespace: descriptor,
-      })
-    : parent;
+  const added = addLinkOn(socket.value, nic, known, (parent) =>
+    addMacvlan(socket.value, { parent, name: placeNic, mac, namespace: descriptor }),
+  );
   socket.value.close();
   return added;
 }
 
+function addLinkOn(
+  socket: NetlinkSocket,
+  nic: string,
+  known: number | undefined,
+  add: (parent: number) => Outcome,
+): Outcome<number> {
+  const parent = getLink(socket, nic);
+  if (!parent.ok) return parent;
+  const { index } = parent.value;
+  if (known !== undefined && index !== known)
+    return failed(
+      "addressFailed",
+      `make ${placeNic}`,
+      `${nic} is another one than at the start of the firmware, and has no gate`,
+    );
+  const added = add(index);
+  return added.ok ? good(index) : added;
+}
+
 /** Inside: settings first, so that the interface never speaks without them; then it is up, and so is the loopback. */
-function prepare(): Outcome<NetlinkSocket> {
+function prepare(socket: NetlinkSocket): Outcome {
   const settings = prepareNic(placeNic);
   if (!settings.ok) return settings;
   for (const [name, setting] of settings6) {
@@ -179,18 +279,13 @@ function prepare(): Outcome<NetlinkSocket> {
         return failed("addressFailed", `prepare ${placeNic}`, `${name} not set`, error);
     }
   }
-  const socket = NetlinkSocket.open(netlinkProtocol.route);
-  if (!socket.ok) return socket;
-  // Rules are of the namespace, not of its interface: those of an earlier life are still there.
-  const cleared = removeRules(socket.value, rulePriority);
-  if (!cleared.ok) return cleared;
   for (const name of ["lo", placeNic]) {
-    const link = getLink(socket.value, name);
+    const link = getLink(socket, name);
     if (!link.ok) return link;
-    const up = setLink(socket.value, link.value.index, true);
+    const up = setLink(socket, link.value.index, true);
     if (!up.ok) return up;
   }
-  return socket;
+  return done;
 }
 
 /** Every call of these enters the place for as long as it is synchronous, which is when sockets are opened. */

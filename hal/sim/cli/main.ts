@@ -1,6 +1,7 @@
 /**
  * The simulator: `npm run -s sim -- --seeds N [--seed S] [--profile P] [--json]`. One seed alone (`--seed S`) shows its plan and, if it breaks
- * an invariant, its timeline; `--trace` shows the timeline in any case, `--only 1,4` runs some of its mishaps.
+ * an invariant, its timeline; `--trace` shows the timeline in any case, `--only 1,4` runs some of its mishaps. `--every-step` crashes a
+ * controller before and after each step of some stories instead.
  */
 import { execFileSync } from "node:child_process";
 import { availableParallelism } from "node:os";
@@ -10,10 +11,12 @@ import { Coverage } from "../coverage.ts";
 import { minimise, onlyFaults } from "../minimise.ts";
 import { drawPlan, type Plan, type Profile, profiles } from "../plan.ts";
 import { runPlan } from "../run.ts";
+import { everyStep } from "./every-step.ts";
 import { runCampaign } from "./threads.ts";
 
 const usage =
   "usage: sim [--seeds N] [--seed S] [--profile P] [--jobs N] [--json] [--coverage] [--trace] [--only 0,3,…]\n" +
+  "       sim --every-step [--story S] [--servers N] [--seed S] [--at a:12:before:main] [--jobs N] [--json] [--trace]\n" +
   `profiles: ${profiles.join(", ")}`;
 
 /** Violations that are shown in full; the others are listed. */
@@ -32,6 +35,10 @@ function options() {
       coverage: { type: "boolean", default: false },
       trace: { type: "boolean", default: false },
       only: { type: "string" },
+      "every-step": { type: "boolean", default: false },
+      story: { type: "string" },
+      servers: { type: "string" },
+      at: { type: "string" },
     },
   });
   const profile = profiles.find((each) => each === values.profile);
@@ -52,6 +59,10 @@ function options() {
     coverage: values.coverage,
     trace: values.trace,
     only: values.only?.split(",").map((text) => number(text, 0, 1e6) ?? 0),
+    everyStep: values["every-step"],
+    story: values.story,
+    servers: number(values.servers, 1, 64),
+    at: values.at,
   };
 }
 
@@ -119,7 +130,9 @@ function showCoverage(tally: Tally): void {
 }
 
 async function main(): Promise<number> {
-  const { profile, seed, seeds, only, trace, jobs, json, coverage } = options();
+  const given = options();
+  const { profile, seed, seeds, only, trace, jobs, json, coverage } = given;
+  if (given.everyStep) return everyStep({ ...given, seed: seed ?? 1 });
   if (seed !== undefined && seeds === undefined) {
     const plan = drawPlan(seed, profile);
     if (only) return show(onlyFaults(plan, only), only, trace) ? 1 : 0;

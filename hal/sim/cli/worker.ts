@@ -1,7 +1,11 @@
-/** A thread of the simulator: takes shares of seeds, gives back what they came to. */
+/** A thread of the simulator: takes shares of seeds, or of the steps of a story, and gives back what they came to. */
 import { parentPort } from "node:worker_threads";
 import { runShare, type Share } from "../campaign.ts";
+import { StepRunner, type StepShare } from "../step-campaign.ts";
 
 const port = parentPort;
 if (!port) throw new Error("sim worker: not started as a thread");
-port.on("message", (share: Share) => port.postMessage(runShare(share)));
+const steps = new StepRunner();
+port.on("message", (share: Share | StepShare) =>
+  port.postMessage(share.kind === "seeds" ? runShare(share) : steps.run(share)),
+);

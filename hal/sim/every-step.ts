@@ -1,0 +1,324 @@
+/**
+ * A crash before and after every step: a story is told once, and the steps that the controllers took in it are numbered; then it is told
+ * again from the same seed for each step and each blow, which strikes immediately before or after that step. The invariants are looked at
+ * after every event; service has to be back within its bound, and in the end each virtual server has one owner, which serves it.
+ */
+import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
+import {
+  type Blow,
+  type BlowName,
+  blowNames,
+  blows,
+  strikeDown,
+  type Up,
+  upOf,
+  victimsOf,
+} from "./blows.ts";
+import { type LeftOver, restartMs, serviceBoundMs } from "./bounds.ts";
+import { supervise } from "./chaos.ts";
+import { Violation } from "./invariants.ts";
+import { judgeClients, judgeHistory, violationOf } from "./judge.ts";
+import { obey } from "./orders.ts";
+import { ids, Pair } from "./pair.ts";
+import { type Deed, describeDeed, type Step, StepCounter, type StepWatch } from "./steps.ts";
+import type { Story } from "./stories.ts";
+
+/** A story in a world of some size, whose delays are drawn from a seed. */
+export interface Telling {
+  readonly story: Story;
+  readonly servers: number;
+  readonly seed: number;
+}
+
+const moments = ["before", "after"] as const;
+type Moment = (typeof moments)[number];
+
+/** What runs of each. */
+type Ups = Readonly<Record<ControllerId, Up>>;
+
+/** A step of a telling, with what runs before and after it: a step can be an end. */
+export interface Seen extends Step {
+  readonly up: Record<Moment, Ups>;
+}
+
+export interface Injection {
+  readonly step: Seen;
+  readonly when: Moment;
+  readonly blow: BlowName;
+}
+
+export interface TellOptions {
+  readonly traced?: boolean;
+  /** A test breaks something on purpose. */
+  readonly prepare?: ((pair: Pair) => void) | undefined;
+}
+
+export interface Told {
+  readonly violation: string | undefined;
+  readonly invariant: string | undefined;
+  /** Who was left, how long it took until all was served, and how long it may take. */
+  readonly left: LeftOver | undefined;
+  readonly servedMs: number;
+  readonly boundMs: number;
+  /** Until the pair was whole again, from the moment at which everything was started. */
+  readonly wholeMs: number;
+  readonly events: number;
+  readonly simulatedMs: number;
+  readonly trace: readonly string[];
+}
+
+function worldOf({ servers, seed }: Telling, watch: StepWatch, traced: boolean): Pair {
+  return new Pair({
+    seed,
+    jitter: true,
+    servers,
+    clients: { perServer: 1, thinkMs: 40 },
+    silent: !traced,
+    watch,
+  });
+}
+
+/** Tells it until it has ended, or until `isOver`; steps are seen from the first act on. After each act all is served: it has had its time. */
+function tell(pair: Pair, { before, acts }: Story, begin: () => void, isOver: () => boolean): void {
+  for (const [order, forMs] of before) {
+    obey(pair, order.split(" "));
+    pair.run(forMs);
+  }
+  begin();
+  for (const [order, forMs] of acts) {
+    obey(pair, order.split(" "));
+    if (pair.runUntil(isOver, forMs)) return;
+    if (!isServed(pair))
+      throw new Violation(`noEndlessDark: not all is served ${forMs} ms after "${order}"`);
+  }
+}
+
+const upsOf = (pair: Pair): Ups => ({ a: upOf(pair, "a"), b: upOf(pair, "b") });
+
+export interface Observed {
+  /** In order. */
+  readonly steps: readonly Seen[];
+  /** What the story itself broke, without any crash; the steps are those until then. */
+  readonly violation: string | undefined;
+}
+
+/** Everything that the controllers do in a story. */
+export function stepsOf(telling: Telling, { prepare }: TellOptions = {}): Observed {
+  const seen: Seen[] = [];
+  const counter = new StepCounter();
+  let isOn = false;
+  const watch: StepWatch = {
+    begins: (deed) => {
+      const ordinal = isOn ? counter.count(deed) : undefined;
+      if (ordinal === undefined) return undefined;
+      const up = { before: upsOf(pair), after: upsOf(pair) };
+      seen.push({ who: deed.who, ordinal, what: describeDeed(deed), up });
+      return seen.length - 1;
+    },
+    ended: (_deed, index) => {
+      const step = index === undefined ? undefined : seen[index];
+      if (step) step.up.after = upsOf(pair);
+    },
+  };
+  const pair: Pair = worldOf(telling, watch, false);
+  prepare?.(pair);
+  const begin = () => {
+    isOn = true;
+  };
+  try {
+    tell(pair, telling.story, begin, () => false);
+    judgeHistory(pair);
+  } catch (error) {
+    return { steps: seen, violation: violationOf(error) };
+  }
+  const none = seen.length === 0 ? "noSteps: there is nothing to strike at" : undefined;
+  return { steps: seen, violation: none };
+}
+
+/** Everything that can be struck at in a story: each step, before and after it, with each blow that finds somebody to hit. */
+export function injectionsOf(steps: readonly Seen[]): readonly Injection[] {
+  return steps.flatMap((step) =>
+    moments.flatMap((when) =>
+      blowNames
+        .filter((blow) => victimsOf(blows[blow], step.who, step.up[when]).length > 0)
+        .map((blow) => ({ step, when, blow })),
+    ),
+  );
+}
+
+/** What is known at the moment of the blow. */
+interface Struck {
+  readonly atMs: number;
+  readonly victims: readonly ControllerId[];
+  readonly left: LeftOver;
+  /** Until when all has to be served again. */
+  readonly boundMs: number;
+}
+
+/** Strikes once, at the step that it was made for. */
+class Striker implements StepWatch {
+  readonly #injection: Injection;
+  readonly #counter = new StepCounter();
+  pair: Pair | undefined;
+  isOn = false;
+  struck: Struck | undefined;
+
+  constructor(injection: Injection) {
+    this.#injection = injection;
+  }
+
+  begins(deed: Deed): number | undefined {
+    if (!this.isOn || this.struck) return undefined;
+    const ordinal = this.#counter.count(deed);
+    this.#look(deed, ordinal, "before");
+    return ordinal;
+  }
+
+  ended(deed: Deed, ordinal: number | undefined): void {
+    if (!this.struck) this.#look(deed, ordinal, "after");
+  }
+
+  #look(deed: Deed, ordinal: number | undefined, when: Injection["when"]): void {
+    const { step, blow } = this.#injection;
+    const isIt = ordinal === step.ordinal && deed.who === step.who;
+    if (!isIt || when !== this.#injection.when || !this.pair) return;
+    const what = describeDeed(deed);
+    if (what !== step.what) throw new Error(`every step: ${what} instead of ${step.what}`);
+    this.struck = hit(this.pair, blows[blow], step.who);
+  }
+}
+
+function hit(pair: Pair, blow: Blow, doer: ControllerId): Struck {
+  const victims = victimsOf(blow, doer, upsOf(pair));
+  if (victims.length === 0) throw new Error("every step: nobody is left to be hit");
+  const left = leftBy(pair, blow, victims);
+  const isHung = ids.some((who) => !victims.includes(who) && pair.controllers[who]?.main.frozen);
+  pair.say("-", `struck: ${blow.how} ${victims.join(" ")}`);
+  strikeDown(pair, blow, victims);
+  const boundMs = serviceBoundMs(pair.timing, left, isHung);
+  return { atMs: pair.timeline.nowMs, victims, left, boundMs };
+}
+
+/** Runs, and is not about to end. */
+function canServe(pair: Pair, who: ControllerId): boolean {
+  const controller = pair.controllers[who];
+  return Boolean(controller?.alive && !controller.frozen && controller.state.mode !== "leaving");
+}
+
+function leftBy(pair: Pair, { whom }: Blow, victims: readonly ControllerId[]): LeftOver {
+  const survivor = ids.find((who) => !victims.includes(who) && canServe(pair, who));
+  if (!survivor) return whom === "both" ? "together" : "lone";
+  const state = pair.controllers[survivor]?.state;
+  if (state?.mode === "alone") return "member";
+  const theirs = pair.controllers[partnerOf(survivor)]?.state.mode;
+  const isPair = state?.mode === "paired" && (theirs === "paired" || theirs === "leaving");
+  const isOld = isPair && state.pairedSinceMs + pair.timing.soloSilentMs <= pair.timeline.nowMs;
+  return isOld ? "member" : "lone";
+}
+
+/** Who serves a virtual server, to the last part: its decisions say so, its kernel answers, and the disk is its own. */
+function serversOf(pair: Pair, index: number): readonly ControllerId[] {
+  const disk = pair.dataDisks[index] ?? "";
+  const address = pair.addresses[index] ?? "";
+  const { nowMs } = pair.timeline;
+  return ids.filter((who) => {
+    const controller = pair.controllers[who];
+    if (!controller?.alive || controller.frozen) return false;
+    const server = controller.state.servers[index];
+    if (server?.phase.kind !== "serving") return false;
+    const { mounted, sealed, services } = pair.kernels[who];
+    const holds = pair.shelf.holder(disk)?.by === who && mounted.has(disk) && !sealed.has(disk);
+    return holds && services.has(server.config.name) && pair.kernels[who].isOpen(address, nowMs);
+  });
+}
+
+function isServed(pair: Pair): boolean {
+  return pair.addresses.every((_, index) => serversOf(pair, index).length === 1);
+}
+
+/** Both are of the pair, and each virtual server is one's alone: to the other it is off, and nothing of it is left there. */
+function isWhole(pair: Pair): boolean {
+  if (!ids.every((who) => pair.controllers[who]?.state.mode === "paired")) return false;
+  return pair.addresses.every((_, index) => {
+    const [owner, second] = serversOf(pair, index);
+    if (owner === undefined || second !== undefined) return false;
+    const other = partnerOf(owner);
+    const phase = pair.controllers[other]?.state.servers[index]?.phase.kind;
+    return phase === "off" && !pair.kernels[other].mounted.has(pair.dataDisks[index] ?? "");
+  });
+}
+
+/** Tells a story, strikes, and judges what becomes of it. Never throws. */
+export function tellStruck(
+  telling: Telling,
+  injection: Injection,
+  { traced = false, prepare }: TellOptions = {},
+): Told {
+  const striker = new Striker(injection);
+  const pair = worldOf(telling, striker, traced);
+  const took = { servedMs: 0, wholeMs: 0 };
+  let violation: string | undefined;
+  try {
+    striker.pair = pair;
+    prepare?.(pair);
+    const begin = () => {
+      striker.isOn = true;
+    };
+    tell(pair, telling.story, begin, () => striker.struck !== undefined);
+    const { struck } = striker;
+    if (!struck) throw new Violation("notStruck: the story ended before its step was taken");
+    took.servedMs = judgeService(pair, struck, blows[injection.blow]);
+    took.wholeMs = judgeWhole(pair);
+    judgeClients(pair);
+    judgeHistory(pair);
+  } catch (error) {
+    violation = violationOf(error);
+  }
+  return {
+    violation,
+    invariant: violation?.split(":")[0],
+    left: striker.struck?.left,
+    ...took,
+    boundMs: striker.struck?.boundMs ?? 0,
+    events: pair.timeline.events,
+    simulatedMs: pair.timeline.nowMs,
+    trace: pair.trace,
+  };
+}
+
+/** Waits until all is served; how long it took since the blow. */
+function judgeService(
+  pair: Pair,
+  { atMs, victims, left, boundMs }: Struck,
+  { back, whom }: Blow,
+): number {
+  const { timeline } = pair;
+  const isLeft = ids.some((who) => !victims.includes(who) && canServe(pair, who));
+  // Whoever was down before stays down, unless everything starts.
+  const starters = whom === "both" ? ids : back === "soon" || !isLeft ? victims : [];
+  if (starters.length > 0) {
+    pair.run(restartMs);
+    for (const who of starters) pair.start(who);
+  }
+  if (!pair.runUntil(() => isServed(pair), atMs + boundMs - timeline.nowMs))
+    throw new Violation(`noEndlessDark: not all is served ${boundMs} ms after the blow (${left})`);
+  return timeline.nowMs - atMs;
+}
+
+/** Everything starts and goes on: how long until the pair is whole, and stays so. */
+function judgeWhole(pair: Pair): number {
+  const { timeline, timing } = pair;
+  const beganMs = timeline.nowMs;
+  pair.say("-", "everything is started");
+  for (const who of ids) pair.thaw(who);
+  const endMs = beganMs + serviceBoundMs(timing, "lone");
+  while (timeline.nowMs < endMs) {
+    supervise(pair);
+    if (!pair.runUntil(() => isWhole(pair), 20)) continue;
+    const wholeMs = timeline.nowMs - beganMs;
+    pair.run(200);
+    if (isWhole(pair)) return wholeMs;
+  }
+  const modes = ids.map((who) => `${who} is ${pair.controllers[who]?.state.mode ?? "down"}`);
+  throw new Violation(`oneOwner: the pair is not whole again; ${modes.join(", ")}`);
+}
