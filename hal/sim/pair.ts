@@ -217,6 +217,9 @@ export class Pair {
         this.say(who, `gate ${how} ${address}`);
         this.#darkSince.set(address, atMs);
       },
+      ungated: (address) => {
+        throw new Violation(`neverUngated: ${address} is on an interface of ${who}`);
+      },
     });
   }
 
