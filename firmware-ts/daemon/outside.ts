@@ -4,7 +4,7 @@
  */
 import { performance } from "node:perf_hooks";
 import type { ControllerState } from "../core/controller-state.ts";
-import type { Command } from "../core/events.ts";
+import type { Command, MoveCommand } from "../core/events.ts";
 import { initialPanel, type PanelEffect, type PanelEvent, panelStep } from "../core/panel.ts";
 import { view } from "../core/panel-view.ts";
 import { type Counted, statusOf } from "../core/show.ts";
@@ -50,7 +50,7 @@ export function openOutside(setup: OutsideSetup): Outside {
   const status = (): Status => statusOf(setup.state(), setup.counted());
 
   function command(
-    kind: Command["kind"],
+    kind: MoveCommand["kind"],
     virtualServer: string | undefined,
     request: CommandRequest,
     by: string,
