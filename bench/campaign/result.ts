@@ -24,6 +24,8 @@ export interface FaultResult extends ClientCounts {
   readonly fault: string;
   readonly runs: number;
   readonly addressOutageMs: Spread | undefined;
+  readonly neighbourOutageMs: Spread | undefined;
+  readonly neighbourGapMs: Spread | undefined;
   readonly nfsReadGapMs: Spread | undefined;
   readonly nfsWriteGapMs: Spread | undefined;
   /** Who served afterwards: the same in all runs, or one entry for each. */
@@ -82,6 +84,8 @@ export function resultOf(
     fault,
     runs: runs.length,
     addressOutageMs: spread(all((run) => run.addressOutageMs)),
+    neighbourOutageMs: spread(all((run) => run.neighbourOutageMs)),
+    neighbourGapMs: spread(all((run) => run.neighbourGapMs)),
     nfsReadGapMs: spread(all((run) => run.nfsReadGapMs)),
     nfsWriteGapMs: spread(all((run) => run.nfsWriteGapMs)),
     ...counts,

@@ -45,6 +45,31 @@ const moveAgainMsMax = 60_000;
 /** Failures after which a server that keeps failing here is offered to the partner. */
 export const failuresBeforeMove = 2;
 
+/**
+ * More of them for each time in a row that it came here because the partner could not keep it either: what fails on both controllers is tried
+ * again where it is, after waits that grow (core/vserver-stop), and goes to and fro ever more seldom.
+ */
+const failuresFactor = 4;
+const failuresToMoveMax = 32;
+
+/** Times further apart than this are not in a row. */
+const stormMs = 30 * 60_000;
+
+export function failuresToMove({ evacuated }: Pick<VirtualServerState, "evacuated">): number {
+  return Math.min(
+    failuresToMoveMax,
+    failuresBeforeMove * failuresFactor ** (evacuated?.times ?? 0),
+  );
+}
+
+function evacuatedNow(
+  { evacuated }: VirtualServerState,
+  nowMs: number,
+): VirtualServerState["evacuated"] {
+  const isInRow = evacuated !== undefined && nowMs - evacuated.lastMs < stormMs;
+  return { times: isInRow ? evacuated.times + 1 : 1, lastMs: nowMs };
+}
+
 /** The source's first move, at once: for what cannot stay here, and for what the partner asks for, which counts its own. */
 export function offerServer(
   state: ControllerState,
@@ -102,7 +127,7 @@ export function transferMessage(state: ControllerState, message: Message, nowMs:
     case "request":
       return onRequest(state, server, message.why, nowMs);
     case "offer":
-      return onOffer(state, server, message.why, nowMs);
+      return onOffer(state, server, message, nowMs);
     case "ready":
       return onReady(state, server, nowMs);
     case "refuse":
@@ -131,10 +156,7 @@ function onRequest(
   const { index, phase } = server;
   // Only members know what is whose: what a guest believes to be off may be starting at the partner.
   if (state.mode !== "paired") return refuse(state, index, `this controller is ${state.mode}`);
-  const at = state.transfers[index]?.at;
-  // What is left of a move that was given up is released.
-  if (at === "declined" && isHeld(server)) return released(state, index, why, nowMs);
-  if (at !== undefined) return refuse(state, index, "a transfer of it is under way");
+  if (state.transfers[index]) return refuse(state, index, "a transfer of it is under way");
   if (phase.kind === "serving") return offerServer(state, index, false, why, nowMs);
   if (phase.kind === "off" || phase.kind === "failed") {
     // Nobody has it: ceding it is a promise not to start it ourselves meanwhile.
@@ -147,7 +169,7 @@ function onRequest(
 function onOffer(
   state: ControllerState,
   server: VirtualServerState,
-  why: string,
+  { why, urgent }: Extract<Message, { type: "offer" }>,
   nowMs: number,
 ): Step {
   const { index, phase } = server;
@@ -163,6 +185,7 @@ function onOffer(
     at: "ready",
     deadlineMs,
     why,
+    urgent,
   });
   return [sendMessage(next, { type: "ready", server: index }), []];
 }
@@ -240,7 +263,8 @@ function onGo(
     );
   const deadlineMs = nowMs + state.timing.transferStartMs;
   // What it failed at here before is over: somebody sends it back, or its failures were the partner's.
-  const told = replaceServer(state, { ...server, clients, failures: 0 });
+  const evacuated = transfer.urgent ? evacuatedNow(server, nowMs) : undefined;
+  const told = replaceServer(state, { ...server, clients, failures: 0, evacuated });
   const next = setTransfer(told, server.index, { ...transfer, at: "starting", deadlineMs });
   return takeServer(next, server.index, nowMs, nowMs);
 }
@@ -371,11 +395,10 @@ function targetTick(
       const why = phase.kind === "failed" ? phase.fault : "it was stopped";
       return decline(off, index, why, nowMs);
     }
-    return isHeld(server) ? declineHeld(state, server, nowMs) : [state, []];
+    return [state, []];
   }
   if (nowMs < transfer.deadlineMs) return [state, []];
-  if (transfer.at === "declined")
-    return isHeld(server) ? [state, []] : [setTransfer(state, index, undefined), []];
+  if (transfer.at === "declined") return [setTransfer(state, index, undefined), []];
   return [
     setTransfer(state, index, undefined),
     [
@@ -386,17 +409,6 @@ function targetTick(
       ),
     ],
   ];
-}
-
-/**
- * Its start failed, its disks are released, and somebody holds what is left of it here, for as long as they like: the source need not wait
- * for that. It stays declined, and unclaimed, until it is gone.
- */
-function declineHeld(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
-  // It ends as off then, not as something that is to be tried here again.
-  const [given] = stopServer(server, "transfer", false, serverContext(state, nowMs));
-  const why = server.fault ?? "what is left of it is held";
-  return decline(replaceServer(state, given), server.index, why, nowMs);
 }
 
 /** Virtual servers that this controller should not keep, offered to a partner that can do better. */
@@ -428,6 +440,6 @@ export function reasonToLeave(
     const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));
     if (pathless.length > 0) return `no path to ${pathless.join(", ")}`;
   }
-  if (phase.kind === "failed" && server.failures >= failuresBeforeMove) return phase.fault;
+  if (phase.kind === "failed" && server.failures >= failuresToMove(server)) return phase.fault;
   return undefined;
 }

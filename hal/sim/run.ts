@@ -8,6 +8,7 @@ import { whyNotLinearizable } from "./history.ts";
 import { Violation } from "./invariants.ts";
 import { ids, Pair } from "./pair.ts";
 import type { PlainLoss, Plan } from "./plan.ts";
+import { muteNoticedMs } from "./served-faults.ts";
 
 export interface RunOptions {
   readonly traced?: boolean;
@@ -124,8 +125,8 @@ function judgeReturn(pair: Pair): void {
   );
 }
 
-/** Repeats, a new question for the address, grace and a session: a client is served well within this. */
-const clientWithinMs = 3000;
+/** Repeats, a new question for the address, grace and a session, and before that a file service that hangs: a client is served well within this. */
+const clientWithinMs = 3000 + 1.5 * muteNoticedMs;
 
 function judgeClients(pair: Pair): void {
   if (pair.clients.length === 0) return;
