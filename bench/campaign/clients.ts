@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { BenchError } from "../world/error.ts";
 import { limitMs, waitFor } from "../world/exec.ts";
+import { realTimeNode } from "../world/firmware.ts";
 import { repoDir } from "../world/layout.ts";
 import type { Started } from "../world/processes.ts";
 import type { World } from "../world/world.ts";
@@ -13,12 +14,15 @@ const meterSchema = z.object({
   megabytesPerS: z.number(),
   gapMs: z.number(),
   longestGapMs: z.number(),
+  medianMs: z.number(),
+  p99Ms: z.number(),
   operations: z.number(),
 });
 const engineSchema = z.object({
   engine: z.string(),
   write: meterSchema,
   read: meterSchema,
+  statuses: z.record(z.string(), z.number()),
   verdict: z.object({ findings: z.array(z.string()) }),
 });
 const stateSchema = z.object({
@@ -46,6 +50,17 @@ export type ClientReport = ClientState & { readonly verified: boolean };
 /** A client counts as going on while each of its engines completed an operation within this time. */
 const livelyGapMsMax = 250;
 
+export interface ClientOptions {
+  readonly engines: string;
+  readonly paceMs: number;
+  /** A client has a machine of its own: what keeps this one busy must not keep it from its processor. */
+  readonly realTime?: boolean;
+}
+
+const program = join(repoDir, "bench/clients/main.ts");
+/** Below the firmware's main process (10), above everything ordinary. */
+const clientPriority = 5;
+
 export class Client {
   readonly name: string;
   readonly virtualServer: string;
@@ -56,7 +71,7 @@ export class Client {
   readonly #process: Started;
 
   /** Client number `index` works on virtual server number `index` modulo their number. */
-  constructor(world: World, index: number, engines: string, paceMs: number) {
+  constructor(world: World, index: number, { engines, paceMs, realTime }: ClientOptions) {
     const { servers } = world.layout;
     const server = servers[index % servers.length];
     const namespace = world.layout.namespaces.clients[index];
@@ -68,10 +83,11 @@ export class Client {
       role: `client-${this.name}`,
       cgroup: world.infra,
       inside: namespace,
-      argv: [process.execPath, join(repoDir, "bench/clients/main.ts")].concat(
-        ["--server", server.address, "--export", server.export, "--name", this.name],
-        ["--engines", engines, "--pace-ms", String(paceMs)],
-      ),
+      argv: [
+        ...(realTime ? realTimeNode(clientPriority, program) : [process.execPath, program]),
+        ...["--server", server.address, "--export", server.export, "--name", this.name],
+        ...["--engines", engines, "--pace-ms", String(paceMs)],
+      ],
       input: true,
       onLine: (line) => this.#hear(line),
     });
@@ -98,6 +114,12 @@ export class Client {
           write.gapMs < livelyGapMsMax,
       )
     );
+  }
+
+  /** What was measured since the mark; undefined until it was heard. Throws when the client itself failed. */
+  since(mark: string): ClientState | undefined {
+    this.#check();
+    return this.#last?.mark === mark ? this.#last : undefined;
   }
 
   /** Begins a new measurement of gaps under that name. */
@@ -164,13 +186,8 @@ function parse(line: string): unknown {
 }
 
 /** Starts one client per client namespace and waits until all of them read and write. */
-export async function startClients(
-  world: World,
-  options: { readonly engines: string; readonly paceMs: number },
-): Promise<Client[]> {
-  const clients = world.layout.namespaces.clients.map(
-    (_, i) => new Client(world, i, options.engines, options.paceMs),
-  );
+export async function startClients(world: World, options: ClientOptions): Promise<Client[]> {
+  const clients = world.layout.namespaces.clients.map((_, i) => new Client(world, i, options));
   for (const client of clients) client.mark("begin");
   await allLively(clients, 2 * limitMs, world.signal);
   return clients;

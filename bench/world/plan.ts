@@ -44,6 +44,10 @@ export interface PlanOptions {
   readonly tls?: boolean;
   readonly timing?: z.input<typeof configSchema>["timing"];
   readonly autoGiveback?: boolean;
+  /** By the name of the virtual server. */
+  readonly limits?: {
+    readonly [name: string]: z.input<typeof configSchema>["virtualServers"][number]["limits"];
+  };
 }
 
 /** The configuration of one controller, checked. */
@@ -72,7 +76,9 @@ export function configOf(layout: Layout, id: ControllerId, options: PlanOptions 
       name: each.name,
       home: each.home,
       addresses: [`${each.address}/24`],
+      routes: each.gateway === undefined ? [] : [{ to: "default", via: each.gateway }],
       volumes: [{ disk: each.disk, export: each.export }],
+      limits: options.limits?.[each.name] ?? {},
     })),
     mqtt: {
       url: tls ? `mqtts://${brokerAddress}:8883` : `mqtt://${brokerAddress}:1883`,

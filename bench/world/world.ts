@@ -32,7 +32,7 @@ import { BenchError } from "./error.ts";
 import { limitMs, waitFor } from "./exec.ts";
 import { firmwareWords } from "./firmware.ts";
 import { rememberSetting } from "./kernel-setting.ts";
-import { controllerIds, type Layout, layoutOf, repoDir } from "./layout.ts";
+import { controllerIds, type Layout, layoutOf, repoDir, type WorldKind } from "./layout.ts";
 import { Ledger, lockPrefix } from "./ledger.ts";
 import { Machine } from "./machine.ts";
 import { Network, portsOf } from "./network.ts";
@@ -67,6 +67,7 @@ export interface WorldOptions extends PlanOptions {
   readonly clientCount?: number;
   /** Two if not given. */
   readonly serverCount?: number;
+  readonly kind?: WorldKind;
   readonly diskMb?: number;
   /** Build everything but start no daemon: for tests of the world itself, and for the peers. */
   readonly withoutControllers?: boolean;
@@ -110,7 +111,7 @@ interface Pieces {
 
 /** Throws `notRoot`, `alreadyRunning`, `badInput`. Cleans up what an earlier run left. */
 async function openParts(options: WorldOptions): Promise<Parts> {
-  const layout = layoutOf(options.prefix, options.clientCount, options.serverCount);
+  const layout = layoutOf(options.prefix, options.clientCount, options.serverCount, options.kind);
   if (process.getuid?.() !== 0)
     throw new BenchError("notRoot", "bench", "needs root for namespaces, mounts and cgroups");
   const lock = await lockPrefix(options.prefix);
@@ -122,6 +123,7 @@ async function openParts(options: WorldOptions): Promise<Parts> {
   const cgroup = new Cgroup(findCgroup(), layout.cgroupName);
   const infra = cgroup.child("infra");
   infra.create();
+  cgroup.handDown();
   const processes = new Processes(ledger, layout.logDir);
   return { options, layout, lock, ledger, processes, cgroup, infra, network: new Network(layout) };
 }

@@ -1,6 +1,6 @@
 /** The model of state that everyone is shown (schema/status), made from the decisions' state alone; pure. */
 import { linkNames, partnerOf } from "../schema/ids.ts";
-import type { Status } from "../schema/status.ts";
+import type { Status, UsageStatus } from "../schema/status.ts";
 import { type ControllerState, claimsServer, isQueued, partnerOwns } from "./controller-state.ts";
 import { parseKey } from "./keys.ts";
 import { planMoves, vetoes } from "./vetoes.ts";
@@ -13,6 +13,8 @@ export interface Counted {
     Record<string, { readonly malformed: number; readonly silentMs: number | undefined }>
   >;
   readonly refusedFrames: Readonly<Record<string, number>>;
+  /** By the name of the virtual server; absent where nobody looks. */
+  readonly usage?: ReadonlyMap<string, UsageStatus>;
 }
 
 export function statusOf(state: ControllerState, counted: Counted): Status {
@@ -44,7 +46,9 @@ export function statusOf(state: ControllerState, counted: Counted): Status {
       };
     }),
     disks: [...coordinators(state), ...dataDisks(state)],
-    virtualServers: state.servers.map((server) => serverStatus(state, server)),
+    virtualServers: state.servers.map((server) =>
+      serverStatus(state, server, counted.usage?.get(server.config.name)),
+    ),
     takeover: possible(state, "takeover"),
     giveback: possible(state, "giveback"),
     refusedFrames: { ...counted.refusedFrames },
@@ -181,6 +185,7 @@ const silencedText =
 function serverStatus(
   state: ControllerState,
   server: VirtualServerState,
+  usage: UsageStatus | undefined,
 ): Status["virtualServers"][number] {
   const { phase, config } = server;
   const theirs = partnerOwns(state, server.index);
@@ -203,6 +208,8 @@ function serverStatus(
     ...(step === undefined ? {} : { step }),
     addresses: [...config.addresses],
     exports: config.volumes.map((volume) => volume.export),
+    limits: { ...config.limits },
+    ...(usage === undefined ? {} : { usage: { ...usage } }),
     ...(server.lastStartMs === undefined ? {} : { lastStartMs: Math.round(server.lastStartMs) }),
     ...(server.failures > 0 ? { failures: server.failures } : {}),
     ...(fault === undefined || shown === "serving" ? {} : { fault }),

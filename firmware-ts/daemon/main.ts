@@ -19,6 +19,7 @@ import { openJournal } from "./journal.ts";
 import { openOutside } from "./outside.ts";
 import { createPerformer } from "./performer.ts";
 import { openRecordStore } from "./record.ts";
+import { watchUsage } from "./usage.ts";
 import { openMachine, silenceEarlierLife, startBeatProcess } from "./wiring.ts";
 
 /** Exit codes of sysexits(3): what a supervisor may want to know. */
@@ -80,13 +81,18 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     process.exit(exitSoftware);
   });
 
-  const machine = await openMachine(config, {
+  const warning = (code: string, message: string) => {
+    const event = events.add({ severity: "warning", code, message });
+    log(`${event.severity} ${event.code}: ${event.message}`);
+  };
+  const machine = await openMachine(config, silenced.value, {
     diskPath: (serial, up, reason) => happen({ kind: "diskPath", serial, up, reason }),
     diskFenced: (serial, reason) => happen({ kind: "diskFenced", serial, reason }),
     deviceLost: (serial, reason) => happen({ kind: "deviceLost", serial, reason }),
     serviceExited: (virtualServer, reason) =>
       happen({ kind: "serviceExited", virtualServer, reason }),
     carrier: (up) => happen({ kind: "carrier", up }),
+    warning,
     log,
   });
   if (!machine.ok) {
@@ -100,6 +106,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     { version: 1, startedAt, config, configuration },
     { log },
   );
+  const usage = watchUsage(config, (name) => machine.value.place(name).usage());
   const performer = createPerformer(config, machine.value, log);
   const initial = newController({ config, timing, configuration });
   const outside = openOutside({
@@ -116,6 +123,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
         ]),
       ),
       refusedFrames: counters.refused,
+      usage: usage.seen,
     }),
     command: (command) => happen({ kind: "command", command }),
   });

@@ -61,6 +61,23 @@ const route = z.strictObject({
 /** Packets from these addresses are routed by that table. */
 const routingRule = z.strictObject({ from: prefix, table: routingTable });
 
+/**
+ * What a virtual server may take of its controller (US 7,200,622: resource allocation is part of a virtual file server's configuration). Absent:
+ * as much as there is. The bounds below keep a file server able to start within the time that a move allows it.
+ */
+const limits = z.strictObject({
+  /** Its share of the processors where there are not enough for all, against 100 of the others (cpu.weight of cgroups(7), version 2). */
+  cpuWeight: z.number().int().min(1).max(10_000).default(100),
+  /** Most processor time, in per cent of one processor. */
+  cpuPercent: z.number().int().min(5).max(25_600).optional(),
+  /** Most memory of its programs, what the kernel keeps of its files included. */
+  memoryMb: z.number().int().min(64).max(1_048_576).optional(),
+  /** Most processes and threads: nobody asks for a limit before it is needed. A file server has 20, and up to 250 when many clients ask at once. */
+  processes: z.number().int().min(256).max(32_768).default(512),
+  /** Most traffic of its interface, in each direction. */
+  bandwidthMbit: z.number().int().min(1).max(100_000).optional(),
+});
+
 const virtualServer = z.strictObject({
   name: virtualServerNameSchema,
   home: controllerIdSchema,
@@ -68,6 +85,7 @@ const virtualServer = z.strictObject({
   routes: z.array(route).max(16).default([]),
   rules: z.array(routingRule).max(16).default([]),
   volumes: z.array(volume).min(1).max(8),
+  limits: limits.prefault({}),
 });
 
 /**
@@ -152,6 +170,7 @@ export const configSchema = z
 
 export type Config = z.infer<typeof configSchema>;
 export type VirtualServerConfig = Config["virtualServers"][number];
+export type LimitsConfig = VirtualServerConfig["limits"];
 export type TimingConfig = Config["timing"];
 
 /** Addresses without their prefix. */

@@ -43,7 +43,9 @@ export async function openFileServices(
   const exportIds = exportIdsOf(config);
   for (const server of config.virtualServers) {
     const { name } = server;
-    const place = programsOf(places.of(name), places.folder, name);
+    const place = programsOf(places.of(name), places.folder, name, () =>
+      places.groups.joinPaths(name),
+    );
     const portMapper = createPortMapper(place, bareAddresses(server));
     mappers.push(portMapper);
     const ganesha = createGanesha({
@@ -110,11 +112,16 @@ export async function openFileServices(
   return {
     start,
     kill: (name) => find(name).kill(),
-    stop(name, limitMs) {
+    async stop(name, limitMs) {
       const ganesha = find(name);
+      const startedAt = performance.now();
       // At once, also when a start is under way; then wait until the kernel has let go of everything.
       ganesha.kill();
-      return ganesha.stop({ timeoutMs: limitMs });
+      const stopped = await ganesha.stop({ timeoutMs: limitMs });
+      if (!stopped.ok) return stopped;
+      // Whatever else runs in its place would hold the volume.
+      const leftMs = limitMs - (performance.now() - startedAt);
+      return await places.groups.empty(name, () => ganesha.processes(), leftMs);
     },
     prepare,
     async close() {

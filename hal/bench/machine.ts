@@ -5,6 +5,7 @@ import type { Config } from "../../firmware-ts/schema/config.ts";
 import { done, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { giveBackRegularly } from "../block/memory.ts";
 import { createAddresses } from "../linux/addresses.ts";
+import type { ControlGroups } from "../linux/control-groups/groups.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
 import { mountsBelow } from "../linux/mount-table.ts";
 import { prepareNic } from "../linux/nic.ts";
@@ -23,11 +24,12 @@ const mainPriority = 10;
 const nfsPort = 2049;
 
 /**
- * Opens everything that the main loop touches. What an earlier life of this controller left (services, mounts, addresses,
+ * Opens everything that the main loop touches; `groups` is what `silenceEarlierLife` gave. What an earlier life of this controller left (services, mounts, addresses,
  * devices) is removed before it returns.
  */
 export async function openBenchMachine(
   config: Config,
+  groups: ControlGroups,
   handlers: MachineHandlers,
 ): Promise<Outcome<Machine>> {
   const { nic } = config.data;
@@ -35,7 +37,7 @@ export async function openBenchMachine(
   if (!prepared.ok) return prepared;
   const addresses = createAddresses();
   if (!addresses.ok) return addresses;
-  const opened = openPlaces(config);
+  const opened = openPlaces(config, groups, handlers);
   if (!opened.ok) return opened;
   const places = opened.value;
   const mountPath: Machine["mountPath"] = (server, disk) =>
@@ -80,6 +82,7 @@ export async function openBenchMachine(
     async close() {
       stopWatching();
       await services.close();
+      groups.close();
       await disks.value.close();
     },
   });

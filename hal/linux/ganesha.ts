@@ -69,6 +69,8 @@ export interface Ganesha {
   stop(options: { timeoutMs: number }): Promise<Outcome>;
   /** Ends the server without waiting. */
   kill(): void;
+  /** Its own processes: the server, and the spare. */
+  processes(): readonly number[];
   /** How often `kill` was called: what dies between two equal answers was not ended by this driver. */
   killCount(): number;
   state(): GaneshaState;
@@ -152,6 +154,10 @@ class Driver implements Ganesha {
     if (this.#serving === undefined) return;
     this.#serving.stopping = true;
     this.#serving.instance.kill();
+  }
+
+  processes(): readonly number[] {
+    return [this.#serving, this.#spare].flatMap((each) => each?.instance.pid ?? []);
   }
 
   killCount(): number {

@@ -1,6 +1,7 @@
 /** Everything that the main loop of one controller touches, put together by the wiring of a HAL. */
-import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import type { LimitsConfig, VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { UsageStatus } from "../../firmware-ts/schema/status.ts";
 import type { Addresses, Connection } from "./addresses.ts";
 import type { BlockService, Disks, FileSystems } from "./storage.ts";
 
@@ -41,6 +42,13 @@ export interface ServerPlace {
   readonly nic: string;
   /** Puts its routes and rules into its own routing table; its addresses must be there. Idempotent. Faults: `badInput`, `addressFailed`. */
   route(): Promise<Outcome>;
+  /**
+   * Bounds what its programs and its interface may take, from now on and without a restart. Idempotent. Faults: `ioError`, `refused`: the kernel did
+   * not take all of it; what it did take is in force, and the virtual server can be served.
+   */
+  limit(limits: LimitsConfig): Outcome;
+  /** What they use and have used. */
+  usage(): UsageStatus;
 }
 
 export interface Machine {
@@ -68,5 +76,7 @@ export interface MachineHandlers {
   readonly deviceLost: (serial: string, reason: string) => void;
   readonly serviceExited: (virtualServer: string, reason: string) => void;
   readonly carrier: (up: boolean) => void;
+  /** Something that an operator should know and that changes no decision. `code` is stable and dotted. */
+  readonly warning: (code: string, message: string) => void;
   readonly log: (message: string) => void;
 }

@@ -38,6 +38,7 @@ const config: Config = configSchema.parse({
       name: "alpha",
       home: "a",
       addresses: ["10.0.0.8/24"],
+      limits: { cpuPercent: 50 },
       volumes: [
         { disk: "d3", export: "/a" },
         { disk: "d2", export: "/b" },
@@ -58,8 +59,9 @@ describe("the fingerprint of the shared configuration", () => {
       '"timing":{"beatIntervalMs":10,"clockMarginMs":15,"diskBeatIntervalMs":20,"diskSilenceMs":100,',
       '"gateTimeoutMs":150,"linkSilenceMs":60,"progressTimeoutMs":500,"soloGateTimeoutMs":400,',
       '"startupWaitMs":1500},"virtualServers":[{"addresses":["10.0.0.9/24"],"home":"b",',
-      '"name":"zulu","routes":[],"rules":[],"volumes":[{"disk":"d1","export":"/z"}]},{"addresses":["10.0.0.8/24"],',
-      '"home":"a","name":"alpha","routes":[],"rules":[],"volumes":[{"disk":"d3","export":"/a"},',
+      '"limits":{"cpuWeight":100,"processes":512},"name":"zulu","routes":[],"rules":[],',
+      '"volumes":[{"disk":"d1","export":"/z"}]},{"addresses":["10.0.0.8/24"],"home":"a",',
+      '"limits":{"cpuPercent":50,"cpuWeight":100,"processes":512},"name":"alpha","routes":[],"rules":[],"volumes":[{"disk":"d3","export":"/a"},',
       '{"disk":"d2","export":"/b"}]}]}',
     ].join("");
     expect(fingerprint).toBe(crc32(text));

@@ -17,6 +17,7 @@ import { prepareNic } from "../nic.ts";
 import { getLink } from "../rtnetlink.ts";
 import { addMacvlan, removeLink, setLink } from "../rtnetlink-links.ts";
 import { addRoute, addRule, removeRules } from "../rtnetlink-routes.ts";
+import { limitBandwidth } from "./bandwidth.ts";
 
 /** The interface of every virtual server, in its own namespace. */
 export const placeNic = "data0";
@@ -126,6 +127,14 @@ export class Place {
       if (!added.ok) return added;
     }
     return done;
+  }
+
+  /** Limits what its interface sends and receives; undefined: no more. Idempotent. Faults: `addressFailed`, `refused`. */
+  limitBandwidth(mbit: number | undefined): Outcome {
+    const link = getLink(this.#socket, placeNic);
+    if (!link.ok) return link;
+    const nic = { name: placeNic, index: link.value.index };
+    return this.inside(() => limitBandwidth(this.#socket, nic, mbit));
   }
 
   #addRoute({ to, via, table }: RouteSpec, link: number): Outcome {
