@@ -24,13 +24,14 @@ const serversMax = 64;
 
 export const controllerIds: readonly ControllerId[] = ["a", "b"];
 
-/** A virtual server of a world, with one disk and one address. */
+/** A virtual server of a world, with one disk and one address; with a share, SMB clients may come as guests. */
 export interface PlannedServer {
   readonly name: string;
   readonly home: ControllerId;
   readonly address: string;
   readonly disk: string;
   readonly export: string;
+  readonly share?: string;
 }
 
 /** The part of a world that may be talked about without it running. */
@@ -81,7 +82,7 @@ export function portName(lan: Lan, machine: string): string {
   return `${lan}-${machine}`;
 }
 
-function serverOf(index: number): PlannedServer {
+function serverOf(index: number, hasShare: boolean): PlannedServer {
   const number = index + 1;
   return {
     name: `vs${number}`,
@@ -89,6 +90,7 @@ function serverOf(index: number): PlannedServer {
     address: `10.77.0.${100 + index}`,
     disk: `D${number}`,
     export: `/vol${number}`,
+    ...(hasShare ? { share: `vol${number}` } : {}),
   };
 }
 
@@ -98,7 +100,12 @@ function demandCount(what: string, count: number, max: number): void {
 }
 
 /** Throws `badInput`, for a prefix that could not become part of a namespace's or a cgroup's name, too. */
-export function layoutOf(prefix: string, clientCount = 2, serverCount = 2): Layout {
+export function layoutOf(
+  prefix: string,
+  clientCount = 2,
+  serverCount = 2,
+  hasShares = false,
+): Layout {
   if (!/^[a-z][a-z0-9]{0,9}$/.test(prefix))
     throw new BenchError(
       "badInput",
@@ -121,7 +128,7 @@ export function layoutOf(prefix: string, clientCount = 2, serverCount = 2): Layo
       clients: Array.from({ length: clientCount }, (_, i) => `${prefix}-c${i + 1}`),
     },
     clientCount,
-    servers: Array.from({ length: serverCount }, (_, index) => serverOf(index)),
+    servers: Array.from({ length: serverCount }, (_, index) => serverOf(index, hasShares)),
   };
 }
 

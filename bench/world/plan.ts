@@ -72,7 +72,8 @@ export function configOf(layout: Layout, id: ControllerId, options: PlanOptions 
       name: each.name,
       home: each.home,
       addresses: [`${each.address}/24`],
-      volumes: [{ disk: each.disk, export: each.export }],
+      volumes: [{ disk: each.disk, export: each.export, share: each.share }],
+      ...(each.share === undefined ? {} : { smb: { guest: true } }),
     })),
     mqtt: {
       url: tls ? `mqtts://${brokerAddress}:8883` : `mqtt://${brokerAddress}:1883`,

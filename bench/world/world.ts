@@ -68,6 +68,8 @@ export interface WorldOptions extends PlanOptions {
   /** Two if not given. */
   readonly serverCount?: number;
   readonly diskMb?: number;
+  /** Whether volumes are offered by SMB, too. */
+  readonly shares?: boolean;
   /** Build everything but start no daemon: for tests of the world itself, and for the peers. */
   readonly withoutControllers?: boolean;
   readonly signal?: AbortSignal;
@@ -110,7 +112,7 @@ interface Pieces {
 
 /** Throws `notRoot`, `alreadyRunning`, `badInput`. Cleans up what an earlier run left. */
 async function openParts(options: WorldOptions): Promise<Parts> {
-  const layout = layoutOf(options.prefix, options.clientCount, options.serverCount);
+  const layout = layoutOf(options.prefix, options.clientCount, options.serverCount, options.shares);
   if (process.getuid?.() !== 0)
     throw new BenchError("notRoot", "bench", "needs root for namespaces, mounts and cgroups");
   const lock = await lockPrefix(options.prefix);

@@ -114,7 +114,7 @@ export function virtualServersText(servers: readonly VirtualServer[], colours: C
       server.owner === server.home ? server.owner : colours.yellow(server.owner),
       stateText(server, colours),
       plain(server.addresses.join(" ")),
-      plain(server.exports.join(" ")),
+      plain([...server.exports, ...(server.shares ?? []).map((name) => `smb:${name}`)].join(" ")),
     ]),
   );
 }
@@ -134,7 +134,8 @@ export function virtualServerText(server: VirtualServer, colours: Colours): stri
     ["state", stateText(server, colours)],
     ["fault", server.fault === undefined ? undefined : colours.red(plain(server.fault))],
     ["addresses", plain(server.addresses.join(", "))],
-    ["exports", plain(server.exports.join(", "))],
+    ["exports", server.exports.length === 0 ? undefined : plain(server.exports.join(", "))],
+    ["shares", server.shares === undefined ? undefined : plain(server.shares.join(", "))],
     ["last start", server.lastStartMs === undefined ? undefined : duration(server.lastStartMs)],
     [
       "failures",

@@ -185,6 +185,7 @@ function serverStatus(
   const { phase, config } = server;
   const theirs = partnerOwns(state, server.index);
   const owner = claimsServer(state, server) ? state.me : theirs ? partnerOf(state.me) : "none";
+  const shares = config.volumes.flatMap((volume) => volume.share ?? []);
   const silent = phase.kind === "serving" && isSilenced(state);
   const shown = silent
     ? "silent"
@@ -202,7 +203,8 @@ function serverStatus(
     state: shown,
     ...(step === undefined ? {} : { step }),
     addresses: [...config.addresses],
-    exports: config.volumes.map((volume) => volume.export),
+    exports: config.volumes.flatMap((volume) => volume.export ?? []),
+    ...(shares.length > 0 ? { shares } : {}),
     ...(server.lastStartMs === undefined ? {} : { lastStartMs: Math.round(server.lastStartMs) }),
     ...(server.failures > 0 ? { failures: server.failures } : {}),
     ...(fault === undefined || shown === "serving" ? {} : { fault }),

@@ -18,6 +18,7 @@ export class ClientList {
   readonly #machine: Machine;
   readonly #server: string;
   readonly #addresses: readonly string[];
+  readonly #ports: readonly number[];
   readonly #path: string | undefined;
   readonly #log: (message: string) => void;
   #serving = false;
@@ -31,6 +32,7 @@ export class ClientList {
     this.#machine = machine;
     this.#server = server.name;
     this.#addresses = bareAddresses(server);
+    this.#ports = machine.servicePorts(server);
     const disk = server.volumes[0]?.disk;
     this.#path = disk === undefined ? undefined : machine.mountPath(server, disk);
     this.#log = (message) => log(`${server.name}: ${message}`);
@@ -49,11 +51,7 @@ export class ClientList {
 
   /** The last owner's clients, from the volume and from its last word; none when they have been read since the mount. */
   async inherit(lastWord: string | undefined): Promise<readonly Connection[]> {
-    const localPort = this.#machine.servicePort;
-    const told = unpackClients(lastWord ?? "", this.#addresses).map((each) => ({
-      ...each,
-      localPort,
-    }));
+    const told = unpackClients(lastWord ?? "", this.#addresses);
     if (this.#path === undefined || this.#saved !== undefined) return told;
     const { state, note } = await this.#machine.states.load(this.#path);
     if (note !== undefined) this.#log(`service state: ${note}`);
@@ -99,11 +97,15 @@ export class ClientList {
 
   /** Asks the kernel who is connected; false when it does not say. */
   async #look(): Promise<boolean> {
-    const { servicePort } = this.#machine;
     const { addresses } = this.#machine.place(this.#server);
-    const found = await addresses.connections(this.#addresses, servicePort);
-    if (found.ok) this.#found = found.value;
-    return found.ok;
+    const found: Connection[] = [];
+    for (const port of this.#ports) {
+      const some = await addresses.connections(this.#addresses, port);
+      if (!some.ok) return false;
+      found.push(...some.value);
+    }
+    this.#found = found;
+    return true;
   }
 
   async #saveNow(): Promise<void> {
@@ -119,6 +121,6 @@ export class ClientList {
   }
 }
 
-function keyOf({ localAddress, remoteAddress, remotePort }: Connection): string {
-  return `${localAddress} ${remoteAddress} ${remotePort}`;
+function keyOf({ localAddress, localPort, remoteAddress, remotePort }: Connection): string {
+  return `${localAddress} ${localPort} ${remoteAddress} ${remotePort}`;
 }

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { virtualServersMax } from "./beat.ts";
 import { canonicalAddress, routeProblems } from "./config-routes.ts";
+import { offerProblems, shareName, smbSettings } from "./config-smb.ts";
 import { controllerIdSchema, virtualServerNameSchema } from "./ids.ts";
 import { bareAddress, parsePrefix } from "./ip-address.ts";
 
@@ -42,8 +43,10 @@ const routingTable = z.number().int().min(1).max(252);
 
 const volume = z.strictObject({
   disk: serial,
-  /** Path under which clients mount the volume; the same on both controllers. */
-  export: path.max(64),
+  /** Path under which clients mount the volume by NFS; the same on both controllers. Absent: it is not offered by NFS. */
+  export: path.max(64).optional(),
+  /** Name under which clients find it by SMB. Absent: it is not offered by SMB. */
+  share: shareName.optional(),
 });
 
 /** `address/prefix`, or `default`. */
@@ -68,6 +71,8 @@ const virtualServer = z.strictObject({
   routes: z.array(route).max(16).default([]),
   rules: z.array(routingRule).max(16).default([]),
   volumes: z.array(volume).min(1).max(8),
+  /** Who may come by SMB, and how; there is none without a share. */
+  smb: smbSettings.optional(),
 });
 
 /**
@@ -154,6 +159,16 @@ export type Config = z.infer<typeof configSchema>;
 export type VirtualServerConfig = Config["virtualServers"][number];
 export type TimingConfig = Config["timing"];
 
+/** Whether a virtual server has anything for NFS clients. */
+export function offersNfs({ volumes }: VirtualServerConfig): boolean {
+  return volumes.some((volume) => volume.export !== undefined);
+}
+
+/** Whether it has anything for SMB clients. */
+export function offersSmb({ volumes }: VirtualServerConfig): boolean {
+  return volumes.some(({ share }) => share !== undefined);
+}
+
 /** Addresses without their prefix. */
 export function bareAddresses({ addresses }: VirtualServerConfig): string[] {
   return addresses.map(bareAddress);
@@ -205,7 +220,10 @@ function refuseContradictions(
       complain(["virtualServers", i, "routes", j], message);
     server.volumes.forEach((each, j) => {
       claim(`disk ${each.disk}`, ["virtualServers", i, "volumes", j, "disk"], server.name);
-      claim(`export ${each.export}`, ["virtualServers", i, "volumes", j, "export"], server.name);
+      if (each.export !== undefined)
+        claim(`export ${each.export}`, ["virtualServers", i, "volumes", j, "export"], server.name);
     });
+    for (const [path, message] of offerProblems(server))
+      complain(["virtualServers", i, ...path], message);
   });
 }

@@ -13,14 +13,11 @@ import { createServiceStates } from "../linux/service-state.ts";
 import type { Machine, MachineHandlers } from "../port/machine.ts";
 import type { FileSystems } from "../port/storage.ts";
 import { openDataDisks } from "./data-disks.ts";
-import { openFileServices } from "./file-services.ts";
+import { openFileServices, servicePortsOf } from "./file-services.ts";
 import { openPlaces, type Places } from "./places.ts";
 
 /** Below the beat process, above everything ordinary: a file server under load must not look like a hung controller. */
 const mainPriority = 10;
-
-/** Port of NFS, for the list of connections to tickle. */
-const nfsPort = 2049;
 
 /**
  * Opens everything that the main loop touches. What an earlier life of this controller left (services, mounts, addresses,
@@ -74,7 +71,7 @@ export async function openBenchMachine(
     services,
     states: createServiceStates(),
     place: places.server,
-    servicePort: nfsPort,
+    servicePorts: servicePortsOf,
     mountPath,
     realTime: () => takeRealTimePriority(mainPriority),
     async close() {

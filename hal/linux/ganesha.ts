@@ -24,11 +24,12 @@ import {
   fileServiceSchema,
   renderConfiguration,
 } from "./ganesha/config.ts";
-import { type Instance, type InstanceEnd, startInstance } from "./ganesha/instance.ts";
+import { type Instance, startInstance } from "./ganesha/instance.ts";
 import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
 import type { PortMapper } from "./ganesha/port-mapper.ts";
 import { probeService } from "./ganesha/probe.ts";
 import type { ProgramPlace } from "./place/programs.ts";
+import type { ProcessEnd } from "./service-process.ts";
 
 export interface GaneshaOptions {
   /** Name of the virtual server: letters, digits, dashes. */
@@ -38,9 +39,11 @@ export interface GaneshaOptions {
   readonly portMapper: PortMapper;
   /** Where it runs. */
   readonly place: ProgramPlace;
+  /** Whether somebody else writes to its volumes, too. */
+  readonly sharesWrites?: boolean;
   readonly log: (message: string) => void;
   /** Called once for each server that ended; `expected` when `stop` or `kill` asked for it. */
-  readonly onEnd: (end: InstanceEnd & { readonly expected: boolean }) => void;
+  readonly onEnd: (end: ProcessEnd & { readonly expected: boolean }) => void;
 }
 
 export interface GaneshaState {
@@ -130,7 +133,9 @@ class Driver implements Ganesha {
   }
 
   start(spec: FileServiceSpec): Promise<Outcome<number>> {
-    return this.#parsed(spec, "start", (service) => this.#start(service));
+    // Its turn comes later, and a kill until then is meant for it.
+    const kills = this.#killCount;
+    return this.#parsed(spec, "start", (service) => this.#start(service, kills));
   }
 
   async probe(deadlineMs: number): Promise<Outcome<number>> {
@@ -212,9 +217,8 @@ class Driver implements Ganesha {
     return await end(spare.instance, `end spare of ${this.#options.name}`, timeoutMs);
   }
 
-  async #start(service: FileService): Promise<Outcome<number>> {
+  async #start(service: FileService, killsBefore: number): Promise<Outcome<number>> {
     const operation = `start file service ${this.#options.name}`;
-    const killsBefore = this.#killCount;
     const current = this.#serving;
     if (current?.stopping) {
       const ended = await end(current.instance, operation, lastEndMs);
@@ -266,8 +270,9 @@ class Driver implements Ganesha {
     this.#count += 1;
     mkdirSync(this.#options.runDir, { recursive: true });
     const base = `${this.#prefix}${process.pid}.${this.#count}`;
-    const { log, place } = this.#options;
-    return startInstance({ base, configuration, held, blkidFile: this.#blkidFile, place, log });
+    const { log, place, sharesWrites = false } = this.#options;
+    const blkidFile = this.#blkidFile;
+    return startInstance({ base, configuration, held, blkidFile, sharesWrites, place, log });
   }
 
   #adopt(instance: Instance, service: FileService): void {

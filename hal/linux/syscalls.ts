@@ -134,8 +134,9 @@ export function closeDescriptor(descriptor: number): number {
   return checked(native.close(descriptor));
 }
 
-/** <sched.h>: the kind of a network namespace. */
+/** <linux/sched.h>: kinds of namespaces. */
 export const CLONE_NEWNET = 0x40000000;
+export const CLONE_NEWPID = 0x20000000;
 
 /** setns(2): this thread enters the namespace of a descriptor. Synchronous: nothing else of this thread runs in between. */
 export function enterNamespace(descriptor: number, kind: number): number {

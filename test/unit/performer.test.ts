@@ -20,7 +20,7 @@ function machine(seal: (path: string) => Outcome = () => done) {
     return Promise.resolve(done);
   };
   const parts = {
-    servicePort: 2049,
+    servicePorts: () => [2049],
     mountPath: (_server: unknown, disk: string) => disk,
     addresses: { connections: () => Promise.resolve(good([])) },
     services: {
