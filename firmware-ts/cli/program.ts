@@ -80,6 +80,7 @@ function buildProgram(environment: Environment, finish: (code: ExitCode) => void
   addEvents(program, context);
   addPanel(program, context);
   addConfig(program, context);
+  addVolume(program, context);
   addCompletion(program, context);
   return program;
 }
@@ -238,6 +239,19 @@ function addConfig(program: Parent, { environment, common, finish }: Context): v
     .action(async () => {
       const { printConfigSchema } = await import("./config.ts");
       finish(await printConfigSchema(environment.io, common()));
+    });
+}
+
+function addVolume(program: Parent, { environment, common, finish }: Context): void {
+  program
+    .command("volume")
+    .description("the common volume on the coordinator disks")
+    .command("dump")
+    .description("every record, from disks or images of them, without a daemon")
+    .argument("<files...>", "all coordinator disks of a pair")
+    .action(async (files) => {
+      const { dumpVolume } = await import("./volume.ts");
+      finish(await dumpVolume(environment.io, common(), files));
     });
 }
 

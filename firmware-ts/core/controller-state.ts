@@ -13,7 +13,6 @@ import { makeKey } from "./keys.ts";
 import type { Colours } from "./links.ts";
 import { checkTransition } from "./modes.ts";
 import type { Timing } from "./timing.ts";
-import { isHeld } from "./vserver-stop.ts";
 import type { VirtualServerContext, VirtualServerState } from "./vserver-types.ts";
 
 /** Our registration on one coordinator disk. */
@@ -197,15 +196,11 @@ export function ownsServer(server: VirtualServerState): boolean {
   return server.phase.kind !== "off" && server.phase.kind !== "failed";
 }
 
-/**
- * Owned in the eyes of the partner: also what we have promised to start, or keep as failed; but not what is left of something that was
- * declined, which is released.
- */
+/** Owned in the eyes of the partner: also what we have promised to start, or keep as failed. */
 export function claimsServer(state: ControllerState, server: VirtualServerState): boolean {
+  if (server.phase.kind !== "off") return true;
   const transfer = state.transfers[server.index];
-  const at = transfer?.role === "target" ? transfer.at : undefined;
-  if (server.phase.kind === "off") return at === "starting";
-  return at !== "declined" || !isHeld(server);
+  return transfer?.role === "target" && transfer.at === "starting";
 }
 
 export function partnerOwns(state: ControllerState, index: number): boolean {

@@ -32,7 +32,7 @@ export function diskPath(
   return step;
 }
 
-/** A server that stops closes its gate first, or never opened it; but not while it flushes. */
+/** A server that stops has closed its gate, or never opened it; but not while it flushes. */
 function isClosed({ phase }: VirtualServerState): boolean {
   return phase.kind === "stopping" && phase.step !== "flush";
 }
@@ -58,8 +58,8 @@ function reliesOnDevice({ phase }: VirtualServerState): boolean {
 
 /**
  * Nothing is read or written by way of a device that is gone, and a file system in use does not take a new one: the virtual server is taken
- * down by force. A start here has to wait as after any failure; a partner serves within a tenth of that, so within a pair it counts as
- * having failed often enough to be offered as soon as it is down (`evacuate`). The neighbours have devices of their own.
+ * down by force. A start here has to wait as after any failure; a partner that is here serves within a tenth of that, so it is asked at
+ * once. The neighbours have devices of their own.
  */
 export function deviceLost(
   state: ControllerState,
@@ -81,10 +81,7 @@ export function deviceLost(
   );
 }
 
-/**
- * A service that dies is started again in place until its server has failed so often, in whatever way, without a long stretch of service in
- * between. Then the volume is let go, and the server moves; one that is alone starts it anew after its back-off.
- */
+/** More deaths of a service than this without a long stretch of service in between, and it moves. */
 export const restartsMax = 3;
 
 /** The service was proved and nobody looks at it again: from its export on, also while its address waits to be opened. */

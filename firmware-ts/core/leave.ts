@@ -37,19 +37,11 @@ export function shutdown(state: ControllerState, reason: string, nowMs: number):
   };
   let step = setMode(leaving, "leaving", nowMs, reason);
   for (const { index, phase } of state.servers) {
-    if (isGoing(state, index)) continue;
-    step = andThen(step, (next) =>
-      paired && phase.kind === "serving"
-        ? offerInTurn(next, index, "the controller leaves", nowMs)
-        : stopOne(next, index, nowMs),
-    );
+    if (paired && phase.kind === "serving" && !state.transfers[index])
+      step = andThen(step, (next) => offerInTurn(next, index, "the controller leaves", nowMs));
+    else if (!state.transfers[index]) step = andThen(step, (next) => stopOne(next, index, nowMs));
   }
   return step;
-}
-
-/** On its way to the partner. What is on its way here is stopped like anything else: its source takes it back. */
-function isGoing(state: ControllerState, index: number): boolean {
-  return state.transfers[index]?.role === "source";
 }
 
 function stopOne(state: ControllerState, index: number, nowMs: number): Step {
@@ -66,7 +58,7 @@ export function leavingTick(state: ControllerState, nowMs: number): Part {
   let step: Step = [tooLate ? { ...state, queuedMoves: [] } : state, []];
   for (const server of state.servers) {
     const { phase, index } = server;
-    const moves = isGoing(state, index) || isQueued(state, index);
+    const moves = state.transfers[index] !== undefined || isQueued(state, index);
     if ((late || !moves) && (phase.kind === "serving" || phase.kind === "starting"))
       step = andThen(step, (next) => stopOne(next, index, nowMs));
   }

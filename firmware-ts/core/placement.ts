@@ -1,6 +1,6 @@
 /**
  * Placement: which virtual servers this controller starts by itself. A server that nobody has goes to its home; one that failed is
- * tried again after its back-off; one whose home does not come for it is asked for, never simply taken, unless its home leaves.
+ * tried again after its back-off; one whose home does not come for it is asked for, never simply taken.
  */
 import {
   type ControllerState,
@@ -92,14 +92,11 @@ function orphan(state: ControllerState, server: VirtualServerState, nowMs: numbe
   if (state.transfers[index]) return undefined;
   if (mayAlone(state))
     return takeServer(state, index, Math.max(nowMs, state.openNotBeforeMs), nowMs);
-  const { partner } = state;
-  if (state.mode !== "paired" || !partner || partnerOwns(state, index)) return undefined;
+  if (state.mode !== "paired" || !state.partner || partnerOwns(state, index)) return undefined;
   if (!state.dataLinkUp) return undefined;
-  // Who leaves starts nothing any more, and refuses requests; what it does not own is closed and released there (core/leave).
-  if (partner.mode === "leaving") return takeServer(state, index, nowMs, nowMs);
   if (config.home === state.me) {
     // A partner that is not of the pair yet has not said what it owns.
-    return partner.mode === "paired" ? takeServer(state, index, nowMs, nowMs) : undefined;
+    return state.partner.mode === "paired" ? takeServer(state, index, nowMs, nowMs) : undefined;
   }
   const waited = nowMs - state.pairedSinceMs >= adoptAfterMs && nowMs >= server.moveNotBeforeMs;
   // It waits for no turn: nobody serves it meanwhile.

@@ -16,7 +16,6 @@ import {
   partnerOwns,
   type QueuedMove,
   type Step,
-  type Transfer,
   tell,
 } from "./controller-state.ts";
 import { offerServer, reasonToLeave, requestServer } from "./transfer.ts";
@@ -30,14 +29,10 @@ import { disksOf, type VirtualServerState } from "./vserver-types.ts";
  */
 export const movesAtOnce = 2;
 
-/**
- * A target that has declined does nothing more than to leave it alone for a while. And nothing comes here any more while this controller
- * leaves: what was on its way here must not hold up its goodbye.
- */
+/** A target that has declined does nothing more than to leave it alone for a while. */
 function isFull(state: ControllerState): boolean {
-  const counts = ({ role, at }: Transfer) =>
-    state.mode === "leaving" ? role === "source" : at !== "declined";
-  return Object.values(state.transfers).filter(counts).length >= movesAtOnce;
+  const underWay = Object.values(state.transfers).filter(({ at }) => at !== "declined");
+  return underWay.length >= movesAtOnce;
 }
 
 /** Offers it to the partner as soon as it is its turn. */
@@ -104,11 +99,11 @@ function lookAt(state: ControllerState, move: QueuedMove, nowMs: number): Part {
 
 /**
  * One that cannot be served here any more need not be kept waiting here. Within a pair `evacuate` sees to that, and to how often; a
- * controller that leaves has nothing else, and tries nothing again: what has failed is dark until the partner has it.
+ * controller that leaves has nothing else.
  */
 function isUrgent(state: ControllerState, { role }: QueuedMove, server: VirtualServerState) {
   const isAsked = state.mode === "leaving" && role === "source";
-  return isAsked && (server.phase.kind === "failed" || reasonToLeave(state, server) !== undefined);
+  return isAsked && reasonToLeave(state, server) !== undefined;
 }
 
 /** It is not where it was to be moved from. */

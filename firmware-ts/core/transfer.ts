@@ -131,10 +131,7 @@ function onRequest(
   const { index, phase } = server;
   // Only members know what is whose: what a guest believes to be off may be starting at the partner.
   if (state.mode !== "paired") return refuse(state, index, `this controller is ${state.mode}`);
-  const at = state.transfers[index]?.at;
-  // What is left of a move that was given up is released.
-  if (at === "declined" && isHeld(server)) return released(state, index, why, nowMs);
-  if (at !== undefined) return refuse(state, index, "a transfer of it is under way");
+  if (state.transfers[index]) return refuse(state, index, "a transfer of it is under way");
   if (phase.kind === "serving") return offerServer(state, index, false, why, nowMs);
   if (phase.kind === "off" || phase.kind === "failed") {
     // Nobody has it: ceding it is a promise not to start it ourselves meanwhile.
@@ -371,11 +368,10 @@ function targetTick(
       const why = phase.kind === "failed" ? phase.fault : "it was stopped";
       return decline(off, index, why, nowMs);
     }
-    return isHeld(server) ? declineHeld(state, server, nowMs) : [state, []];
+    return [state, []];
   }
   if (nowMs < transfer.deadlineMs) return [state, []];
-  if (transfer.at === "declined")
-    return isHeld(server) ? [state, []] : [setTransfer(state, index, undefined), []];
+  if (transfer.at === "declined") return [setTransfer(state, index, undefined), []];
   return [
     setTransfer(state, index, undefined),
     [
@@ -386,17 +382,6 @@ function targetTick(
       ),
     ],
   ];
-}
-
-/**
- * Its start failed, its disks are released, and somebody holds what is left of it here, for as long as they like: the source need not wait
- * for that. It stays declined, and unclaimed, until it is gone.
- */
-function declineHeld(state: ControllerState, server: VirtualServerState, nowMs: number): Step {
-  // It ends as off then, not as something that is to be tried here again.
-  const [given] = stopServer(server, "transfer", false, serverContext(state, nowMs));
-  const why = server.fault ?? "what is left of it is held";
-  return decline(replaceServer(state, given), server.index, why, nowMs);
 }
 
 /** Virtual servers that this controller should not keep, offered to a partner that can do better. */

@@ -9,6 +9,7 @@ import { controllerStep } from "../core/controller.ts";
 import type { ControllerState } from "../core/controller-state.ts";
 import type { Effect, Report, Work } from "../core/effects.ts";
 import type { ControllerEvent } from "../core/events.ts";
+import type { VolumeRecord, VolumeView, VolumeWritten } from "../schema/definition.ts";
 import type { PersistentRecord } from "../schema/journal.ts";
 import type { Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
@@ -50,6 +51,17 @@ export interface ControllerHost {
     work: Work,
     limitMs: number,
     settle: (outcome: Outcome<string | undefined>) => void,
+  ): void;
+  /** What a majority of the coordinator disks hold; `settle` is called once, after `limitMs` at the latest. */
+  readVolume(limitMs: number, settle: (outcome: Outcome<VolumeView>) => void): void;
+  /**
+   * Offers a record to all coordinator disks, with what the kernel says of a virtual server that is served here as its state. `settle` is
+   * called once, soon after `limitMs` at the latest; a disk that is slow may take the record later.
+   */
+  writeVolume(
+    record: VolumeRecord,
+    limitMs: number,
+    settle: (written: VolumeWritten) => void,
   ): void;
   answer(id: number, answer: CommandAnswer): void;
   report(report: Report): void;

@@ -1,6 +1,7 @@
 /**
- * The coordinator disks, over sessions of the beat process alone: the nexus that is registered and races is the nexus that
- * writes the beats, so an accepted beat proves the registration (docs/design/0001).
+ * Sessions to the coordinator disks. Those of the beat process register, race, and write beats and records: the nexus that is registered is the one
+ * that writes, so an accepted write proves the registration (docs/design/0001). Those of the main process read the common volume, and are
+ * registered nowhere: a write exclusive reservation lets whoever asks read (SPC-4 5.12.1).
  */
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import type {
@@ -10,8 +11,8 @@ import type {
 import { IscsiDisk } from "../block/iscsi/disk.ts";
 import { isidOf, portalOf } from "./portal.ts";
 
-/** Short: a coordinator that is slow must not hold up the majority, and a lost session is made again at once. */
-const timing = {
+/** Of beats, races and records. Short: a coordinator that is slow must not hold up the majority, and a lost session is made again at once. */
+const beatTiming = {
   commandTimeoutMs: 500,
   ioTimeoutMs: 500,
   loginTimeoutMs: 500,
@@ -22,8 +23,19 @@ const timing = {
   reconnectMaxMs: 500,
 } as const;
 
+/** Of reading. Whoever reads has a limit of its own and waits for no more than a majority; a busy main process should not lose its sessions. */
+const volumeTiming = {
+  ...beatTiming,
+  commandTimeoutMs: 2000,
+  ioTimeoutMs: 4000,
+  loginTimeoutMs: 2000,
+  keepaliveMs: 1000,
+  keepaliveTimeoutMs: 3000,
+} as const;
+
 export interface Coordinators {
-  readonly disks: readonly IscsiDisk[];
+  /** By serial, in the order of the configuration. */
+  readonly disks: ReadonlyMap<string, IscsiDisk>;
   reserve(
     serial: string,
     command: ReservationCommand,
@@ -32,29 +44,31 @@ export interface Coordinators {
   close(): Promise<void>;
 }
 
-/** Opens all sessions in the background; a disk that is not there answers `failed` until it is. */
-export function openCoordinators(config: Config): Coordinators {
+/**
+ * Opens all sessions in the background; a disk that is not there answers `failed` until it is. Each role is an initiator of its own:
+ * one name and ISID in two places at once would end each other's sessions.
+ */
+export function openCoordinators(config: Config, role: "beat" | "volume"): Coordinators {
   const { shelf } = config;
   const bySerial = new Map<string, IscsiDisk>();
   shelf.coordinators.forEach((serial, index) => {
-    const letIoFlow = (session: number) => void bySerial.get(serial)?.grant(session);
     const disk: IscsiDisk = new IscsiDisk({
       ...portalOf(shelf.portal),
       targetName: shelf.target,
-      initiatorName: `${shelf.initiatorName}-beat`,
+      initiatorName: `${shelf.initiatorName}-${role}`,
       isid: isidOf(index),
       serial,
-      timing,
+      timing: role === "beat" ? beatTiming : volumeTiming,
       handlers: {
         // Beats are ours to try at any time: whether they may land is the disk's word, and its refusal is what we ask for.
-        up: (session) => queueMicrotask(() => letIoFlow(session)),
-        fenced: () => queueMicrotask(() => letIoFlow(disk.status().session)),
+        up: (session) => void disk.grant(session),
+        fenced: () => queueMicrotask(() => void disk.grant(disk.status().session)),
       },
     });
     bySerial.set(serial, disk);
   });
   return {
-    disks: [...bySerial.values()],
+    disks: bySerial,
     reserve(serial, command, deadlineMs) {
       const disk = bySerial.get(serial);
       if (!disk) throw new Error(`coordinators: ${serial} is none of them`);

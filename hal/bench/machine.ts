@@ -8,6 +8,7 @@ import { createAddresses } from "../linux/addresses.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
 import { mountsBelow } from "../linux/mount-table.ts";
 import { prepareNic } from "../linux/nic.ts";
+import { recordedState } from "../linux/place/recorded-state.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { createServiceStates } from "../linux/service-state.ts";
 import type { Machine, MachineHandlers } from "../port/machine.ts";
@@ -74,6 +75,11 @@ export async function openBenchMachine(
     services,
     states: createServiceStates(),
     place: places.server,
+    placeState: (server) =>
+      recordedState(
+        server.volumes.map(({ disk }) => ({ disk, path: mountPath(server, disk) })),
+        () => places.of(server.name).routes(),
+      ),
     servicePort: nfsPort,
     mountPath,
     realTime: () => takeRealTimePriority(mainPriority),

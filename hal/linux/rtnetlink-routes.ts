@@ -1,13 +1,23 @@
 /** The part of rtnetlink(7) that a virtual server's routing table needs: routes, and rules that choose a table by the source address. */
 
-import type { IpAddress, Prefix } from "../../firmware-ts/schema/ip-address.ts";
+import { formatAddress, type IpAddress, type Prefix } from "../../firmware-ts/schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { attribute, makeNew, message, messageFlag, type NetlinkSocket, uint32 } from "./netlink.ts";
-import { change, changed } from "./rtnetlink.ts";
+import {
+  attribute,
+  attributesOf,
+  makeNew,
+  message,
+  messageFlag,
+  type NetlinkMessage,
+  type NetlinkSocket,
+  uint32,
+} from "./netlink.ts";
+import { change, changed, unrefused } from "./rtnetlink.ts";
 import { AF_INET, AF_INET6, errno } from "./syscalls.ts";
 
 /** <linux/rtnetlink.h>, <linux/fib_rules.h> */
 const RTM_NEWROUTE = 24;
+const RTM_GETROUTE = 26;
 const RTM_NEWRULE = 32;
 const RTM_DELRULE = 33;
 const RTA_DST = 1;
@@ -23,6 +33,10 @@ const FRA_PRIORITY = 6;
 const FRA_TABLE = 15;
 const FR_ACT_TO_TBL = 1;
 const tableMain = 254;
+/** Local and broadcast addresses: the kernel's own business. */
+const tableLocal = 255;
+/** struct rtmsg */
+const routeHeaderBytes = 12;
 /** More rules than this at one priority are not ours. */
 const rulesMax = 1024;
 
@@ -122,4 +136,36 @@ function removeRule(socket: NetlinkSocket, family: 4 | 6, priority: number): Out
   if (refusal === errno.ENOENT || refusal === errno.EAFNOSUPPORT) return good(false);
   const removed = changed(answer, { operation: "remove rule" }, sequence);
   return removed.ok ? good(true) : removed;
+}
+
+/**
+ * The routes of all tables, in the network namespace of the socket, each in the words of ip-route(8): what the kernel has, not what it was told.
+ * `nic` is the name of the interface of index `link`. Fault `addressFailed`.
+ */
+export function listRoutes(
+  socket: NetlinkSocket,
+  { link, nic }: { readonly link: number; readonly nic: string },
+): Outcome<string[]> {
+  const sequence = socket.nextSequence();
+  const body = Buffer.alloc(routeHeaderBytes);
+  const request = message(RTM_GETROUTE, messageFlag.dump, sequence, body);
+  const answer = unrefused(socket.transact(request, sequence), "list routes", sequence);
+  if (!answer.ok) return answer;
+  const routes = answer.value.messages.filter(({ type }) => type === RTM_NEWROUTE);
+  return good(routes.flatMap((route) => routeWords(route, link, nic) ?? []));
+}
+
+function routeWords({ body }: NetlinkMessage, link: number, nic: string): string | undefined {
+  const attributes = attributesOf(body.subarray(routeHeaderBytes));
+  const table = attributes.get(RTA_TABLE)?.readUInt32LE() ?? body[4];
+  const interfaceIndex = attributes.get(RTA_OIF)?.readUInt32LE();
+  if (table === tableLocal || interfaceIndex !== link || body[7] !== RTN_UNICAST) return undefined;
+  const to = attributes.get(RTA_DST);
+  const via = attributes.get(RTA_GATEWAY);
+  return [
+    to ? `${formatAddress(to)}/${body[1]}` : "default",
+    ...(via ? [`via ${formatAddress(via)}`] : []),
+    `dev ${nic}`,
+    ...(table === tableMain ? [] : [`table ${table}`]),
+  ].join(" ");
 }

@@ -1,5 +1,6 @@
 /** Everything that the main loop of one controller touches, put together by the wiring of a HAL. */
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import type { RecordedState } from "../../firmware-ts/schema/definition.ts";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Addresses, Connection } from "./addresses.ts";
 import type { BlockService, Disks, FileSystems } from "./storage.ts";
@@ -51,6 +52,11 @@ export interface Machine {
   readonly states: ServiceStates;
   /** Where a virtual server lives on this controller. */
   place(name: string): ServerPlace;
+  /**
+   * What the kernel says of it at this moment, for the common volume: mounts, routes, devices. Empty where it is not served; takes less than a
+   * millisecond, and never fails: what cannot be read is said in its place.
+   */
+  placeState(server: VirtualServerConfig): RecordedState;
   /** Port of the file service, for the list of connections. */
   readonly servicePort: number;
   /** Where the volume of a disk is mounted. */

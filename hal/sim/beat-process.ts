@@ -17,6 +17,7 @@ import type { Machines } from "./machines.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { Channel, type Timeline } from "./timeline.ts";
+import { writeRecord } from "./volume.ts";
 import type { Wires } from "./wires.ts";
 
 /** Frames that wait in the sockets of a process that does not read. */
@@ -91,6 +92,13 @@ export class BeatProcess {
             serial,
             command,
             deadlineMs,
+            settle,
+          ),
+        writeRecord: (serial, record, settle) =>
+          writeRecord(
+            { ...setup, process, way: wayTo(this.#ways, setup, serial) },
+            serial,
+            record,
             settle,
           ),
       },

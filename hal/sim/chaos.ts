@@ -39,7 +39,7 @@ export type Mishap =
   | { readonly do: "tear"; readonly who: ControllerId; readonly length: number }
   | { readonly do: "lan"; readonly loss: number; readonly lateMs: number }
   | { readonly do: "nic"; readonly who: ControllerId; readonly up: boolean }
-  | { readonly do: "die"; readonly who: ControllerId; readonly server: string }
+  | { readonly do: "die"; readonly who: ControllerId; readonly server: "alpha" | "beta" }
   | {
       readonly do: "fail";
       readonly who: ControllerId;
@@ -57,7 +57,7 @@ export type Mishap =
   | {
       readonly do: "transfer";
       readonly who: ControllerId;
-      readonly server: string;
+      readonly server: "alpha" | "beta";
       readonly force?: boolean;
     };
 

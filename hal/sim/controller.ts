@@ -11,10 +11,13 @@ import {
   type ControllerStride,
   type Happening,
 } from "../../firmware-ts/loop/controller-loop.ts";
+import { VolumeRequests } from "../../firmware-ts/loop/volume-requests.ts";
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { bareAddresses } from "../../firmware-ts/schema/config.ts";
+import type { VolumeView } from "../../firmware-ts/schema/definition.ts";
 import { type ControllerId, type LinkName, linkNames } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
+import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
@@ -30,6 +33,7 @@ import type { Machines } from "./machines.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { Channel, type Timeline } from "./timeline.ts";
+import { readVolume } from "./volume.ts";
 import type { Wires } from "./wires.ts";
 import { Works, workMs } from "./works.ts";
 
@@ -115,6 +119,14 @@ export class Controller {
   readonly #loop: ControllerLoop;
   modeChanges = 0;
   readonly #ways = new Map<string, Channel>();
+  /** Of the sessions over which the common volume is read. */
+  readonly #volumeWays = new Map<string, Channel>();
+  readonly #requests: VolumeRequests;
+  /** The common volume, as the main process has it. */
+  readonly volume: {
+    readonly read: ControllerHost["readVolume"];
+    readonly write: ControllerHost["writeVolume"];
+  };
   readonly #downward: Channel;
   readonly #upward: Channel;
 
@@ -129,6 +141,16 @@ export class Controller {
     this.hands = new Process(timeline);
     this.served = new Process(timeline);
     this.files = setup.data && this.#newFiles(setup.data);
+    const requests = new VolumeRequests({
+      after: (delayMs, run) => this.#after(delayMs, run),
+      beat: (message) => this.#downward.send(() => this.beat.command(message)),
+      total: config.shelf.coordinators.length,
+    });
+    this.#requests = requests;
+    this.volume = {
+      read: (limitMs, settle) => this.#readVolume(limitMs, settle),
+      write: (record, limitMs, settle) => requests.write(record, limitMs, settle),
+    };
     this.initial = newController({ config, timing, configuration });
     this.#loop = new ControllerLoop({
       initial: this.initial,
@@ -188,11 +210,40 @@ export class Controller {
       reserve: (serial, command, deadlineMs, settle) =>
         this.#reserve(serial, command, deadlineMs, settle),
       work: (server, work, limitMs, settle) => this.works.perform(server, work, limitMs, settle),
+      readVolume: (limitMs, settle) => this.volume.read(limitMs, settle),
+      writeVolume: (record, limitMs, settle) => this.volume.write(record, limitMs, settle),
       answer: (_id, answer) => say(told(answer)),
       report: ({ code, message, detail }) => say(`${code}: ${message}${racedOn(detail)}`),
       exit: (code, reason) => this.#exit(code, reason),
       stepped: (stride) => this.#stepped(stride),
     };
+  }
+
+  /** A timer of the main process; the result ends it. */
+  #after(delayMs: number, run: () => void): () => void {
+    const { timeline, clock } = this.#setup;
+    let isOver = false;
+    timeline.after(clock.worldMs(delayMs), () => {
+      if (!isOver) this.main.give(run, true);
+    });
+    return () => {
+      isOver = true;
+    };
+  }
+
+  #readVolume(limitMs: number, settle: (outcome: Outcome<VolumeView>) => void): void {
+    readVolume(
+      {
+        ...this.#setup,
+        me: this.me,
+        process: this.main,
+        coordinators: this.#setup.config.shelf.coordinators,
+        way: (serial) => wayTo(this.#volumeWays, this.#setup, serial),
+        after: (delayMs, run) => this.#after(delayMs, run),
+      },
+      limitMs,
+      settle,
+    );
   }
 
   #begin(): void {
@@ -223,6 +274,7 @@ export class Controller {
       this.happen({ kind: "seen", observation: message.observation });
     else if (message.kind === "reserved")
       this.happen({ kind: "reserved", token: message.token, answer: message.answer });
+    else if (message.kind === "volumeWritten") this.#requests.written(message);
   }
 
   command(command: Omit<Command, "id" | "by">): void {

@@ -2,7 +2,6 @@
 import { makeKey, parseKey } from "../../firmware-ts/core/keys.ts";
 import { statusOf } from "../../firmware-ts/core/show.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
-import { bareAddresses } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import { strike } from "./chaos.ts";
 import type { Client } from "./client.ts";
@@ -31,8 +30,7 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   disk: (pair, [serial, how]) => pair.shelf.setAlive(text(serial), how === "alive"),
   device: (pair, [who, serial]) => pair.loseDevice(whoOf(who), text(serial)),
   nic: (pair, [who, how]) => pair.dataLink(whoOf(who), how === "up"),
-  die: (pair, [who, name]) =>
-    strike(pair, { do: "die", who: whoOf(who), server: serverOf(pair, name).name }),
+  die: (pair, [who, name]) => strike(pair, { do: "die", who: whoOf(who), server: serverOf(name) }),
   fail: (pair, [who, op, count]) =>
     alive(pair, whoOf(who)).works.trouble.set(op as WorkName, {
       kind: "fail",
@@ -292,14 +290,13 @@ function keys(pair: Pair, disk: string): void {
   pair.say("-", `${disk}: registered are ${list.join(", ") || "none"}; ${held}`);
 }
 
-function serverOf(pair: Pair, word: string | undefined) {
-  const server = pair.config("a").virtualServers.find(({ name }) => name === word);
-  if (!server) throw new Error(`script: no virtual server ${word}`);
-  return server;
+function serverOf(word: string | undefined): "alpha" | "beta" {
+  if (word !== "alpha" && word !== "beta") throw new Error(`script: no virtual server ${word}`);
+  return word;
 }
 
 function addressOf(pair: Pair, name: string | undefined): string {
-  const [address] = bareAddresses(serverOf(pair, name));
+  const address = pair.addresses[serverOf(name) === "alpha" ? 0 : 1];
   if (address === undefined) throw new Error(`script: ${name} has no address`);
   return address;
 }

@@ -5,12 +5,14 @@
  */
 
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
+import type { VolumeRecord } from "../../firmware-ts/schema/definition.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
   ReservationType as TypeName,
 } from "../../firmware-ts/schema/reservation.ts";
+import { emptyPair, type Slot, type SlotPair } from "../../firmware-ts/wire/common-volume.ts";
 import { ReservationType, ReserveOut } from "../../firmware-ts/wire/scsi/reservation.ts";
 import { isConflict } from "../shelf/disk/access.ts";
 import { type Nexus, nexusOf } from "../shelf/disk/nexus.ts";
@@ -42,6 +44,8 @@ interface SimDisk {
   slowMs: number;
   readonly paths: Record<ControllerId, boolean>;
   readonly slots: Record<ControllerId, Beat | undefined>;
+  /** Records of the common volume, by number, on a coordinator disk. */
+  readonly volume: Map<number, SlotPair>;
   /** Files of the volume on it, as far as they have reached the disk. */
   readonly cells: Map<string, number>;
   /** Owed to a nexus whose registration was taken away: its next command is not performed, and is told so (SAM-5 5.14). */
@@ -67,6 +71,13 @@ const oneBlock = {
   fua: false,
 } as const;
 
+const oneRead = { ...oneBlock, name: "read" } as const;
+
+/** The main process reads over sessions of its own, which are registered nowhere. */
+const reader = "unregistered";
+
+const torn: Slot = { kind: "damaged", ours: true, reason: "torn or damaged" };
+
 export class Shelf {
   readonly #disks = new Map<string, SimDisk>();
   /** Called when a nexus lost its registration to another one. */
@@ -87,6 +98,7 @@ export class Shelf {
         slowMs: 0,
         paths: { a: true, b: true },
         slots: { a: undefined, b: undefined },
+        volume: new Map(),
         cells: new Map(),
         attentions: new Set(),
         aborts: { a: 0, b: 0 },
@@ -208,6 +220,53 @@ export class Shelf {
     if (who === "a") disk.slots.a = beat;
     else disk.slots.b = beat;
     return "accepted";
+  }
+
+  /** All records of a disk, as they are now. Write exclusive reservations let whoever asks read. */
+  readVolume(serial: string, who: ControllerId): ReadonlyMap<number, SlotPair> | "failed" {
+    const disk = this.#disk(serial);
+    if (!isReachable(disk, who)) return "failed";
+    return isConflict(disk.reservations, reader, oneRead) ? "failed" : new Map(disk.volume);
+  }
+
+  /** The records of one number, read by the nexus that writes beats. */
+  readPair(serial: string, who: ControllerId, number: number): SlotPair | "failed" {
+    const disk = this.#disk(serial);
+    if (!isReachable(disk, who) || isConflict(disk.reservations, nexusFor(who).id, oneRead))
+      return "failed";
+    return disk.volume.get(number) ?? emptyPair;
+  }
+
+  /** A record begins to be written: from now until `endRecord` its slot is torn. */
+  beginRecord(
+    serial: string,
+    who: ControllerId,
+    number: number,
+    slot: 0 | 1,
+  ): "begun" | "refused" | "failed" {
+    const disk = this.#disk(serial);
+    if (!isReachable(disk, who)) return "failed";
+    if (!this.mayWrite(serial, who)) return "refused";
+    this.#putSlot(disk, number, slot, torn);
+    return "begun";
+  }
+
+  /** The last of its bytes is on the disk; false when the disk has died meanwhile. */
+  endRecord(serial: string, record: VolumeRecord, slot: 0 | 1): boolean {
+    const disk = this.#disk(serial);
+    if (!disk.alive) return false;
+    this.#putSlot(disk, record.definition.number, slot, { kind: "record", record });
+    return true;
+  }
+
+  #putSlot({ volume }: SimDisk, number: number, slot: 0 | 1, content: Slot): void {
+    const [first, second] = volume.get(number) ?? emptyPair;
+    volume.set(number, slot === 0 ? [content, second] : [first, content]);
+  }
+
+  /** What lies on a disk, whether it can be reached or not. */
+  volumeOf(serial: string): ReadonlyMap<number, SlotPair> {
+    return this.#disk(serial).volume;
   }
 
   /** Writes a file's content to a data disk. */

@@ -150,6 +150,16 @@ describe.skipIf(rootMissing)("places", () => {
     expect(way("10.6.0.10")).toContain("via 10.6.0.1 ");
   });
 
+  test("its routing table is read back from the kernel, as ip-route shows it", () => {
+    expect(value(one.routes()).toSorted()).toEqual([
+      `10.6.0.0/24 dev ${placeNic}`,
+      `10.7.0.0/24 dev ${placeNic}`,
+      `default via 10.6.0.1 dev ${placeNic}`,
+      `default via 10.7.0.1 dev ${placeNic} table 7`,
+    ]);
+    expect(value(two.routes()).join()).not.toContain("10.7.0");
+  });
+
   test("a route that makes no sense is refused in words", () => {
     for (const route of [{ to: "default" }, { to: "10.0.0.0/33", via: "10.6.0.1" }, { to: "x" }]) {
       const outcome = one.route([route], []);
@@ -218,6 +228,12 @@ describe.skipIf(rootMissing)("places", () => {
     expect(two.route([{ to: "default", via: router }], []).ok).toBe(true);
     await until("two answers a neighbour", () => ask("[fd06::20]") === "two");
     await until("two answers by its gateway", () => ask("[fd06::20]", "bind=[fd66::1]") === "two");
+    expect(value(two.routes())).toEqual(
+      expect.arrayContaining([
+        `fd06::/64 dev ${placeNic}`,
+        `default via ${router} dev ${placeNic}`,
+      ]),
+    );
   });
 
   test("the interface of an earlier life goes, whatever NIC it is on, and its number may be another's", async () => {

@@ -239,7 +239,6 @@ test("an empty file says what is missing", () => {
     "links",
     "data",
     "shelf",
-    "virtual_servers",
   ]);
 });
 

@@ -77,27 +77,6 @@ describe("a virtual server that nobody has", () => {
     expect(keep(state).isSame).toBe(true);
   });
 
-  test.each([atHome, foreign])("is taken at once from a partner that leaves", (nobodys) => {
-    const left = withPartner({ mode: "leaving" }, { ...nobodys, pairedSinceMs: nowMs });
-    const { asked, says, next } = keep(left);
-    expect(asked).toContain("vserver.starting");
-    expect(says).toEqual([]);
-    const starting = next.servers.find(({ phase }) => phase.kind === "starting")?.phase;
-    expect(starting).toMatchObject({ notBeforeMs: nowMs });
-    const resting = left.servers.map((each) => ({ ...each, moveNotBeforeMs: nowMs + 1 }));
-    expect(starts({ ...left, servers: resting })).toBe(true);
-  });
-
-  test.each<[string, Partial<ControllerState>]>([
-    ["what it has not let go", { partner: { ...whole.partner, owned: "11" } as never }],
-    ["what is on its way", { transfers: moving(beta, foreign).transfers }],
-    ["what clients could not reach", { dataLinkUp: false }],
-    ["what we may not take, for we leave too", { mode: "leaving" }],
-  ])("but nothing else is taken from it: %s", (_, more) => {
-    const state: ControllerState = { ...foreign, ...more };
-    expect(keep(withPartner({ mode: "leaving" }, state)).isSame).toBe(true);
-  });
-
   test("is asked for again from the moment on at which it may be", () => {
     expect(keep(withServer(beta, { moveNotBeforeMs: nowMs }, foreign)).says).toHaveLength(1);
   });

@@ -279,20 +279,12 @@ describe("an urgent move", () => {
     expect(begun(tick(after, nowMs + 1).after)).toContain(next);
   });
 
-  const leaving: ControllerState = { ...offering, mode: "leaving", leaveDeadlineMs: nowMs + 1 };
-
   test("is not held up by who leaves", () => {
+    const leaving: ControllerState = { ...offering, mode: "leaving", leaveDeadlineMs: nowMs + 1 };
     const { after } = happen(leaving, { kind: "carrier", up: false, nowMs });
     expect(after.outbox).toMatchObject(
       waiting.map((server) => ({ type: "offer", server, urgent: true })),
     );
-  });
-
-  test("is that of what has failed, at once, if we leave: it is not tried again here", () => {
-    const { after } = tick(inPhase(next, failedPhase, leaving));
-    expect(after.outbox).toMatchObject([{ type: "offer", server: next, urgent: true }]);
-    expect(queue(after)).toEqual(waiting.slice(1));
-    expect(begun(tick(inPhase(next, failedPhase, offering)).after)).toEqual([]);
   });
 });
 
@@ -381,25 +373,8 @@ describe("a controller that leaves", () => {
     // It has failed while others were moved: the partner shall try.
     const failed = inPhase(next, failedPhase, gone);
     const waits = { ...failed, queuedMoves: leaving.queuedMoves.slice(0, 1) };
-    expect(begun(tick(waits).after)).toEqual([next]);
-    expect(tick(waits).after.farewellMs).toBeUndefined();
-  });
-
-  test("waits for nothing that was to come here: neither for a turn, nor for its start", () => {
-    const gone = { ...everywhere(off, leaving), outbox: [], transfers: requesting.transfers };
-    const last = inPhase(next, servingPhase, gone);
-    expect(begun(tick({ ...last, queuedMoves: leaving.queuedMoves.slice(0, 1) }).after)).toEqual([
-      next,
-    ]);
-    const starting = inPhase(0, busy("starting"), moving(0, { at: "starting" }, requesting));
-    const { after } = leave({ ...starting, queuedMoves: [] });
-    expect(after.servers[0]?.phase).toMatchObject({ kind: "stopping", reason: "leave" });
-    // That is begun before we are asked to leave, or heard of a moment later.
-    const late = tick({ ...starting, queuedMoves: [], mode: "leaving", leaveDeadlineMs: endMs });
-    expect(late.after.servers[0]?.phase).toMatchObject({ kind: "stopping", reason: "leave" });
-    const stopped = tick(inPhase(0, off, { ...after, outbox: [] })).after;
-    expect(stopped.outbox).toMatchObject([{ type: "failed", server: 0 }]);
-    expect(stopped.farewellMs).toBe(nowMs);
+    const full = { ...waits, transfers: requesting.transfers };
+    expect(tick(full).after.farewellMs).toBeUndefined();
   });
 
   test("stops what did not come to its turn in time, and begins nothing then", () => {

@@ -1,10 +1,6 @@
 /** Planned moves, message by message: what each side does with one that it expects, and with one that it does not. */
 import { describe, expect, test } from "vitest";
-import {
-  type ControllerState,
-  mandateOf,
-  type Transfer,
-} from "../../firmware-ts/core/controller-state.ts";
+import type { ControllerState, Transfer } from "../../firmware-ts/core/controller-state.ts";
 import {
   evacuate,
   offerServer,
@@ -397,53 +393,6 @@ describe("with time", () => {
     expect(broken.next.transfers[beta]).toMatchObject({ at: "declined" });
     const stopped = tick(starting(off), nowMs);
     expect(stopped.says).toMatchObject([{ type: "failed", server: beta }]);
-  });
-
-  describe("a target whose start failed, and where somebody holds what is left of it,", () => {
-    const heldHere = { ...held, reason: "failed" } as Phase;
-    const state = target("starting", beta, change(beta, { phase: heldHere, fault: "mount: no" }));
-    const { next, says, asked } = tick(state, nowMs);
-
-    test("declines at once, and claims it no more", () => {
-      expect(says).toEqual([{ type: "failed", server: beta, why: "mount: no" }]);
-      expect(asked).toEqual([]);
-      expect(next.transfers[beta]).toMatchObject({ role: "target", at: "declined" });
-      expect([mandateOf(state).owned, mandateOf(next).owned]).toEqual(["11", "1"]);
-    });
-
-    test("does not try it again by itself: it ends as off", () => {
-      expect(next.servers[beta]?.phase).toEqual({ ...heldHere, reason: "transfer" });
-    });
-
-    test("keeps to that for as long as it is held", () => {
-      const later = tick({ ...next, outbox: [] }, nowMs + 1e6);
-      expect(later.isSame).toBe(true);
-      const free = inPhase(beta, off, next);
-      expect(tick(free, nowMs + timing.transferAnswerMs - 1).isSame).toBe(true);
-      expect(tick(free, nowMs + timing.transferAnswerMs).next.transfers).toEqual({});
-    });
-
-    test("gives it to whoever asks for it", () => {
-      const asking = hear({ ...next, outbox: [] }, requestOf(beta));
-      expect(asking.says).toMatchObject([{ type: "go", server: beta }]);
-      expect(asking.next.transfers[beta]).toMatchObject({ role: "source", at: "released" });
-    });
-
-    test.each<[string, Phase]>([
-      ["is being put away", busy("stopping", { hasLetGo: true, reason: "failed" })],
-      ["is not released", busy("stopping", { reason: "failed" })],
-    ])("waits while it %s", (_, phase) => {
-      expect(tick(target("starting", beta, inPhase(beta, phase)), nowMs).isSame).toBe(true);
-    });
-
-    test("claims what is held for any other reason", () => {
-      for (const other of [inPhase(beta, held), source("released", beta, inPhase(beta, held))])
-        expect(mandateOf(other).owned).toBe("11");
-      const declined = target("declined", beta, inPhase(beta, busy("starting")));
-      expect(mandateOf(declined).owned).toBe("11");
-      expect(hear(declined, requestOf(beta)).says).toMatchObject([{ type: "refuse" }]);
-      expect(hear(target("declined"), requestOf(beta)).says).toMatchObject([{ type: "refuse" }]);
-    });
   });
 
   test.each([

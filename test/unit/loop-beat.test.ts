@@ -54,6 +54,7 @@ function start(closes: Outcome = done) {
     configuration: 7,
     timing,
     links: linkNames,
+    coordinators: ["c1", "c2", "c3"],
     host: {
       wake,
       nowMs: () => timeline.nowMs,
@@ -85,6 +86,10 @@ function start(closes: Outcome = done) {
       reserve: (serial, command, _deadlineMs, settle) => {
         story.push(`reserve ${serial} ${command.op}`);
         settle({ status: "good" });
+      },
+      writeRecord: (serial, { generation }, settle) => {
+        story.push(`write ${generation} to ${serial}`);
+        settle("accepted");
       },
     },
   });

@@ -58,9 +58,9 @@ describe("the fingerprint of the shared configuration", () => {
       '"timing":{"beatIntervalMs":10,"clockMarginMs":15,"diskBeatIntervalMs":20,"diskSilenceMs":100,',
       '"gateTimeoutMs":150,"linkSilenceMs":60,"progressTimeoutMs":500,"soloGateTimeoutMs":400,',
       '"startupWaitMs":1500},"virtualServers":[{"addresses":["10.0.0.9/24"],"home":"b",',
-      '"name":"zulu","routes":[],"rules":[],"volumes":[{"disk":"d1","export":"/z"}]},{"addresses":["10.0.0.8/24"],',
-      '"home":"a","name":"alpha","routes":[],"rules":[],"volumes":[{"disk":"d3","export":"/a"},',
-      '{"disk":"d2","export":"/b"}]}]}',
+      '"name":"zulu","routes":[],"rules":[],"volumes":[{"disk":"d1","export":"/z","id":1}]},{"addresses":["10.0.0.8/24"],',
+      '"home":"a","name":"alpha","routes":[],"rules":[],"volumes":[{"disk":"d3","export":"/a","id":1},',
+      '{"disk":"d2","export":"/b","id":2}]}]}',
     ].join("");
     expect(fingerprint).toBe(crc32(text));
   });

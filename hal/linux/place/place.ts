@@ -16,7 +16,7 @@ import { NetworkNamespace } from "../network-namespace.ts";
 import { prepareNic } from "../nic.ts";
 import { getLink } from "../rtnetlink.ts";
 import { addMacvlan, removeLink, setLink } from "../rtnetlink-links.ts";
-import { addRoute, addRule, removeRules } from "../rtnetlink-routes.ts";
+import { addRoute, addRule, listRoutes, removeRules } from "../rtnetlink-routes.ts";
 
 /** The interface of every virtual server, in its own namespace. */
 export const placeNic = "data0";
@@ -126,6 +126,13 @@ export class Place {
       if (!added.ok) return added;
     }
     return done;
+  }
+
+  /** Its routing table as the kernel has it now, a line for each route. Fault `addressFailed`. */
+  routes(): Outcome<readonly string[]> {
+    const link = getLink(this.#socket, placeNic);
+    if (!link.ok) return link;
+    return listRoutes(this.#socket, { link: link.value.index, nic: placeNic });
   }
 
   #addRoute({ to, via, table }: RouteSpec, link: number): Outcome {
