@@ -44,8 +44,11 @@ export function diskFenced(
   reason: string,
   nowMs: number,
 ): Step {
-  const server = state.servers.find((each) => disksOf(each.config).includes(serial));
-  if (!server || !ownsServer(server) || isClosed(server)) return [state, []];
+  // One that is off may name a disk that another one has by now, here as below.
+  const server = state.servers.find(
+    (each) => ownsServer(each) && disksOf(each.config).includes(serial),
+  );
+  if (!server || isClosed(server)) return [state, []];
   if (server.claims[serial]?.at !== "owned") return [state, []];
   return goOut(state, nowMs, `disk ${serial} of ${server.config.name} is fenced: ${reason}`);
 }
@@ -67,8 +70,10 @@ export function deviceLost(
   reason: string,
   nowMs: number,
 ): Step {
-  const server = state.servers.find((each) => disksOf(each.config).includes(serial));
-  if (!server || !reliesOnDevice(server)) return [state, []];
+  const server = state.servers.find(
+    (each) => reliesOnDevice(each) && disksOf(each.config).includes(serial),
+  );
+  if (!server) return [state, []];
   const { name } = server.config;
   const fault = `the block device of disk ${serial} is gone: ${reason}`;
   const said = tell("error", "vserver.deviceLost", `${name}: ${fault}`);
@@ -99,8 +104,8 @@ export function serviceExited(
   reason: string,
   nowMs: number,
 ): Step {
-  const server = state.servers.find((each) => each.config.name === name);
-  if (!server || !reliesOnService(server)) return [state, []];
+  const server = state.servers.find((each) => reliesOnService(each) && each.config.name === name);
+  if (!server) return [state, []];
   const said = tell("error", "vserver.serviceDied", `${name}: the file service died: ${reason}`);
   const restart = server.failures < restartsMax;
   return onServer([state, [said]], server.index, nowMs, (each, context) =>

@@ -13,7 +13,7 @@
  */
 
 import { execFile } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { promisify } from "node:util";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
@@ -72,7 +72,7 @@ export interface Ganesha {
   /** How often `kill` was called: what dies between two equal answers was not ended by this driver. */
   killCount(): number;
   state(): GaneshaState;
-  /** `stop`, and the spare too. */
+  /** `stop`, and the spare too; nothing of it is left then. */
   close(options: { timeoutMs: number }): Promise<Outcome>;
 }
 
@@ -170,7 +170,9 @@ class Driver implements Ganesha {
   close({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
     return this.#inTurn(async () => {
       await this.#endSpare(timeoutMs);
-      return await this.#stop(timeoutMs);
+      const stopped = await this.#stop(timeoutMs);
+      if (stopped.ok) rmSync(this.#blkidFile, { force: true });
+      return stopped;
     });
   }
 
@@ -236,10 +238,10 @@ class Driver implements Ganesha {
   }
 
   /** What must be there before a server touches its volume; each part waits for something else. */
-  async #makeReady({ recoveryDir, exports }: FileService): Promise<Outcome> {
+  async #makeReady({ recoveryDir, exports, addresses }: FileService): Promise<Outcome> {
     const paths = exports.map((each) => each.path);
     const [mapped, made] = await Promise.all([
-      this.#options.portMapper.ensure(),
+      this.#options.portMapper.ensure(addresses),
       makeRecoveryDir(recoveryDir, this.#options.log),
       writeBlkidCache(this.#blkidFile, paths),
     ]);

@@ -187,7 +187,8 @@ export function listAddresses(socket: NetlinkSocket, link: number): Outcome<Pres
   return good(addresses);
 }
 
-function unrefused(
+/** The answer, unless the kernel refused the question. Fault `addressFailed`. */
+export function unrefused(
   answer: Outcome<NetlinkAnswer>,
   operation: string,
   sequence: number,

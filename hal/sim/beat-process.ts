@@ -17,6 +17,7 @@ import type { Machines } from "./machines.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { Channel, type Timeline } from "./timeline.ts";
+import { writeRecord } from "./volume.ts";
 import type { Wires } from "./wires.ts";
 
 /** Frames that wait in the sockets of a process that does not read. */
@@ -32,6 +33,8 @@ export interface BeatSetup {
   readonly timing: Timing;
   readonly links: readonly LinkName[];
   readonly coordinators: readonly string[];
+  /** Addresses that the gate knows from the start. */
+  readonly floating: readonly string[];
   readonly timeline: Timeline;
   readonly clock: Clock;
   readonly kernel: Kernel;
@@ -79,6 +82,10 @@ export class BeatProcess {
             kernel.close(addresses, timeline.nowMs);
             return done;
           },
+          know: (addresses) => {
+            kernel.know(addresses, timeline.nowMs);
+            return done;
+          },
           seal: () => {
             kernel.close(kernel.openGates(), timeline.nowMs);
             return done;
@@ -93,6 +100,13 @@ export class BeatProcess {
             deadlineMs,
             settle,
           ),
+        writeRecord: (serial, record, settle) =>
+          writeRecord(
+            { ...setup, process, way: wayTo(this.#ways, setup, serial) },
+            serial,
+            record,
+            settle,
+          ),
       },
     });
     this.#disk = new DiskBeats({
@@ -102,6 +116,7 @@ export class BeatProcess {
       carrier: (up) => this.#loop.offer({ kind: "carrier", link: "disk", up }),
     });
     kernel.close(kernel.openGates(), timeline.nowMs);
+    kernel.know(setup.floating, timeline.nowMs);
     this.#loop.start();
     if (setup.links.includes("disk")) this.#pollLater();
   }

@@ -6,6 +6,7 @@ import { deriveTiming, type Timing, timingFaults } from "../../firmware-ts/core/
 import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
+import { spareAddress, spareDisk } from "./changes.ts";
 import { Client } from "./client.ts";
 import { Clock } from "./clock.ts";
 import { Controller, type Journalled, type Stepped } from "./controller.ts";
@@ -19,6 +20,7 @@ import {
 } from "./invariants.ts";
 import { Kernel } from "./kernel.ts";
 import { Lan } from "./lan.ts";
+import { Ledger } from "./ledger.ts";
 import { type Machines, productionMachines } from "./machines.ts";
 import { RecordDisk } from "./record-disk.ts";
 import { Shelf } from "./shelf.ts";
@@ -35,6 +37,8 @@ export interface PairSetup {
   readonly coordinators?: number;
   /** Virtual servers, at home on a and b in turn; two if nothing is said. */
   readonly servers?: number;
+  /** Addresses and disks that no virtual server has at first. */
+  readonly spares?: number;
   readonly links?: { readonly serial?: boolean };
   readonly autoGiveback?: boolean;
   readonly onTrace?: (line: string) => void;
@@ -88,6 +92,10 @@ export class Pair {
   readonly coordinators: readonly string[];
   readonly addresses: readonly string[];
   readonly dataDisks: readonly string[];
+  /** With those that changes may give to a virtual server. */
+  readonly allAddresses: readonly string[];
+  readonly allDisks: readonly string[];
+  readonly ledger: Ledger;
   #setup: PairSetup;
   readonly #random: () => number;
   readonly #records: Record<ControllerId, RecordDisk> = {
@@ -115,10 +123,14 @@ export class Pair {
     const served = serversOf(setup);
     this.addresses = served.map(({ address }) => address);
     this.dataDisks = served.map(({ disk }) => disk);
+    const spares = Array.from({ length: setup.spares ?? 0 }, (_, i) => i);
+    this.allAddresses = [...this.addresses, ...spares.map(spareAddress)];
+    this.allDisks = [...this.dataDisks, ...spares.map(spareDisk)];
     this.timing = deriveTiming(this.config("a").timing);
     const faults = timingFaults(this.timing);
     if (faults.length > 0) throw new Error(`pair: ${faults.join("; ")}`);
-    this.shelf = new Shelf([...names, ...this.dataDisks]);
+    this.shelf = new Shelf([...names, ...this.allDisks]);
+    this.ledger = new Ledger(this.shelf, names);
     this.wires = new Wires(
       this.timeline,
       this.#random,
@@ -143,7 +155,7 @@ export class Pair {
       this.controllers[to]?.beat.frame(link, beat);
     const refuse: Wires["refuse"] = (to, reason) => this.controllers[to]?.beat.refuse(reason);
     const onFenced: Shelf["onFenced"] = (serial, victim) => {
-      if (!this.dataDisks.includes(serial)) return;
+      if (!this.allDisks.includes(serial)) return;
       const controller = this.controllers[victim];
       // The disk says so with the next command, and a mounted disk always has one.
       new Channel(this.timeline, () => 5).send(() => {
@@ -217,11 +229,15 @@ export class Pair {
         this.say(who, `gate ${how} ${address}`);
         this.#darkSince.set(address, atMs);
       },
+      ungated: (address) => {
+        throw new Violation(`neverUngated: ${address} is on an interface of ${who}`);
+      },
     });
   }
 
   #watched(): Watched {
-    return { ...this, nowMs: this.timeline.nowMs };
+    const { allAddresses: addresses, allDisks: dataDisks } = this;
+    return { ...this, addresses, dataDisks, nowMs: this.timeline.nowMs };
   }
 
   say(who: string, text: string): void {
@@ -271,7 +287,10 @@ export class Pair {
         this.say(who, `exit ${code}: ${reason}`);
       },
       gateUntil: (atMs) => this.#lookAtGates(who, atMs),
-      stepped: this.#setup.stepped,
+      stepped: (step) => {
+        this.ledger.stepped(step);
+        this.#setup.stepped?.(step);
+      },
       journalled: !this.#setup.silent,
       tellsWorks: this.#setup.tellsWorks ?? false,
       data: this.#setup.clients && {
@@ -363,7 +382,7 @@ export class Pair {
 
   path(who: ControllerId, serial: string, up: boolean): void {
     this.shelf.setPath(serial, who, up);
-    if (!this.dataDisks.includes(serial)) return;
+    if (!this.allDisks.includes(serial)) return;
     const reason = up ? "back" : "no path";
     this.timeline.after(10, () =>
       this.controllers[who]?.block.give(() =>

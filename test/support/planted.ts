@@ -6,6 +6,9 @@ import type { BeatEffect, BeatEvent } from "../../firmware-ts/core/beat-types.ts
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
+import { holdsServer } from "../../firmware-ts/core/mandate.ts";
+import { bareAddresses } from "../../firmware-ts/schema/config.ts";
+import { setOf } from "../../firmware-ts/schema/server-set.ts";
 import type { Machines } from "../../hal/sim/machines.ts";
 import { ids, type Pair } from "../../hal/sim/pair.ts";
 import type { Plan, Profile } from "../../hal/sim/plan.ts";
@@ -19,7 +22,13 @@ type Invariant =
   | "epochsOnlyRise"
   | "forcedIsAudited"
   | "linearizable"
-  | "neverLostAcknowledged";
+  | "neverLostAcknowledged"
+  | "neverTwoUsers"
+  | "neverUngated"
+  | "neverUnwanted"
+  | "neverLostChange"
+  | "sameDefinitions"
+  | "neverThrows";
 
 export interface Planted {
   /** What is wrong, as a sentence. */
@@ -215,6 +224,102 @@ const inMain: Readonly<Record<string, Planted>> = {
   },
 };
 
+/** Mistakes about definitions and the common volume. */
+const inDefinitions: Readonly<Record<string, Planted>> = {
+  usesAtOnce: {
+    wrong: "what a change gives to a virtual server is used before the partner knows of the change",
+    profile: "changes",
+    seeds: 600,
+    breaks: ["neverTwoAnswers", "neverTwoUsers", "noEndlessDark"],
+    plant: believing((state) => ({ ...state, unagreed: [] })),
+  },
+  claimsTooLittle: {
+    wrong: "what is in the way of another virtual server is not claimed",
+    profile: "changes",
+    seeds: 600,
+    breaks: ["neverTwoAnswers", "neverTwoUsers", "noEndlessDark"],
+    plant: doing((effect, after) => {
+      if (effect.kind !== "mandate") return [effect];
+      const { servers } = after;
+      const owned = setOf(servers.length, (i) => {
+        const server = servers[i];
+        return server !== undefined && holdsServer(after, server);
+      });
+      return [{ ...effect, mandate: { ...effect.mandate, owned } }];
+    }),
+  },
+  forgetsToStop: {
+    wrong: "what is not to be served any more is taken for started",
+    profile: "changes",
+    seeds: 40,
+    breaks: ["neverUnwanted", "noEndlessDark", "neverThrows"],
+    plant: believing((state) => ({
+      ...state,
+      servers: state.servers.map((server) =>
+        server.definition.wanted === "stopped"
+          ? { ...server, definition: { ...server.definition, wanted: "started" } }
+          : server,
+      ),
+    })),
+  },
+  believesEveryWriting: {
+    wrong: "a record counts as written whatever the disks say",
+    profile: "changes",
+    seeds: 100,
+    breaks: ["neverLostChange", "sameDefinitions"],
+    plant: told((event) =>
+      event.kind === "volumeWritten"
+        ? { ...event, written: { ...event.written, accepted: event.written.total } }
+        : event,
+    ),
+  },
+  readsNothing: {
+    wrong: "the common volume is always said to be empty",
+    profile: "changes",
+    seeds: 40,
+    breaks: ["neverLostChange", "sameDefinitions", "noEndlessDark"],
+    plant: told((event) =>
+      event.kind === "volume" && event.outcome.ok
+        ? { ...event, outcome: { ok: true, value: { ...event.outcome.value, records: [] } } }
+        : event,
+    ),
+  },
+  neverRaises: {
+    wrong: "every record is written with the same generation",
+    profile: "changes",
+    seeds: 100,
+    breaks: ["neverLostChange", "sameDefinitions", "noEndlessDark"],
+    plant: doing((effect) =>
+      effect.kind === "volumeWrite"
+        ? [{ ...effect, record: { ...effect.record, generation: 1 } }]
+        : [effect],
+    ),
+  },
+  forgetsEarly: {
+    wrong: "the gate forgets addresses that are still on an interface",
+    profile: "changes",
+    seeds: 100,
+    breaks: ["neverUngated"],
+    plant: doing((effect, { servers }) => {
+      if (effect.kind !== "gate" || effect.command.kind !== "gateKnow") return [effect];
+      const wanted = servers
+        .filter(({ definition }) => definition.wanted !== "deleted")
+        .flatMap(({ definition }) => bareAddresses(definition.server));
+      return [{ ...effect, command: { ...effect.command, addresses: wanted } }];
+    }),
+  },
+  learnsNothing: {
+    wrong: "nobody reads the common volume when the partner knows something else",
+    profile: "changes",
+    seeds: 200,
+    breaks: ["sameDefinitions", "noEndlessDark"],
+    plant: decisions((step) => (state, event) => {
+      const partner = state.partner && { ...state.partner, configuration: state.configuration };
+      return step({ ...state, partner }, event);
+    }),
+  },
+};
+
 const inBeat: Readonly<Record<string, Planted>> = {
   neverGrants: {
     wrong: "no beat grants",
@@ -382,4 +487,9 @@ function withClients(plan: Plan): Plan {
   return { ...plan, setup: { ...plan.setup, clients: { perServer: 3, thinkMs: 15 } } };
 }
 
-export const planted: Readonly<Record<string, Planted>> = { ...inMain, ...inBeat, ...inWorld };
+export const planted: Readonly<Record<string, Planted>> = {
+  ...inMain,
+  ...inDefinitions,
+  ...inBeat,
+  ...inWorld,
+};

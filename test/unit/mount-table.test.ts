@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { mountAt, mountsAbove, parseMountTable } from "../../hal/linux/mount-table.ts";
+import { mountAt, mountsAbove, mountsAt, parseMountTable } from "../../hal/linux/mount-table.ts";
 
 describe("/proc/self/mountinfo", () => {
   test("optional fields and escapes", () => {
@@ -8,9 +8,18 @@ describe("/proc/self/mountinfo", () => {
 56 21 0:5 / /tab\\011x rw - tmpfs no\\134ne rw
 `;
     expect(parseMountTable(text)).toEqual([
-      { path: "/", source: "/dev/root", type: "ext4" },
-      { path: "/run/dyad/a b", source: "/dev/loop1", type: "ext4" },
-      { path: "/tab\tx", source: "no\\ne", type: "tmpfs" },
+      {
+        ...{ path: "/", source: "/dev/root", type: "ext4" },
+        ...{ device: "254:0", options: "rw,noatime" },
+      },
+      {
+        ...{ path: "/run/dyad/a b", source: "/dev/loop1", type: "ext4" },
+        ...{ device: "7:1", options: "rw,noatime,errors=remount-ro" },
+      },
+      {
+        ...{ path: "/tab\tx", source: "no\\ne", type: "tmpfs" },
+        ...{ device: "0:5", options: "rw" },
+      },
     ]);
   });
 
@@ -22,6 +31,11 @@ describe("/proc/self/mountinfo", () => {
     const proc = mountAt("/proc");
     expect(proc.ok && proc.value?.type).toBe("proc");
     expect(mountAt("/no/such/mount")).toEqual({ ok: true, value: undefined });
+  });
+
+  test("several paths are looked up at once; one where nothing is mounted is left out", () => {
+    const found = mountsAt(["/proc", "/no/such/mount", "/"]);
+    expect(found.ok && [...found.value.keys()].sort()).toEqual(["/", "/proc"]);
   });
 
   test("above a path are the mounts that it lies in, itself included, each once", () => {

@@ -2,11 +2,11 @@
  * The folder of all places of a controller, one folder in it for each virtual server: its volumes are mounted there. Each is a mount of its own
  * that is shared, so that what is mounted in it appears in the namespaces of that virtual server's programs, and of nobody else (enter.c).
  */
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { mountAt } from "../mount-table.ts";
-import { bindMount, errorName, setPropagation } from "../syscalls.ts";
+import { mountAt, mountsBelow } from "../mount-table.ts";
+import { bindMount, errno, errorName, setPropagation, unbindMount } from "../syscalls.ts";
 
 export class PlacesFolder {
   readonly path: string;
@@ -24,6 +24,41 @@ export class PlacesFolder {
   /** Makes the folder of one virtual server. Idempotent. Fault `ioError`. */
   make(name: string): Outcome {
     return this.#mounted(join(this.path, name), "shared");
+  }
+
+  /**
+   * Removes the folder of one virtual server, with the empty folders in it; not there is a success. Faults: `stillMounted`, `ioError`: something
+   * is in it, and nothing of that is touched.
+   */
+  remove(name: string): Outcome {
+    const path = join(this.path, name);
+    const operation = `remove place ${path}`;
+    const below = mountsBelow(path);
+    if (!below.ok) return below;
+    const [first] = below.value;
+    if (first)
+      return failed("stillMounted", operation, `${first.source} is mounted at ${first.path}`);
+    try {
+      if (!existsSync(path)) return done;
+      // Its own mount, on itself: the file system beneath it is that of the run directory.
+      for (const each of readdirSync(path)) rmdirSync(join(path, each));
+      const unbound = unbindMount(path);
+      if (unbound < 0 && unbound !== -errno.EINVAL)
+        return failed("ioError", operation, errorName(unbound));
+      rmdirSync(path);
+    } catch (error) {
+      return failed("ioError", operation, "not removed", error);
+    }
+    return done;
+  }
+
+  /** Removes a folder in one of them where there is one that is empty, as that of a volume that is no more. */
+  removeEmpty(path: string): void {
+    try {
+      rmdirSync(join(this.path, path));
+    } catch {
+      // It goes with the place; until then it is in nobody's way.
+    }
   }
 
   #mounted(path: string, propagation: "private" | "shared"): Outcome {
