@@ -17,7 +17,7 @@ import {
 import { type LeftOver, restartMs, serviceBoundMs } from "./bounds.ts";
 import { supervise } from "./chaos.ts";
 import { Violation } from "./invariants.ts";
-import { judgeClients, judgeHistory, violationOf } from "./judge.ts";
+import { arePaired, judgeClients, judgeHistory, modesOf, violationOf } from "./judge.ts";
 import { obey } from "./orders.ts";
 import { ids, Pair } from "./pair.ts";
 import { type Deed, describeDeed, type Step, StepCounter, type StepWatch } from "./steps.ts";
@@ -237,8 +237,8 @@ function isServed(pair: Pair): boolean {
 }
 
 /** Both are of the pair, and each virtual server is one's alone: to the other it is off, and nothing of it is left there. */
-function isWhole(pair: Pair): boolean {
-  if (!ids.every((who) => pair.controllers[who]?.state.mode === "paired")) return false;
+function hasOneOwnerEach(pair: Pair): boolean {
+  if (!arePaired(pair)) return false;
   return pair.addresses.every((_, index) => {
     const [owner, second] = serversOf(pair, index);
     if (owner === undefined || second !== undefined) return false;
@@ -314,11 +314,10 @@ function judgeWhole(pair: Pair): number {
   const endMs = beganMs + serviceBoundMs(timing, "lone");
   while (timeline.nowMs < endMs) {
     supervise(pair);
-    if (!pair.runUntil(() => isWhole(pair), 20)) continue;
+    if (!pair.runUntil(() => hasOneOwnerEach(pair), 20)) continue;
     const wholeMs = timeline.nowMs - beganMs;
     pair.run(200);
-    if (isWhole(pair)) return wholeMs;
+    if (hasOneOwnerEach(pair)) return wholeMs;
   }
-  const modes = ids.map((who) => `${who} is ${pair.controllers[who]?.state.mode ?? "down"}`);
-  throw new Violation(`oneOwner: the pair is not whole again; ${modes.join(", ")}`);
+  throw new Violation(`oneOwner: the pair is not whole again; ${modesOf(pair)}`);
 }

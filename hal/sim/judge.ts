@@ -7,12 +7,18 @@ import { Violation } from "./invariants.ts";
 import { ids, type Pair } from "./pair.ts";
 import type { PlainLoss } from "./plan.ts";
 
+export function arePaired(pair: Pair): boolean {
+  return ids.every((who) => pair.controllers[who]?.state.mode === "paired");
+}
+
+/** What each controller is, in words. */
+export function modesOf(pair: Pair): string {
+  return ids.map((who) => `${who} is ${pair.controllers[who]?.state.mode ?? "down"}`).join(", ");
+}
+
 /** Both are paired, and every address is answered. */
 export function isWhole(pair: Pair): boolean {
-  return (
-    ids.every((who) => pair.controllers[who]?.state.mode === "paired") &&
-    pair.addresses.every((address) => pair.answers(address) !== undefined)
-  );
+  return arePaired(pair) && pair.addresses.every((address) => pair.answers(address) !== undefined);
 }
 
 export function judgeReturn(pair: Pair): void {
@@ -26,9 +32,8 @@ export function judgeReturn(pair: Pair): void {
     }
     pair.run(50);
   }
-  const modes = ids.map((who) => `${who} is ${pair.controllers[who]?.state.mode ?? "down"}`);
   throw new Violation(
-    `noEndlessDark: no service ${mendedWithinMs(pair.timing)} ms after all was mended; ${modes.join(", ")}`,
+    `noEndlessDark: no service ${mendedWithinMs(pair.timing)} ms after all was mended; ${modesOf(pair)}`,
   );
 }
 

@@ -28,7 +28,7 @@ const whole = (name: string, ...acts: readonly Act[]): Story => ({
 });
 
 /** The partner is lost, and comes back to get back what was its own. */
-const lost = (how: string, who: string): readonly Act[] => [[`${how} ${who}`, movedMs]];
+const lost = (how: string, who: string): Act => [`${how} ${who}`, movedMs];
 
 export const stories: readonly Story[] = [
   { name: "start", before: [], acts: [["start a b", backMs]] },
@@ -47,14 +47,14 @@ export const stories: readonly Story[] = [
     before: [started, ["takeover a", movedMs]],
     acts: [["giveback b", movedMs]],
   },
-  whole("kill-a", ...lost("kill", "a")),
-  whole("power-b", ...lost("power", "b")),
-  whole("crash-a", ...lost("crash", "a")),
-  whole("freeze-b", ...lost("freeze", "b"), ["thaw b", movedMs + backMs]),
+  whole("kill-a", lost("kill", "a")),
+  whole("power-b", lost("power", "b")),
+  whole("crash-a", lost("crash", "a")),
+  whole("freeze-b", lost("freeze", "b"), ["thaw b", movedMs + backMs]),
   whole("hang-a", ["freeze a main", 2 * movedMs], ["thaw a main", movedMs + backMs]),
   {
     name: "return-of-a",
-    before: [started, ...lost("kill", "a")],
+    before: [started, lost("kill", "a")],
     acts: [
       ["start a", backMs],
       ["giveback a", movedMs],
@@ -62,7 +62,7 @@ export const stories: readonly Story[] = [
   },
   {
     name: "return-of-b",
-    before: [started, ...lost("power", "b")],
+    before: [started, lost("power", "b")],
     acts: [
       ["start b", backMs],
       ["giveback a", movedMs],

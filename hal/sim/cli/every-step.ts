@@ -59,9 +59,9 @@ export async function everyStep(options: StepOptions): Promise<number> {
   );
   const found = told.flatMap(({ violations }) => violations);
   if (!json) {
-    const crashes = found.filter((each) => each.at !== "");
-    for (const each of crashes.slice(0, shownMax)) show(each, each.at, false);
-    for (const each of found.filter((one) => !crashes.slice(0, shownMax).includes(one)))
+    const shown = found.filter(({ at }) => at !== "").slice(0, shownMax);
+    for (const each of shown) show(each, each.at, false);
+    for (const each of found.filter((one) => !shown.includes(one)))
       console.log(
         `${each.story} ${each.servers} ${each.at || each.what}: ${each.violation.split("\n")[0]}`,
       );
