@@ -85,7 +85,6 @@ static ssize_t (*next_pwritev64)(int, const struct iovec *, int, off64_t);
 static int (*next_fsync)(int);
 static int (*next_ftruncate64)(int, off64_t);
 static int (*next_fallocate64)(int, int, off64_t, off64_t);
-static int (*next_open64)(const char *, int, ...);
 static int (*next_openat64)(int, const char *, int, ...);
 static int (*next_open_by_handle_at)(int, struct file_handle *, int);
 static void *(*next_dlopen)(const char *, int);
@@ -96,7 +95,6 @@ static void find_next(void) {
   next_fsync = dlsym(RTLD_NEXT, "fsync");
   next_ftruncate64 = dlsym(RTLD_NEXT, "ftruncate64");
   next_fallocate64 = dlsym(RTLD_NEXT, "fallocate64");
-  next_open64 = dlsym(RTLD_NEXT, "open64");
   next_openat64 = dlsym(RTLD_NEXT, "openat64");
   next_open_by_handle_at = dlsym(RTLD_NEXT, "open_by_handle_at");
   next_dlopen = dlsym(RTLD_NEXT, "dlopen");
@@ -145,9 +143,7 @@ static struct change *enter(const struct stat *file, off64_t from, off64_t to) {
   else if (pool_used < changes_max) change = &pool[pool_used++];
   else return NULL;
   struct change **bucket = bucket_of(file->st_dev, file->st_ino);
-  *change = (struct change){.next = *bucket, .dev = file->st_dev, .ino = file->st_ino};
-  change->from = from;
-  change->to = to;
+  *change = (struct change){.next = *bucket, .dev = file->st_dev, .ino = file->st_ino, .from = from, .to = to};
   change->began = ++clock_now;
   change->ended = in_flight;
   *bucket = change;
@@ -289,16 +285,18 @@ static void wait_for_syncs(const struct stat *file) {
   uint64_t horizon = clock_now;
   struct sync *each = syncs;
   while (each != NULL) {
-    if (each->dev == file->st_dev && each->ino == file->st_ino && each->began <= horizon) {
-      wait_for_an_end();
-      each = syncs;
-    } else {
-      each = each->next;
-    }
+    bool is_meant = each->dev == file->st_dev && each->ino == file->st_ino && each->began <= horizon;
+    if (is_meant) wait_for_an_end();
+    each = is_meant ? syncs : each->next;
   }
 }
 
 /* From here on the lock is not held. */
+
+static int io_error(void) {
+  errno = EIO;
+  return -1;
+}
 
 struct entry {
   struct change *change;
@@ -312,12 +310,12 @@ static int begin(const struct stat *file, off64_t from, off64_t to, struct entry
   entry->change = entry->device == NULL ? NULL : enter(file, from, to);
   if (entry->device != NULL && entry->change == NULL) entry->device->vague_in_flight++;
   pthread_mutex_unlock(&lock);
-  if (entry->device != NULL) return 0;
-  errno = EIO;
-  return -1;
+  return entry->device != NULL ? 0 : io_error();
 }
 
+/* errno stays that of the call that has ended. */
 static void end(struct entry entry) {
+  int error = errno;
   pthread_mutex_lock(&lock);
   uint64_t now = ++clock_now;
   if (entry.change != NULL) {
@@ -329,6 +327,7 @@ static void end(struct entry entry) {
   }
   if (waiting > 0) pthread_cond_broadcast(&something_ended);
   pthread_mutex_unlock(&lock);
+  errno = error;
 }
 
 static int settle_file(int fd, const struct stat *file) {
@@ -338,10 +337,7 @@ static int settle_file(int fd, const struct stat *file) {
   uint64_t began = clock_now;
   if (!lost) begin_sync(&mine, file);
   pthread_mutex_unlock(&lock);
-  if (lost) {
-    errno = EIO;
-    return -1;
-  }
+  if (lost) return io_error();
   int result = next_fsync(fd);
   int error = errno;
   bool says_nothing = error == EBADF || error == EINVAL || error == EINTR;
@@ -354,10 +350,7 @@ static int settle_file(int fd, const struct stat *file) {
     if (!lost) forget_settled(file->st_dev, file, began);
   }
   pthread_mutex_unlock(&lock);
-  if (lost) {
-    errno = EIO;
-    return -1;
-  }
+  if (lost) return io_error();
   /* The kernel calls a page that it failed to write clean; a later process must not be served from it. */
   if (result != 0 && !says_nothing) posix_fadvise64(fd, 0, 0, POSIX_FADV_DONTNEED);
   errno = error;
@@ -389,8 +382,7 @@ ssize_t preadv64(int fd, const struct iovec *vector, int count, off64_t offset) 
   ready();
   ssize_t result = next_preadv64(fd, vector, count, offset);
   if (result < 0 || prove(fd, offset, after(offset, bytes_of(vector, count))) == 0) return result;
-  errno = EIO;
-  return -1;
+  return io_error();
 }
 
 /* A write beyond the end alters what lies between, too: it reads as zeroes from then on. */
@@ -402,9 +394,7 @@ ssize_t pwritev64(int fd, const struct iovec *vector, int count, off64_t offset)
   off64_t to = after(offset, bytes_of(vector, count));
   if (begin(&file, least(offset, file.st_size), to, &entry) != 0) return -1;
   ssize_t result = next_pwritev64(fd, vector, count, offset);
-  int error = errno;
   end(entry);
-  errno = error;
   return result;
 }
 
@@ -421,9 +411,7 @@ int ftruncate64(int fd, off64_t length) {
   if (fstat(fd, &file) != 0) return -1;
   if (begin(&file, least(length, file.st_size), end_of_all, &entry) != 0) return -1;
   int result = next_ftruncate64(fd, length);
-  int error = errno;
   end(entry);
-  errno = error;
   return result;
 }
 
@@ -434,9 +422,7 @@ int fallocate64(int fd, int mode, off64_t offset, off64_t length) {
   if (fstat(fd, &file) != 0) return -1;
   if (begin(&file, least(offset, file.st_size), end_of_all, &entry) != 0) return -1;
   int result = next_fallocate64(fd, mode, offset, length);
-  int error = errno;
   end(entry);
-  errno = error;
   return result;
 }
 
@@ -472,33 +458,29 @@ static int end_opening(int fd, const struct opening *opening) {
   return fd;
 }
 
-static mode_t mode_of(int flags, va_list rest) {
-  return __OPEN_NEEDS_MODE(flags) ? va_arg(rest, mode_t) : 0;
+static int open_in(int directory, const char *path, int flags, va_list rest) {
+  ready();
+  mode_t mode = __OPEN_NEEDS_MODE(flags) ? va_arg(rest, mode_t) : 0;
+  if (!(flags & O_TRUNC)) return next_openat64(directory, path, flags, mode);
+  struct opening opening;
+  begin_opening(next_openat64(directory, path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW)), &opening);
+  return end_opening(next_openat64(directory, path, flags, mode), &opening);
 }
 
 int open64(const char *path, int flags, ...) {
-  ready();
   va_list rest;
   va_start(rest, flags);
-  mode_t mode = mode_of(flags, rest);
+  int fd = open_in(AT_FDCWD, path, flags, rest);
   va_end(rest);
-  if (!(flags & O_TRUNC)) return next_open64(path, flags, mode);
-  struct opening opening;
-  begin_opening(next_open64(path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW)), &opening);
-  return end_opening(next_open64(path, flags, mode), &opening);
+  return fd;
 }
 
 int openat64(int directory, const char *path, int flags, ...) {
-  ready();
   va_list rest;
   va_start(rest, flags);
-  mode_t mode = mode_of(flags, rest);
+  int fd = open_in(directory, path, flags, rest);
   va_end(rest);
-  if (!(flags & O_TRUNC)) return next_openat64(directory, path, flags, mode);
-  struct opening opening;
-  int looking = O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW);
-  begin_opening(next_openat64(directory, path, looking), &opening);
-  return end_opening(next_openat64(directory, path, flags, mode), &opening);
+  return fd;
 }
 
 int open_by_handle_at(int mount, struct file_handle *handle, int flags) {
@@ -512,6 +494,6 @@ int open_by_handle_at(int mount, struct file_handle *handle, int flags) {
 /* ganesha loads its FSAL with RTLD_DEEPBIND (dlopen(3)), by which the FSAL would find libc before this library. */
 void *dlopen(const char *path, int flags) {
   ready();
-  bool is_fsal = path != NULL && strstr(path, "/libfsal") != NULL;
-  return next_dlopen(path, is_fsal ? flags & ~RTLD_DEEPBIND : flags);
+  if (path != NULL && strstr(path, "/libfsal") != NULL) flags &= ~RTLD_DEEPBIND;
+  return next_dlopen(path, flags);
 }
