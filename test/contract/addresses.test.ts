@@ -145,6 +145,40 @@ describe.skipIf(rootMissing)("floating addresses", () => {
     },
   );
 
+  test("an IPv6 client follows a move and back, though the last owner keeps the address, and nobody waits for duplicate address detection", async () => {
+    const address = "fd09::52";
+    const macOf = (place: Namespace) => place.exec("cat", `/sys/class/net/${nic}/address`).trim();
+    // RFC 4861 7.2.5: only the override flag turns an entry that has just been confirmed.
+    client.ip("neigh", "replace", address, "lladdr", macOf(a), "dev", "switch", "nud", "reachable");
+    // A lives, behind its closed gate: its kernel has the address as long as its processes do not take it away.
+    for (const [on, place] of [[onA, a] as const, [onB, b] as const, [onA, a] as const]) {
+      expect((await on.add(nic, address, 64)).ok).toBe(true);
+      expect((await within(place, () => on.announce(nic, address, 1))).ok).toBe(true);
+      await until("it follows", () => client.ip("neigh", "show", address).includes(macOf(place)));
+      client.ip("neigh", "change", address, "nud", "reachable", "dev", "switch");
+      for (const flag of ["tentative", "dadfailed"])
+        expect(place.ip("-o", "addr", "show", nic, flag)).not.toContain(address);
+    }
+    // Whoever is told by the other that it has the address now (4862 5.4.4) keeps it all the same: its gate decides.
+    for (const place of [a, b]) expect(place.ip("-o", "addr", "show", nic)).toContain(address);
+  });
+
+  test("a stranger that wants the IPv6 address of ours finds out that it is taken", async () => {
+    const address = "fd09::53";
+    const stranger = new Namespace("addr-s");
+    onTestFinished(() => stranger.remove());
+    const port = ["peer", "name", "stranger0", "netns", stranger.name];
+    client.ip("link", "add", "to-s", "type", "veth", ...port);
+    client.ip("link", "set", "to-s", "master", "switch", "up");
+    stranger.ip("link", "set", "stranger0", "up");
+    await onA.add(nic, address, 64);
+    stranger.ip("addr", "add", `${address}/64`, "dev", "stranger0");
+    await until("it has found out", () =>
+      stranger.ip("-o", "addr", "show", "stranger0", "dadfailed").includes(address),
+    );
+    expect(a.ip("-o", "addr", "show", nic)).toContain(address);
+  });
+
   test.each(["10.9.0.50", "fd09::50"])(
     "%s is announced before the call returns, as often as asked, and not after its removal",
     async (address) => {
