@@ -52,7 +52,10 @@ const options = {
   clients: () =>
     new Option("--clients <n>", "number of NFS clients").default(2).argParser(wholeNumber(1, 32)),
   engines: () =>
-    new Option("--engines <list>", "NFS engines of each client: nfs3, libnfs").default("nfs3"),
+    new Option(
+      "--engines <list>",
+      "NFS engines of each client: nfs3, libnfs, nfs41 (with locks)",
+    ).default("nfs3"),
   paceMs: () =>
     new Option("--pace-ms <n>", "pause of a client after each operation")
       .default(4)

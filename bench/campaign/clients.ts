@@ -19,6 +19,7 @@ const engineSchema = z.object({
   engine: z.string(),
   write: meterSchema,
   read: meterSchema,
+  state: z.object({ graceWaitMs: z.number() }),
   verdict: z.object({ findings: z.array(z.string()) }),
 });
 const stateSchema = z.object({
@@ -30,6 +31,11 @@ const stateSchema = z.object({
   corruptReads: z.number(),
   ackedWrites: z.number(),
   reads: z.number(),
+  opensReclaimed: z.number(),
+  openFilesLost: z.number(),
+  locksReclaimed: z.number(),
+  locksLost: z.number(),
+  refusals: z.number(),
   engines: z.array(engineSchema),
 });
 const lineSchema = z.discriminatedUnion("t", [

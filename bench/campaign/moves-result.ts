@@ -24,6 +24,8 @@ export interface MovesResult extends ClientCounts {
   /** Longest gap, reads or writes, of each client whose virtual server moved, and of those whose did not. */
   readonly clientGapMs: Spread | undefined;
   readonly neighbourGapMs: Spread | undefined;
+  /** Longest wait of a client for others to reclaim, in each run; undefined without clients with state. */
+  readonly graceWaitMs: Spread | undefined;
   readonly settleMs: Spread | undefined;
   readonly mendMs: Spread | undefined;
   readonly doubleAnswers: number;
@@ -65,6 +67,7 @@ export function movesResult(kind: MoveKind, moves: Moves): MovesResult {
     probeIntervalMs: moves.probeIntervalMs,
     clientGapMs: spread(gapsOf(moves, movers)),
     neighbourGapMs: spread(gapsOf(moves, stayers)),
+    graceWaitMs: spread(records.flatMap((record) => record.graceWaitMs ?? [])),
     settleMs: spread(records.map((record) => record.settleMs)),
     mendMs: spread(records.map((record) => record.mendMs)),
     doubleAnswers,
@@ -75,6 +78,8 @@ export function movesResult(kind: MoveKind, moves: Moves): MovesResult {
       ...records.flatMap(({ problems }, i) => problems.map((each) => `run ${i + 1}: ${each}`)),
       ...complaint("acknowledged writes lost", counts.lostAckedWrites),
       ...complaint("stale, rolled back, phantom or corrupt reads", badReads(counts)),
+      ...complaint("open files lost", counts.openFilesLost),
+      ...complaint("locks lost", counts.locksLost),
       ...complaint("double answers", doubleAnswers),
       ...complaint("unexpected takeovers", unexpectedTakeovers),
     ],

@@ -37,6 +37,8 @@ export interface RunRecord {
   readonly nfsWriteGapMs: number;
   /** Longest gap by client and engine. */
   readonly gapsMs: { readonly [engine: string]: { readonly read: number; readonly write: number } };
+  /** Longest wait of a client for others to reclaim; undefined when no client has state. */
+  readonly graceWaitMs: number | undefined;
   readonly doubleAnswers: number;
   readonly unexpectedTakeovers: number;
   /** From the injection until clients and status agree that it is over; and from the repair until the pair is whole. */
@@ -149,6 +151,13 @@ function gapsOf(reports: readonly ClientReport[], clients: readonly Client[]): R
   );
 }
 
+function graceWaitOf(reports: readonly ClientReport[]): number | undefined {
+  const waits = reports.flatMap(({ engines }) =>
+    engines.flatMap(({ engine, state }) => (engine === "nfs41" ? [state.graceWaitMs] : [])),
+  );
+  return waits.length === 0 ? undefined : Math.max(...waits);
+}
+
 async function readBack(stage: Stage, problems: string[]): Promise<ClientReport[]> {
   const reports = await Promise.all(
     stage.clients.map((client) => client.report(limitMs, stage.world.signal)),
@@ -219,6 +228,7 @@ export async function oneRun(
     nfsReadGapMs: longest("read"),
     nfsWriteGapMs: longest("write"),
     gapsMs: gaps,
+    graceWaitMs: graceWaitOf(reports),
     doubleAnswers,
     unexpectedTakeovers,
     settleMs: tenth(settledAtMs - injectedAtMs),

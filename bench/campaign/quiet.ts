@@ -93,6 +93,8 @@ export async function quiet(
       ...complaint("double answers", seen.doubleAnswers),
       ...complaint("acknowledged writes lost", counts.lostAckedWrites),
       ...complaint("stale, rolled back, phantom or corrupt reads", badReads(counts)),
+      ...complaint("open files lost", counts.openFilesLost),
+      ...complaint("locks lost", counts.locksLost),
       ...complaint("clients that could not read back", reports.filter((r) => !r.verified).length),
       ...memoryProblems(memory.highest),
     ],

@@ -17,6 +17,13 @@ export interface ClientCounts {
   readonly corruptReads: number;
   readonly ackedWrites: number;
   readonly reads: number;
+  /** What clients with state (`nfs41`) took over to another server, and what they lost by it, to a rival or altogether. */
+  readonly opensReclaimed: number;
+  readonly openFilesLost: number;
+  readonly locksReclaimed: number;
+  readonly locksLost: number;
+  /** How often rivals asked for what is held, and were refused. */
+  readonly refusals: number;
   readonly findings: readonly string[];
 }
 
@@ -26,6 +33,8 @@ export interface FaultResult extends ClientCounts {
   readonly addressOutageMs: Spread | undefined;
   readonly nfsReadGapMs: Spread | undefined;
   readonly nfsWriteGapMs: Spread | undefined;
+  /** Longest wait of a client for others to reclaim, in each run; undefined without clients with state. */
+  readonly graceWaitMs: Spread | undefined;
   /** Who served afterwards: the same in all runs, or one entry for each. */
   readonly winner: string | readonly string[];
   /** Epoch after each run. */
@@ -50,6 +59,11 @@ export function countsOf(states: readonly ClientState[]): ClientCounts {
     corruptReads: sum((each) => each.corruptReads),
     ackedWrites: sum((each) => each.ackedWrites),
     reads: sum((each) => each.reads),
+    opensReclaimed: sum((each) => each.opensReclaimed),
+    openFilesLost: sum((each) => each.openFilesLost),
+    locksReclaimed: sum((each) => each.locksReclaimed),
+    locksLost: sum((each) => each.locksLost),
+    refusals: sum((each) => each.refusals),
     findings: states.flatMap((each) => each.engines.flatMap((engine) => engine.verdict.findings)),
   };
 }
@@ -65,6 +79,11 @@ export function countsSince(before: ClientCounts, after: ClientCounts): ClientCo
     corruptReads: less("corruptReads"),
     ackedWrites: less("ackedWrites"),
     reads: less("reads"),
+    opensReclaimed: less("opensReclaimed"),
+    openFilesLost: less("openFilesLost"),
+    locksReclaimed: less("locksReclaimed"),
+    locksLost: less("locksLost"),
+    refusals: less("refusals"),
     findings: after.findings.slice(before.findings.length),
   };
 }
@@ -84,6 +103,7 @@ export function resultOf(
     addressOutageMs: spread(all((run) => run.addressOutageMs)),
     nfsReadGapMs: spread(all((run) => run.nfsReadGapMs)),
     nfsWriteGapMs: spread(all((run) => run.nfsWriteGapMs)),
+    graceWaitMs: spread(runs.flatMap((run) => run.graceWaitMs ?? [])),
     ...counts,
     winner: common ?? winners,
     epochs: all((run) => run.epoch),
@@ -128,6 +148,8 @@ function judged(result: Omit<FaultResult, "problems">): string[] {
     ...complaint("reads rolled back", result.rolledBackReads),
     ...complaint("reads of what nobody wrote", result.phantomReads),
     ...complaint("corrupt reads", result.corruptReads),
+    ...complaint("open files lost", result.openFilesLost),
+    ...complaint("locks lost", result.locksLost),
     ...complaint("double answers", result.doubleAnswers),
     ...complaint("unexpected takeovers", result.unexpectedTakeovers),
     ...complaint("times an epoch fell", fell),

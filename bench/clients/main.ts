@@ -1,7 +1,7 @@
 /**
  * Process entry: NFS clients that verify every byte. Run it inside a client's network namespace.
  *
- *     node bench/clients/main.ts --server 10.0.0.100 --export /vol1 [--engines nfs3,libnfs] [--name c1] [--registers 4]
+ *     node bench/clients/main.ts --server 10.0.0.100 --export /vol1 [--engines nfs3,libnfs,nfs41] [--name c1] [--registers 4]
  *          [--record-bytes 4096] [--pace-ms 4] [--nfs-port 2049] [--mount-port 20048]
  *
  * On standard output, JSON lines: `{"t":"tick",…}` every 200 ms; in answer to commands (JSON lines on standard input)
@@ -74,6 +74,11 @@ function totals(readings: readonly SessionReading[]) {
     corruptReads: sum(({ corruptReads }) => corruptReads),
     ackedWrites: sum(({ verdict }) => verdict.ackedWrites),
     reads: sum(({ verdict }) => verdict.reads),
+    opensReclaimed: sum(({ state }) => state.opensReclaimed),
+    openFilesLost: sum(({ state }) => state.openFilesLost),
+    locksReclaimed: sum(({ state }) => state.locksReclaimed),
+    locksLost: sum(({ state }) => state.locksLost),
+    refusals: sum(({ state }) => state.refusals),
   };
 }
 

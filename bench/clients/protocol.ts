@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { EngineCounters } from "./engine.ts";
 import type { Operation } from "./history.ts";
 
-export const engineNames = ["nfs3", "libnfs"] as const;
+export const engineNames = ["nfs3", "libnfs", "nfs41"] as const;
 export const engineNameSchema = z.enum(engineNames);
 export type EngineName = z.infer<typeof engineNameSchema>;
 

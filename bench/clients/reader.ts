@@ -11,6 +11,8 @@ import {
 } from "./protocol.ts";
 import { countGoodRecords, readRegister } from "./read-back.ts";
 
+const contendEveryMs = 20;
+
 export class Reader {
   readonly #engine: Engine;
   readonly #outbox: Outbox;
@@ -25,7 +27,8 @@ export class Reader {
 
   async run(): Promise<void> {
     const { registers } = this.#settings;
-    await Promise.all(Array.from({ length: registers }, (_, i) => this.#readRegister(i)));
+    const loops = Array.from({ length: registers }, (_, i) => this.#readRegister(i));
+    await Promise.all([...loops, this.#contend()]);
   }
 
   end(): void {
@@ -50,6 +53,16 @@ export class Reader {
         records - (await countGoodRecords(fresh, file, logKey(this.#settings), records));
     }
     return { type: "verified", registers: found, lostRecords, corruptReads };
+  }
+
+  /** Asks for what the writer holds, one register after the other, where there is anything to hold. */
+  async #contend(): Promise<void> {
+    const { registers, paceMs } = this.#settings;
+    for (let i = 0; this.#engine.contend !== undefined && !this.#ending; i += 1) {
+      const file = await this.#engine.open(registerKey(this.#settings, i % registers));
+      await this.#engine.contend(file);
+      await new Promise((resolve) => setTimeout(resolve, Math.max(paceMs, contendEveryMs)));
+    }
   }
 
   async #readRegister(i: number): Promise<void> {

@@ -1,5 +1,6 @@
 /** One engine's writer and reader, and what is known about them: their history, meters and counters. */
 import { type ChildProcess, fork } from "node:child_process";
+import { noCounts, type StateCounts } from "./engine.ts";
 import { HistoryChecker, type Operation, type Verdict } from "./history.ts";
 import { Merge } from "./merge.ts";
 import { Meter, type MeterReading } from "./meter.ts";
@@ -27,6 +28,8 @@ export interface SessionReading {
   readonly statuses: Record<string, number>;
   readonly tornReads: number;
   readonly corruptReads: number;
+  /** Of writer and reader together; `graceWaitMs` is that of the one who waited longer, since the mark. */
+  readonly state: StateCounts;
   readonly verdict: Verdict;
 }
 
@@ -34,6 +37,8 @@ interface Side {
   readonly child: ChildProcess;
   readonly meter: Meter;
   last: Batch | undefined;
+  /** At the mark. */
+  graceWaitMs: number;
 }
 
 export class Session {
@@ -58,7 +63,10 @@ export class Session {
   }
 
   mark(): void {
-    for (const role of roles) this.#sides[role].meter.mark(monotonicMs());
+    for (const side of Object.values(this.#sides)) {
+      side.meter.mark(monotonicMs());
+      side.graceWaitMs = side.last?.counters.state.graceWaitMs ?? 0;
+    }
   }
 
   reading(newWindow: boolean): SessionReading {
@@ -72,6 +80,7 @@ export class Session {
       statuses: sumOf(counters.map((each) => each?.statuses ?? {})),
       tornReads: reader.last?.tornReads ?? 0,
       corruptReads: (reader.last?.corruptReads ?? 0) + this.#corruptInVerification,
+      state: stateOf([writer, reader]),
       verdict: this.#checker.verdict(),
     };
   }
@@ -138,7 +147,7 @@ export class Session {
     child.once("exit", (code, signal) => {
       if (!this.#ending) this.#onFailure(`${this.engine} ${role} ended with ${signal ?? code}`);
     });
-    return { child, meter: new Meter(monotonicMs()), last: undefined };
+    return { child, meter: new Meter(monotonicMs()), last: undefined, graceWaitMs: 0 };
   }
 
   #take(role: Role, message: FromWorker): void {
@@ -175,6 +184,16 @@ export class Session {
     const { child } = this.#sides[role];
     if (child.connected) child.send(message);
   }
+}
+
+function stateOf(sides: readonly Side[]): StateCounts {
+  const counts = sides.map((side) => side.last?.counters.state ?? noCounts().state);
+  const waitsMs = sides.map((side, i) => (counts[i]?.graceWaitMs ?? 0) - side.graceWaitMs);
+  return {
+    ...noCounts().state,
+    ...sumOf(counts.map((each) => ({ ...each }))),
+    graceWaitMs: Math.round(Math.max(...waitsMs)),
+  };
 }
 
 function sumOf(counts: readonly Record<string, number>[]): Record<string, number> {

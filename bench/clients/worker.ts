@@ -1,14 +1,16 @@
 /** Process entry of one worker (writer or reader, with one engine); started by main.ts, which sends its settings as the only argument. */
-import type { Engine, EngineCounters } from "./engine.ts";
+import { randomUUID } from "node:crypto";
+import { type Engine, noCounts } from "./engine.ts";
 import { LibnfsEngine } from "./libnfs-engine.ts";
 import { Nfs3Engine } from "./nfs3-engine.ts";
+import { Nfs41Engine } from "./nfs41-engine.ts";
 import { Outbox, send } from "./outbox.ts";
 import { type ToWorker, type WorkerSettings, workerSettingsSchema } from "./protocol.ts";
 import { Reader } from "./reader.ts";
 import { Writer } from "./writer.ts";
 
 const settings = workerSettingsSchema.parse(JSON.parse(process.argv[2] ?? ""));
-const counters: EngineCounters = { repeats: 0, statuses: {} };
+const counters = noCounts();
 const outbox = new Outbox(counters);
 const engine = openEngine(settings);
 const work =
@@ -16,8 +18,16 @@ const work =
     ? new Writer(engine, outbox, settings)
     : new Reader(engine, outbox, settings);
 
-function openEngine({ engine: name, target }: WorkerSettings): Engine {
-  return name === "nfs3" ? new Nfs3Engine(target, counters) : new LibnfsEngine(target, counters);
+/** Each is a client of its own to the server. */
+function openEngine({ engine: name, target, name: client, role }: WorkerSettings): Engine {
+  switch (name) {
+    case "nfs3":
+      return new Nfs3Engine(target, counters);
+    case "libnfs":
+      return new LibnfsEngine(target, counters);
+    case "nfs41":
+      return new Nfs41Engine(target, `${client}-${role}-${randomUUID()}`, counters);
+  }
 }
 
 async function perform(message: ToWorker): Promise<void> {

@@ -120,6 +120,7 @@ const run: RunRecord = {
   nfsReadGapMs: 210,
   nfsWriteGapMs: 220,
   gapsMs: { "c1-nfs3": { read: 210, write: 220 } },
+  graceWaitMs: 30,
   doubleAnswers: 0,
   unexpectedTakeovers: 0,
   settleMs: 300,
@@ -134,6 +135,11 @@ const counts: ClientCounts = {
   corruptReads: 0,
   ackedWrites: 10,
   reads: 10,
+  opensReclaimed: 9,
+  openFilesLost: 0,
+  locksReclaimed: 5,
+  locksLost: 0,
+  refusals: 20,
   findings: [],
 };
 
@@ -155,6 +161,8 @@ describe("judgement of a series", () => {
     ["nobody wrote", { phantomReads: 1 }],
     ["corrupt", { corruptReads: 1 }],
     ["rolled back", { rolledBackReads: 1 }],
+    ["open files lost", { openFilesLost: 1 }],
+    ["locks lost", { locksLost: 1 }],
   ])("complains about what is %s", (word, wrong) => {
     const { problems } = resultOf("kill9", [run], { ...counts, ...wrong }, []);
     expect(problems.join()).toContain(word);
@@ -167,6 +175,13 @@ describe("judgement of a series", () => {
   ])("complains about a run with %s", (word, wrong) => {
     const { problems } = resultOf("term", [{ ...run, addressOutageMs: 20, ...wrong }], counts, []);
     expect(problems.join()).toContain(word);
+  });
+
+  it("tells how long clients waited for grace, where there are clients that may", () => {
+    const told = resultOf("kill9", [run, { ...run, graceWaitMs: 40 }], counts, []);
+    expect(told.graceWaitMs).toEqual({ min: 30, median: 35, max: 40 });
+    const stateless = resultOf("kill9", [{ ...run, graceWaitMs: undefined }], counts, []);
+    expect(stateless.graceWaitMs).toBeUndefined();
   });
 
   it("complains about an epoch that fell", () => {
@@ -231,6 +246,7 @@ describe("what many virtual servers come to", () => {
       neighbourOutageMs: { min: 0, median: 0, max: 2 },
       clientGapMs: { min: 10, median: 25, max: 90 },
       neighbourGapMs: { min: 1, median: 2, max: 3 },
+      graceWaitMs: { min: 30, median: 30, max: 30 },
       problems: [],
     });
   });
@@ -238,6 +254,8 @@ describe("what many virtual servers come to", () => {
   it.each([
     ["lost", { counts: { ...counts, lostAckedWrites: 1 } }],
     ["stale", { counts: { ...counts, rolledBackReads: 1 } }],
+    ["files lost", { counts: { ...counts, openFilesLost: 1 } }],
+    ["locks lost", { counts: { ...counts, locksLost: 1 } }],
     ["double", { records: [{ ...run, doubleAnswers: 1 }] }],
     ["unexpected", { records: [{ ...run, unexpectedTakeovers: 1 }] }],
     ["run 3: no end", { broken: ["run 3: no end"] }],
