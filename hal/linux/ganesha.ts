@@ -12,12 +12,10 @@
  * registrations of the port mapper alone that other virtual servers share.
  */
 
-import { execFile } from "node:child_process";
 import { mkdirSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { promisify } from "node:util";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { writeBlkidCache } from "./ganesha/blkid-cache.ts";
+import { readyClientRecords } from "./ganesha/client-records.ts";
 import {
   type FileService,
   type FileServiceSpec,
@@ -28,6 +26,7 @@ import { type Instance, type InstanceEnd, startInstance } from "./ganesha/instan
 import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
 import type { PortMapper } from "./ganesha/port-mapper.ts";
 import { probeService } from "./ganesha/probe.ts";
+import { graceEnd } from "./native-build.ts";
 import type { ProgramPlace } from "./place/programs.ts";
 
 export interface GaneshaOptions {
@@ -89,7 +88,6 @@ interface Serving {
 
 /** How long `start` waits for a server that was killed a moment before. */
 const lastEndMs = 2000;
-const recoveryDirMs = 2000;
 
 /** All files of the processes in a folder begin so; it is how leftovers are recognised. */
 export const filesIn = (runDir: string) => `${runDir}/ganesha-`;
@@ -122,7 +120,7 @@ class Driver implements Ganesha {
   }
 
   prepare(spec: FileServiceSpec): Promise<Outcome> {
-    return this.#parsed(spec, "prepare", (service) => this.#prepare(renderConfiguration(service)));
+    return this.#parsed(spec, "prepare", (service) => this.#prepare(service));
   }
 
   spareHeld(): Promise<void> {
@@ -191,11 +189,12 @@ class Driver implements Ganesha {
     return Promise.resolve(failed("badInput", operation, parsed.error.message));
   }
 
-  async #prepare(configuration: string): Promise<Outcome> {
+  async #prepare(service: FileService): Promise<Outcome> {
+    const configuration = renderConfiguration(service);
     if (this.#spare?.configuration === configuration) return done;
     const ended = await this.#endSpare(lastEndMs);
     if (!ended.ok) return ended;
-    const launched = await this.#launch(configuration, { held: true });
+    const launched = await this.#launch(service, { held: true });
     if (!launched.ok) return launched;
     const spare = { instance: launched.value, configuration };
     this.#spare = spare;
@@ -227,7 +226,7 @@ class Driver implements Ganesha {
     }
     const ready = await this.#makeReady(service);
     if (!ready.ok) return ready;
-    const launched = await this.#launchReady(renderConfiguration(service));
+    const launched = await this.#launchReady(service);
     if (!launched.ok) return launched;
     this.#adopt(launched.value, service);
     if (killsBefore === this.#killCount) return good(launched.value.pid);
@@ -238,9 +237,11 @@ class Driver implements Ganesha {
   /** What must be there before a server touches its volume; each part waits for something else. */
   async #makeReady({ recoveryDir, exports }: FileService): Promise<Outcome> {
     const paths = exports.map((each) => each.path);
+    const { log } = this.#options;
+    const hasGraceEnd = (await graceEnd()).ok;
     const [mapped, made] = await Promise.all([
       this.#options.portMapper.ensure(),
-      makeRecoveryDir(recoveryDir, this.#options.log),
+      readyClientRecords(recoveryDir, { hasGraceEnd, log }),
       writeBlkidCache(this.#blkidFile, paths),
     ]);
     // Without a mapper kernel clients of NFSv3 cannot mount anew; everybody else is served.
@@ -248,9 +249,9 @@ class Driver implements Ganesha {
     return made;
   }
 
-  async #launchReady(configuration: string): Promise<Outcome<Instance>> {
+  async #launchReady(service: FileService): Promise<Outcome<Instance>> {
     const spare = this.#spare;
-    if (spare?.configuration === configuration) {
+    if (spare?.configuration === renderConfiguration(service)) {
       this.#spare = undefined;
       const released = await spare.instance.release();
       if (released.ok) return good(spare.instance);
@@ -259,15 +260,23 @@ class Driver implements Ganesha {
       if (!ended.ok) return ended;
     }
     const ended = await this.#endSpare(lastEndMs);
-    return ended.ok ? await this.#launch(configuration, { held: false }) : ended;
+    return ended.ok ? await this.#launch(service, { held: false }) : ended;
   }
 
-  #launch(configuration: string, { held }: { held: boolean }): Promise<Outcome<Instance>> {
+  #launch(service: FileService, { held }: { held: boolean }): Promise<Outcome<Instance>> {
     this.#count += 1;
     mkdirSync(this.#options.runDir, { recursive: true });
     const base = `${this.#prefix}${process.pid}.${this.#count}`;
     const { log, place } = this.#options;
-    return startInstance({ base, configuration, held, blkidFile: this.#blkidFile, place, log });
+    return startInstance({
+      base,
+      configuration: renderConfiguration(service),
+      recoveryDir: service.recoveryDir,
+      held,
+      blkidFile: this.#blkidFile,
+      place,
+      log,
+    });
   }
 
   #adopt(instance: Instance, service: FileService): void {
@@ -297,40 +306,4 @@ async function end(instance: Instance, operation: string, timeoutMs: number): Pr
   const outcome = await Promise.race([instance.ended.then(() => done), late]);
   clearTimeout(timer);
   return outcome;
-}
-
-/**
- * Creates the directory of client records with synchronous directory updates (chattr(1), +D; inherited): ganesha does not sync a new
- * client's record itself, and a client without a record cannot reclaim its locks after a takeover. It lies on the volume, so it may
- * hang with the disk: never in the main thread, and never for longer than `recoveryDirMs`.
- */
-async function makeRecoveryDir(path: string, log: (message: string) => void): Promise<Outcome> {
-  const operation = `make ${path}`;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Outcome>((resolve) => {
-    const give = () => resolve(failed("timeout", operation, `not done in ${recoveryDirMs} ms`));
-    timer = setTimeout(give, recoveryDirMs);
-  });
-  const outcome = await Promise.race([makeRecoveryDirNow(path, operation, log), late]);
-  clearTimeout(timer);
-  return outcome;
-}
-
-async function makeRecoveryDirNow(
-  path: string,
-  operation: string,
-  log: (message: string) => void,
-): Promise<Outcome> {
-  try {
-    if ((await mkdir(path, { recursive: true, mode: 0o700 })) === undefined) return done;
-  } catch (error) {
-    return failed("ioError", operation, "not created", error);
-  }
-  try {
-    await promisify(execFile)("chattr", ["+D", path]);
-  } catch (error) {
-    // Serving is worth more than the locks of a client that arrives in the second before a crash.
-    log(`client records in ${path} are not synchronous: ${String(error)}`);
-  }
-  return done;
 }

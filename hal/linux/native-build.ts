@@ -22,6 +22,9 @@ export const readBarrier = () => native("ganesha/read-barrier", "library");
 /** `registrations.c`: the port mapper is not asked at each start (docs/design/0010-file-service.md). */
 export const noRegistrations = () => native("ganesha/registrations", "library");
 
+/** `grace-end.c`: NFSv4 grace ends when the last client is back (docs/design/0030-nfsv4-state.md). */
+export const graceEnd = () => native("ganesha/grace-end", "library");
+
 /** `held-start.c`: a spare waits at the last step before it needs its volume (docs/design/0010-file-service.md). */
 export const heldStart = () => native("ganesha/held-start", "library");
 

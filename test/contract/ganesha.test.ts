@@ -8,7 +8,6 @@ import type { GaneshaState } from "../../hal/linux/ganesha.ts";
 import { limitsMs } from "../support/limits.ts";
 import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
 
-const v41ClientPath = new URL("./clients-v41.ts", import.meta.url).pathname;
 const address = "10.9.0.1";
 
 interface Answered {
@@ -278,25 +277,6 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
       node.run("chrt", "-o", "-p", "0", String(node.pid));
       await stop();
     }
-  });
-
-  it("without recorded clients there is no grace; with one it ends when that client has reclaimed", async () => {
-    const spec = { ...specOf(mountPoint), leaseSeconds: 2, graceSeconds: 270 };
-    const v41 = () => lab.runInClient(process.execPath, v41ClientPath, address, "owner-1");
-    await ask({ op: "start", spec });
-    await ask({ op: "probe", deadlineMs: limitsMs.condition });
-    expect((await state()).grace).toMatchObject({ active: false, recorded: 0 });
-    v41();
-    await stop();
-
-    await ask({ op: "start", spec });
-    await ask({ op: "probe", deadlineMs: limitsMs.condition });
-    expect((await state()).grace).toMatchObject({ active: true, recorded: 1 });
-    v41();
-    // Long before it would have ended by itself.
-    await eventually(async () => !(await state()).grace.active);
-    expect((await state()).grace).toMatchObject({ recorded: 1, reclaimed: 1 });
-    await stop();
   });
 });
 

@@ -4,6 +4,7 @@ import { explainEnd } from "../../hal/linux/ganesha/instance.ts";
 import {
   createLineCutter,
   graceAfter,
+  isGraceCount,
   messageOf,
   noGrace,
 } from "../../hal/linux/ganesha/log-lines.ts";
@@ -67,9 +68,13 @@ describe("ganesha log", () => {
       `${prefix}nfs_try_lift_grace :STATE :EVENT :check grace:reclaim complete(1) clid count(2)`,
     );
     expect(checked).toEqual({ active: true, recorded: 2, reclaimed: 1 });
+    const again = `${prefix}nfs_try_lift_grace :STATE :EVENT :check grace:reclaim complete(1) clid count(2)`;
+    expect(graceAfter(checked, again)).toBe(checked);
+    expect(isGraceCount(again)).toBe(true);
     const ended = graceAfter(checked, `${prefix}x :STATE :EVENT :NFS Server Now NOT IN GRACE`);
     expect(ended.active).toBe(false);
     expect(graceAfter(ended, `${prefix}anything else`)).toBe(ended);
+    expect(isGraceCount(`${prefix}anything else`)).toBe(false);
   });
 
   it("drops the date and the host, and lines that only repeat the log's configuration", () => {

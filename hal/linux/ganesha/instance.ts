@@ -10,10 +10,17 @@ import { rmSync, writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
 import { Duplex } from "node:stream";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { heldStart, noRegistrations, readBarrier } from "../native-build.ts";
+import { graceEnd, heldStart, noRegistrations, readBarrier } from "../native-build.ts";
 import { ordinaryCommand } from "../ordinary.ts";
 import type { ProgramPlace } from "../place/programs.ts";
-import { createLineCutter, type GraceView, graceAfter, messageOf, noGrace } from "./log-lines.ts";
+import {
+  createLineCutter,
+  type GraceView,
+  graceAfter,
+  isGraceCount,
+  messageOf,
+  noGrace,
+} from "./log-lines.ts";
 
 const lineBytesMax = 4096;
 const lastWordsMax = 20;
@@ -72,6 +79,8 @@ export interface InstanceOptions {
   readonly held: boolean;
   /** libblkid's cache file; it is read behind the hold. */
   readonly blkidFile: string;
+  /** Where NFSv4 client records are, as in the configuration. */
+  readonly recoveryDir: string;
   readonly place: ProgramPlace;
   readonly log: (message: string) => void;
 }
@@ -99,6 +108,7 @@ export async function startInstance(options: InstanceOptions): Promise<Outcome<I
   const variables = {
     ...environment,
     BLKID_FILE: options.blkidFile,
+    DYAD_CLIENT_RECORDS: options.recoveryDir,
     LD_PRELOAD: libraries.value.join(":"),
     ...(held ? { DYAD_HOLD: String(holdDescriptor) } : {}),
   };
@@ -140,13 +150,19 @@ function turnToSpawn(): Promise<void> {
 
 /** Paths of the libraries that it is started with. Only a start that is to be held cannot do without one. */
 async function librariesOf({ held, log }: InstanceOptions): Promise<Outcome<readonly string[]>> {
-  const [barrier, quiet, hold] = await Promise.all([readBarrier(), noRegistrations(), heldStart()]);
+  const [barrier, quiet, grace, hold] = await Promise.all([
+    readBarrier(),
+    noRegistrations(),
+    graceEnd(),
+    heldStart(),
+  ]);
   if (held && !hold.ok) return hold;
   if (!barrier.ok) {
     log(`WITHOUT read barrier (a crash may take back what was read): ${barrier.fault.message}`);
   }
-  // Without the others it registers by itself and looks at more devices, which only takes longer.
-  return good([barrier, quiet, hold].flatMap((each) => (each.ok ? [each.value] : [])));
+  // Without the others it registers by itself, looks at more devices and ends grace later, which only takes longer. The one that holds
+  // comes last: it does what the others hand on, once it may.
+  return good([barrier, quiet, grace, hold].flatMap((each) => (each.ok ? [each.value] : [])));
 }
 
 function whenSpawned(child: ChildProcess): Promise<Outcome<number>> {
@@ -178,7 +194,9 @@ function watch(
   hold?.on("error", () => undefined);
   child.stderr?.on("data", (chunk: Buffer) => {
     for (const line of cut(chunk)) {
-      grace = graceAfter(grace, line);
+      const before = grace;
+      grace = graceAfter(before, line);
+      if (grace === before && isGraceCount(line)) continue;
       const message = messageOf(line);
       if (message === undefined) continue;
       lastWords.push(message);

@@ -12,13 +12,20 @@ export interface GraceView {
 
 export const noGrace: GraceView = { active: false, recorded: 0, reclaimed: 0 };
 
-/** The view after this line. Lines that say nothing about grace return the same object. */
+/** The view after this line. Lines that say nothing new about grace return the same object. */
 export function graceAfter(view: GraceView, line: string): GraceView {
   if (line.includes("NFS Server Now NOT IN GRACE")) return { ...view, active: false };
   if (line.includes("NFS Server Now IN GRACE")) return { ...view, active: true };
   const check = /check grace:reclaim complete\((\d{1,9})\) clid count\((\d{1,9})\)/.exec(line);
   if (check === null) return view;
-  return { ...view, reclaimed: Number(check[1]), recorded: Number(check[2]) };
+  const [reclaimed, recorded] = [Number(check[1]), Number(check[2])];
+  const isNew = reclaimed !== view.reclaimed || recorded !== view.recorded;
+  return isNew ? { ...view, reclaimed, recorded } : view;
+}
+
+/** Whether the line counts who has reclaimed. While grace lasts it is said at each look, whether anything has changed or not. */
+export function isGraceCount(line: string): boolean {
+  return line.includes(":check grace:reclaim complete(");
 }
 
 /** The part after date, epoch, host and thread; undefined for lines that only repeat the log configuration. */
