@@ -18,9 +18,9 @@ const diskMbMin = 64;
  * ext4 for a volume that is mounted often and must be mounted fast:
  *  lazy_itable_init=0, lazy_journal_init=0  no kernel thread writes behind our back after the first mount; those writes would
  *                       count against the first takeovers only
- *  -b 1024 -J size=1    a survivor reads the whole journal, in small pieces one after the other, before it can serve: 4 MiB took 100 to
- *                       400 ms of an outage, 1 MiB takes 60. ext4 wants 1024 journal blocks at least, hence the small block (mke2fs's own
- *                       choice for volumes of this size). `fast_commit` was tried: its replay took more than a second
+ *  -b 1024 -J size=1    a survivor reads the whole journal before it can serve. ext4 wants 1024 journal blocks at least, hence the small block
+ *                       (mke2fs's own choice for volumes of this size), which is also the one that can be read ahead
+ *                       (hal/linux/read-ahead.ts). `fast_commit` was tried: its replay took more than a second
  *  -N 4096              inode tables of a few hundred KiB instead of MiB, written out now
  *  -m 0                 no reserve for a root that does not log in here
  *  errors=remount-ro    a write error stops the volume; it must not go on with half a journal

@@ -13,6 +13,7 @@ import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outco
 import type { FileSystems, LocalDevice } from "../port/storage.ts";
 import { deviceFree } from "./device-free.ts";
 import { type MountEntry, mountAt } from "./mount-table.ts";
+import { withReadAhead } from "./read-ahead.ts";
 import {
   errno,
   errnoOf,
@@ -101,7 +102,9 @@ class Ext4FileSystems implements FileSystems {
       return failed("mountFailed", "mount", `cannot make ${path}`, error);
     }
     const options = mountOptions + barrierOption[writeCache ? "cached" : "uncached"];
-    const result = await mountLater(device, path, fileSystemType, mountFlags, options);
+    const result = await withReadAhead(device, () =>
+      mountLater(device, path, fileSystemType, mountFlags, options),
+    );
     if (result < 0) {
       return failed("mountFailed", "mount", `${device} on ${path}: ${errorName(result)}`);
     }

@@ -33,6 +33,7 @@ const native = {
   umount2: libc.func("int umount2(const char *target, int flags)"),
   syncfs: libc.func("int syncfs(int fd)"),
   ioctl: libc.func("int ioctl(int fd, unsigned long request, uint8_t *argument)"),
+  posix_fadvise: libc.func("int posix_fadvise(int fd, int64_t from, int64_t length, int advice)"),
   if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
   setns: libc.func("int setns(int fd, int kind)"),
   unshare: libc.func("int unshare(int kinds)"),
@@ -206,6 +207,16 @@ export function ioctlLater(
   argument: Uint8Array,
 ): Promise<number> {
   return later(native.ioctl, descriptor, request, argument);
+}
+
+/** posix_fadvise(2) on a worker thread: it may wait for room in the device's queue. Unlike the others it returns the error number itself. */
+export async function adviseLater(
+  descriptor: number,
+  fromBytes: number,
+  lengthBytes: number,
+  advice: number,
+): Promise<number> {
+  return -(await later(native.posix_fadvise, descriptor, fromBytes, lengthBytes, advice));
 }
 
 /** `ENOENT` for -2 and so on: the part of a fault that a search engine knows. */

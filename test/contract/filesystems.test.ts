@@ -187,6 +187,32 @@ describe.skipIf(rootMissing)("file systems", () => {
     expect(existsSync(join(path, "lost"))).toBe(false);
   });
 
+  test("a journal that has to be recovered is read in a few large pieces, not block by block", async () => {
+    await fileSystems.mount(local(device), path);
+    const file = openSync(join(path, "file"), "w");
+    for (let i = 0; i < 200; i += 1) {
+      writeSync(file, `line ${i}\n`);
+      fsyncSync(file);
+    }
+    closeSync(file);
+    await abandoned();
+    const statistics = `/sys/block/${device.split("/").at(-1)}/stat`;
+    const reads = () => {
+      const [count = 0, , sectors = 0] = readFileSync(statistics, "utf8")
+        .trim()
+        .split(/\s+/)
+        .map(Number);
+      return { count, sectors };
+    };
+    const before = reads();
+    expect(code(await fileSystems.mount(local(device), path))).toBe("ok");
+    const after = reads();
+    expect(readFileSync(join(path, "file"), "utf8").split("\n")).toHaveLength(201);
+    // A transaction of each line takes three blocks at least.
+    expect(after.sectors - before.sectors).toBeGreaterThan(200 * 3 * 2);
+    expect(after.count - before.count).toBeLessThan(30);
+  });
+
   test("abandoned under an open file: out of the tree, every write fails, the device is reported held", async () => {
     await fileSystems.mount(local(device), path);
     const file = openSync(join(path, "file"), "w");

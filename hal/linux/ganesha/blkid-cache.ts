@@ -12,15 +12,12 @@
 import { constants, statSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { isExt4, superblockAt, superblockBytes } from "../ext4-layout.ts";
 import { type MountEntry, mountsAbove } from "../mount-table.ts";
 import { ioctlLater } from "../syscalls.ts";
 import { Turns } from "../turns.ts";
 
-/** ext4: the superblock begins at 1024; s_magic at 0x38, s_uuid at 0x68 (Documentation/filesystems/ext4/super.rst). */
-const superblockAt = 1024;
-const superblockBytes = 1024;
-const magicAt = 0x38;
-const magic = 0xef53;
+/** s_uuid of the superblock (Documentation/filesystems/ext4/super.rst). */
 const uuidAt = 0x68;
 
 /** <linux/ext4.h> (fs/ext4/ext4.h before 6.11): _IOR('f', 44, struct fsuuid), which is the length, flags, and the bytes. */
@@ -104,7 +101,7 @@ async function uuidOn(device: string): Promise<Outcome<string | undefined>> {
   } catch {
     return good(undefined);
   }
-  if (block.readUInt16LE(magicAt) !== magic) return good(undefined);
+  if (!isExt4(block)) return good(undefined);
   return good(written(block.subarray(uuidAt, uuidAt + uuidBytes)));
 }
 
