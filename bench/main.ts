@@ -51,6 +51,10 @@ const options = {
   json: () => new Option("--json", "print results as JSON lines"),
   clients: () =>
     new Option("--clients <n>", "number of NFS clients").default(2).argParser(wholeNumber(1, 32)),
+  servers: () =>
+    new Option("--servers <n>", "virtual servers, half of them at home on each controller")
+      .default(2)
+      .argParser(wholeNumber(1, 64)),
   engines: () =>
     new Option(
       "--engines <list>",
@@ -171,7 +175,10 @@ unattended("failover", "one fault, several times; prints what clients saw")
       .makeOptionMandatory(),
   )
   .addOption(options.runs())
-  .action((given) => faultSeries([faultNamed(given.fault)], given));
+  .addOption(options.servers())
+  .action((given) =>
+    faultSeries([faultNamed(given.fault)], { ...given, serverCount: given.servers }),
+  );
 
 unattended("campaign", "every fault, several times each")
   .addOption(options.runs())

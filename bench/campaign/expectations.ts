@@ -5,9 +5,11 @@ import { restartsMax } from "../../firmware-ts/core/faults.ts";
 export interface Expectation {
   /**
    * Who serves once things have settled: `partner`: the other controller serves everything; `stays`: nothing moves; `one`: either
-   * controller serves everything and the other nothing.
+   * controller serves everything and the other nothing; `firstMoves`: the other one serves the first virtual server, and nothing else moves.
    */
-  readonly serves: "partner" | "stays" | "one";
+  readonly serves: "partner" | "stays" | "one" | "firstMoves";
+  /** Only the first virtual server is struck: all others are served as if nothing had happened. */
+  readonly strikesFirst?: true;
   /** A virtual server that has failed so often lately is not started again where it is: then the partner serves. */
   readonly failuresMax?: number;
   /** Longest silence of an address in any run, ms. */
@@ -35,10 +37,14 @@ const undisturbed = {
   settleMsMax: 30_000,
 } as const;
 
+/** Longest silence of a virtual server that is none of a fault's business, ms. */
+export const neighbourOutageMsMax = undisturbed.outageMsMax;
+
 /** What is expected of a fault that befalls a controller where a virtual server has failed so often lately. */
 export function expectedAfter(expected: Expectation, failures: number): Expectation {
   const moves = expected.failuresMax !== undefined && failures >= expected.failuresMax;
-  return moves ? { ...expected, serves: "partner" } : expected;
+  if (!moves) return expected;
+  return { ...expected, serves: expected.strikesFirst ? "firstMoves" : "partner" };
 }
 
 /**
@@ -56,7 +62,10 @@ export const expectations: { readonly [fault: string]: Expectation } = {
   serial: { serves: "stays", ...undisturbed },
   split: { serves: "one", ...unplanned },
   fileserver: { serves: "stays", failuresMax: restartsMax, ...unplanned },
+  hang: { serves: "stays", failuresMax: restartsMax, strikesFirst: true, ...unplanned },
+  address: { serves: "stays", failuresMax: restartsMax, strikesFirst: true, ...unplanned },
   device: { serves: "partner", ...unplanned },
+  readonly: { serves: "firstMoves", strikesFirst: true, ...unplanned },
   path: { serves: "partner", ...unplanned },
   broker: { serves: "stays", ...undisturbed },
   term: { serves: "partner", ...unplanned, outageMedianMsMax: 50 },

@@ -11,7 +11,7 @@ import { controllerIds, type PlannedServer } from "../world/layout.ts";
 import { missing, type World } from "../world/world.ts";
 import type { AddressWatch, Seen } from "./address-watch.ts";
 import { allLively, type Client, type ClientReport } from "./clients.ts";
-import { type Expectation, expectedAfter } from "./expectations.ts";
+import { type Expectation, expectedAfter, neighbourOutageMsMax } from "./expectations.ts";
 import { tenth } from "./figures.ts";
 
 /** How long nothing must happen after a fault that nobody should notice. */
@@ -39,6 +39,9 @@ export interface RunRecord {
   readonly gapsMs: { readonly [engine: string]: { readonly read: number; readonly write: number } };
   /** Longest wait of a client for others to reclaim; undefined when no client has state. */
   readonly graceWaitMs: number | undefined;
+  /** Longest silence of an address, and gap of a client, of a virtual server other than the first. */
+  readonly neighbourOutageMs: number;
+  readonly neighbourGapMs: number;
   readonly doubleAnswers: number;
   readonly unexpectedTakeovers: number;
   /** From the injection until clients and status agree that it is over; and from the repair until the pair is whole. */
@@ -107,6 +110,10 @@ async function settle(
       const [first] = placed[0]?.by ?? [];
       const same = placed.every(({ by }) => by[0] === first);
       if (expected.serves === "stays") return same ? undefined : ("both" as const);
+      if (expected.serves === "firstMoves") {
+        const stay = placed.slice(1).every(({ server, by }) => by[0] === server.home);
+        return first === partner && stay ? first : undefined;
+      }
       if (expected.serves === "partner" && first !== partner) return undefined;
       return same ? first : undefined;
     },
@@ -135,9 +142,28 @@ async function arpWitness(world: World): Promise<string[]> {
 }
 
 /** Switches of addresses beyond those that the fault explains; of a split, whoever wins, as many are at home on either. */
-function unexpected(expected: Expectation, seen: Seen, atHome: number): number {
+function unexpected({ serves }: Expectation, seen: Seen, atHome: number): number {
   const total = Object.values(seen.switches).reduce((sum, each) => sum + each, 0);
-  return Math.max(0, total - (expected.serves === "stays" ? 0 : atHome));
+  const explained = serves === "stays" ? 0 : serves === "firstMoves" ? 1 : atHome;
+  return Math.max(0, total - explained);
+}
+
+/** How long others than the struck virtual server were silent at their addresses, and what their clients met. */
+function neighboursOf(
+  struck: PlannedServer,
+  { outagesMs }: Seen,
+  gaps: RunRecord["gapsMs"],
+  clients: readonly Client[],
+): Pick<RunRecord, "neighbourOutageMs" | "neighbourGapMs"> {
+  const outages = Object.entries(outagesMs).filter(([address]) => address !== struck.address);
+  const theirs = clients.filter(({ virtualServer }) => virtualServer !== struck.name);
+  const met = Object.entries(gaps).filter(([name]) =>
+    theirs.some((client) => name.startsWith(`${client.name}-`)),
+  );
+  return {
+    neighbourOutageMs: tenth(Math.max(0, ...outages.map(([, ms]) => ms))),
+    neighbourGapMs: Math.max(0, ...met.flatMap(([, { read, write }]) => [read, write])),
+  };
 }
 
 function gapsOf(reports: readonly ClientReport[], clients: readonly Client[]): RunRecord["gapsMs"] {
@@ -185,7 +211,8 @@ export async function oneRun(
   await allLively(clients, wholeDeadlineMs, world.signal);
 
   const { virtualServers: before } = await world.apis[victim].status();
-  const expected = expectedAfter(usually, Math.max(...before.map((each) => each.failures ?? 0)));
+  const struck = before.filter(({ name }) => !usually.strikesFirst || name === first.name);
+  const expected = expectedAfter(usually, Math.max(...struck.map((each) => each.failures ?? 0)));
 
   const injectedAtMs = monotonicMs();
   await fault.inject(world, victim);
@@ -219,7 +246,11 @@ export async function oneRun(
     problems.push(
       `silent for ${tenth(during.outageMs)} ms, expected ${expected.outageMsMax} at most`,
     );
+  const neighbours = neighboursOf(first, during, gaps, clients);
+  if (expected.strikesFirst && neighbours.neighbourOutageMs > neighbourOutageMsMax)
+    problems.push(`a neighbour was silent for ${neighbours.neighbourOutageMs} ms`);
   return {
+    ...neighbours,
     victim,
     winner,
     epoch,

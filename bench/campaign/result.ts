@@ -31,6 +31,8 @@ export interface FaultResult extends ClientCounts {
   readonly fault: string;
   readonly runs: number;
   readonly addressOutageMs: Spread | undefined;
+  readonly neighbourOutageMs: Spread | undefined;
+  readonly neighbourGapMs: Spread | undefined;
   readonly nfsReadGapMs: Spread | undefined;
   readonly nfsWriteGapMs: Spread | undefined;
   /** Longest wait of a client for others to reclaim, in each run; undefined without clients with state. */
@@ -101,6 +103,8 @@ export function resultOf(
     fault,
     runs: runs.length,
     addressOutageMs: spread(all((run) => run.addressOutageMs)),
+    neighbourOutageMs: spread(all((run) => run.neighbourOutageMs)),
+    neighbourGapMs: spread(all((run) => run.neighbourGapMs)),
     nfsReadGapMs: spread(all((run) => run.nfsReadGapMs)),
     nfsWriteGapMs: spread(all((run) => run.nfsWriteGapMs)),
     graceWaitMs: spread(runs.flatMap((run) => run.graceWaitMs ?? [])),

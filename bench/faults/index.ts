@@ -3,6 +3,7 @@ import { BenchError } from "../world/error.ts";
 import { broker, link, path, power, serial, split } from "./cables.ts";
 import type { Fault } from "./fault.ts";
 import { crash, device, fileserver, freeze, kill9, term } from "./processes.ts";
+import { address, hang, readonly } from "./served.ts";
 
 export const faults: readonly Fault[] = [
   kill9,
@@ -13,7 +14,10 @@ export const faults: readonly Fault[] = [
   serial,
   split,
   fileserver,
+  hang,
+  address,
   device,
+  readonly,
   path,
   broker,
   term,

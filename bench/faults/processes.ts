@@ -66,10 +66,10 @@ function programs(world: World, victim: ControllerId, program: string, part: str
 }
 
 /** File server processes of one virtual server: those with its name in the path of their configuration. */
-const fileServers = (world: World, victim: ControllerId, virtualServer: string): number[] =>
+export const fileServers = (world: World, victim: ControllerId, virtualServer: string): number[] =>
   programs(world, victim, "ganesha.nfsd", `ganesha-${virtualServer}.`);
 
-async function servingOn(world: World, victim: ControllerId): Promise<readonly string[]> {
+export async function servingOn(world: World, victim: ControllerId): Promise<readonly string[]> {
   const { virtualServers } = await world.apis[victim].status();
   return virtualServers.filter(({ state }) => state === "serving").map(({ name }) => name);
 }
@@ -80,7 +80,7 @@ function killAll(pids: readonly number[], fault: string, nothing: string): void 
 }
 
 /** The controller repairs it without help. */
-const byItself: Fault["repair"] = async () => {};
+export const byItself: Fault["repair"] = async () => {};
 
 export const fileserver: Fault = {
   name: "fileserver",

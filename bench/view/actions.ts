@@ -10,7 +10,7 @@ import type { Action } from "./keys.ts";
 /** Faults that concern the pair and not one of the two. */
 const common = new Set(["serial", "split", "broker"]);
 /** Faults after which there is nothing to repair by hand. */
-const momentary = new Set(["fileserver", "device"]);
+const momentary = new Set(["fileserver", "hang", "address", "device", "readonly"]);
 
 export class Actions {
   selected: ControllerId = "a";

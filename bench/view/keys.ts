@@ -41,9 +41,14 @@ const first: readonly Key[] = [
   toggle("x", "split", "split"),
   toggle("d", "disk path", "path"),
 ];
-const second: readonly Key[] = [
+const ofServers: readonly Key[] = [
   toggle("g", "file server", "fileserver"),
+  toggle("w", "hang", "hang"),
+  toggle("i", "address", "address"),
   toggle("v", "device", "device"),
+  toggle("o", "read-only", "readonly"),
+];
+const last: readonly Key[] = [
   toggle("m", "mqtt", "broker"),
   toggle("e", "end", "term"),
   { key: "t", label: "takeover", action: { kind: "takeover" } },
@@ -56,11 +61,11 @@ const second: readonly Key[] = [
 /** What a key does; undefined for one that means nothing. Ctrl-C and Ctrl-D quit as well. */
 export function actionOf(key: string): Action | undefined {
   if (key === "\x03" || key === "\x04") return { kind: "quit" };
-  return [...first, ...second].find((each) => each.key === key)?.action;
+  return [...first, ...ofServers, ...last].find((each) => each.key === key)?.action;
 }
 
 function helpOf(keys: readonly Key[]): string {
   return ` ${keys.map(({ key, label }) => (label === "" ? styled(key, "bold") : `${styled(key, "bold")} ${label}`)).join("  ")}`;
 }
 
-export const helpLines: readonly string[] = [helpOf(first), helpOf(second)];
+export const helpLines: readonly string[] = [first, ofServers, last].map(helpOf);

@@ -44,6 +44,8 @@ export type Transfer =
       readonly at: "requested" | "ready" | "starting" | "declined";
       readonly deadlineMs: number;
       readonly why: string;
+      /** The partner cannot keep it. */
+      readonly urgent?: boolean | undefined;
     };
 
 /** A planned move that waits for its turn (core/transfer-window): nothing of it has begun, and the partner has not heard of it. */

@@ -26,7 +26,16 @@ import {
 } from "./controller-state.ts";
 import { type Effect, effectRank } from "./effects.ts";
 import type { ControllerEvent } from "./events.ts";
-import { carrier, deviceLost, diskFenced, diskPath, serviceExited } from "./faults.ts";
+import {
+  addressLost,
+  carrier,
+  deviceLost,
+  diskFenced,
+  diskPath,
+  serviceExited,
+  serviceHung,
+  volumeFailed,
+} from "./faults.ts";
 import {
   forgetRegistrations,
   joinAnswer,
@@ -148,8 +157,14 @@ function handle(state: ControllerState, event: ControllerEvent): Step {
       return diskFenced(state, event.serial, event.reason, nowMs);
     case "deviceLost":
       return deviceLost(state, event.serial, event.reason, nowMs);
+    case "volumeFailed":
+      return volumeFailed(state, event.serial, event.reason, nowMs);
     case "serviceExited":
       return serviceExited(state, event.virtualServer, event.reason, nowMs);
+    case "serviceHung":
+      return serviceHung(state, event.virtualServer, event.reason, nowMs);
+    case "addressLost":
+      return addressLost(state, event.virtualServer, event.reason, nowMs);
     case "carrier":
       return carrier(state, event.up);
     case "command":

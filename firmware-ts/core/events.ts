@@ -30,7 +30,13 @@ export type ControllerEvent = { readonly nowMs: number } & (
   | { readonly kind: "diskFenced"; readonly serial: string; readonly reason: string }
   /** The block device of an attached disk is gone from this controller; the disk is still ours. */
   | { readonly kind: "deviceLost"; readonly serial: string; readonly reason: string }
+  /** The file system of a disk of ours does not take writes any more, or is not mounted any more. */
+  | { readonly kind: "volumeFailed"; readonly serial: string; readonly reason: string }
   | { readonly kind: "serviceExited"; readonly virtualServer: string; readonly reason: string }
+  /** It lives and does not answer; told again and again as long as that is so. */
+  | { readonly kind: "serviceHung"; readonly virtualServer: string; readonly reason: string }
+  /** An address, or what it is on, is gone from where it was put; told again and again as long as that is so. */
+  | { readonly kind: "addressLost"; readonly virtualServer: string; readonly reason: string }
   | { readonly kind: "carrier"; readonly up: boolean }
   | { readonly kind: "command"; readonly command: Command }
   | { readonly kind: "shutdown"; readonly reason: string }

@@ -1,8 +1,9 @@
-/** What a controller does when something breaks under what it serves: a path, a reservation, a block device, a file service, a cable. */
+/** What a controller does when something breaks under what it serves: a path, a reservation, a device, a file system, a file service, a cable. */
 import { type ControllerState, onServer, ownsServer, type Step, tell } from "./controller-state.ts";
 import { goOut } from "./takeover.ts";
 import { failuresBeforeMove } from "./transfer.ts";
 import { restartService } from "./vserver.ts";
+import { repairAddresses } from "./vserver-repair.ts";
 import { stopServer } from "./vserver-stop.ts";
 import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
@@ -53,7 +54,10 @@ export function diskFenced(
 /** Something was made of the device: whoever is about to attach makes it anew. */
 function reliesOnDevice({ phase }: VirtualServerState): boolean {
   if (phase.kind === "starting") return phase.step !== "claim" && phase.step !== "attach";
-  return phase.kind === "serving" || (phase.kind === "stopping" && !phase.hasLetGo);
+  // By force nothing is written any more, whatever is lost.
+  return (
+    phase.kind === "serving" || (phase.kind === "stopping" && !phase.hasLetGo && !phase.forced)
+  );
 }
 
 /**
@@ -67,11 +71,38 @@ export function deviceLost(
   reason: string,
   nowMs: number,
 ): Step {
+  const fault = `the block device of disk ${serial} is gone: ${reason}`;
+  return diskUseless(state, serial, "deviceLost", fault, "", nowMs);
+}
+
+/**
+ * A file system that does not take writes any more is of no more use than a lost device: what is left of it here can only be read, or not even that, and
+ * is abandoned. The partner may have it at once, from what is on the disk: the error may have been this controller's (its memory, its
+ * way to the disk), and the kernel mounts a file system that remembers an error. If it was the disk's, it fails there too, and stays where it is
+ * (failuresToMove of core/transfer). After a fence this is no fault: the disk says so itself, and the controller goes out.
+ */
+export function volumeFailed(
+  state: ControllerState,
+  serial: string,
+  reason: string,
+  nowMs: number,
+): Step {
+  const fault = `the file system of disk ${serial} has failed: ${reason}`;
+  const advice = "; should it fail on the partner too, it has to be checked with e2fsck";
+  return diskUseless(state, serial, "volumeFailed", fault, advice, nowMs);
+}
+
+function diskUseless(
+  state: ControllerState,
+  serial: string,
+  code: "deviceLost" | "volumeFailed",
+  fault: string,
+  advice: string,
+  nowMs: number,
+): Step {
   const server = state.servers.find((each) => disksOf(each.config).includes(serial));
   if (!server || !reliesOnDevice(server)) return [state, []];
-  const { name } = server.config;
-  const fault = `the block device of disk ${serial} is gone: ${reason}`;
-  const said = tell("error", "vserver.deviceLost", `${name}: ${fault}`);
+  const said = tell("error", `vserver.${code}`, `${server.config.name}: ${fault}${advice}`);
   const failuresMin = state.mode === "paired" ? failuresBeforeMove : 1;
   const failures = (each: VirtualServerState) => Math.max(each.failures + 1, failuresMin);
   return onServer([state, [said]], server.index, nowMs, (each, context) =>
@@ -81,10 +112,7 @@ export function deviceLost(
   );
 }
 
-/**
- * A service that dies is started again in place until its server has failed so often, in whatever way, without a long stretch of service in
- * between. Then the volume is let go, and the server moves; one that is alone starts it anew after its back-off.
- */
+/** More deaths of a service, or losses of an address, than this without a long stretch of service in between, and it moves. */
 export const restartsMax = 3;
 
 /** The service was proved and nobody looks at it again: from its export on, also while its address waits to be opened. */
@@ -99,14 +127,60 @@ export function serviceExited(
   reason: string,
   nowMs: number,
 ): Step {
+  const fault = `the file service died: ${reason}`;
+  return mendOrMove(state, name, { code: "serviceDied", fault, mend: restartService }, nowMs);
+}
+
+/** US 7,200,622: the virtual server failure monitor. One that hangs is killed and started again as if it had died; its clients wait already. */
+export function serviceHung(
+  state: ControllerState,
+  name: string,
+  reason: string,
+  nowMs: number,
+): Step {
+  const fault = `the file service does not answer: ${reason}`;
+  const server = state.servers.find((each) => each.config.name === name);
+  // It waits for the disk, as whatever is started in its place would.
+  if (server && disksOf(server.config).some((disk) => state.pathsDown.includes(disk)))
+    return [state, []];
+  return mendOrMove(state, name, { code: "serviceHung", fault, mend: restartService }, nowMs);
+}
+
+/**
+ * Somebody has taken an address from the interface, or the interface itself. It is put back under a file service that serves; before it serves it
+ * is begun again with the addresses.
+ */
+export function addressLost(
+  state: ControllerState,
+  name: string,
+  reason: string,
+  nowMs: number,
+): Step {
+  const fault = `it is not reached: ${reason}`;
+  const mend: Mend = (server, context) =>
+    server.phase.kind === "serving"
+      ? repairAddresses(server, context)
+      : restartService(server, context);
+  return mendOrMove(state, name, { code: "addressLost", fault, mend }, nowMs);
+}
+
+type Mend = typeof restartService;
+
+/** What can be mended in place is, some times; then it fails, which may move it. */
+function mendOrMove(
+  state: ControllerState,
+  name: string,
+  { code, fault, mend }: { readonly code: string; readonly fault: string; readonly mend: Mend },
+  nowMs: number,
+): Step {
   const server = state.servers.find((each) => each.config.name === name);
   if (!server || !reliesOnService(server)) return [state, []];
-  const said = tell("error", "vserver.serviceDied", `${name}: the file service died: ${reason}`);
-  const restart = server.failures < restartsMax;
+  const said = tell("error", `vserver.${code}`, `${name}: ${fault}`);
+  const isMended = server.failures < restartsMax;
+  // Each counts, so that the waits between the attempts grow.
+  const failing = (each: VirtualServerState) => ({ ...each, failures: each.failures + 1 });
   return onServer([state, [said]], server.index, nowMs, (each, context) =>
-    restart
-      ? restartService(each, context)
-      : stopServer(each, "failed", false, context, `the file service died: ${reason}`),
+    isMended ? mend(each, context) : stopServer(failing(each), "failed", false, context, fault),
   );
 }
 

@@ -60,9 +60,12 @@ function serving(
   sinceMs: number,
   nowMs: number,
 ): Part {
-  const hasFailed = server.failures > 0 || server.movesFailed > 0;
+  const hasFailed = server.failures > 0 || server.movesFailed > 0 || server.evacuated !== undefined;
   if (hasFailed && nowMs - sinceMs >= forgiveAfterMs)
-    return [replaceServer(state, { ...server, failures: 0, movesFailed: 0 }), []];
+    return [
+      replaceServer(state, { ...server, failures: 0, movesFailed: 0, evacuated: undefined }),
+      [],
+    ];
   const home = server.config.home !== state.me;
   const quietSinceMs = Math.max(sinceMs, state.pairedSinceMs, state.partnerLinkedSinceMs);
   const whole = state.mode === "paired" && nowMs - quietSinceMs >= givebackAfterMs;

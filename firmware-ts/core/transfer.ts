@@ -45,6 +45,31 @@ const moveAgainMsMax = 60_000;
 /** Failures after which a server that keeps failing here is offered to the partner. */
 export const failuresBeforeMove = 2;
 
+/**
+ * More of them for each time in a row that it came here because the partner could not keep it either: what fails on both controllers is tried
+ * again where it is, after waits that grow (core/vserver-stop), and goes to and fro ever more seldom.
+ */
+const failuresFactor = 4;
+const failuresToMoveMax = 32;
+
+/** Times further apart than this are not in a row. */
+const stormMs = 30 * 60_000;
+
+export function failuresToMove({ evacuated }: Pick<VirtualServerState, "evacuated">): number {
+  return Math.min(
+    failuresToMoveMax,
+    failuresBeforeMove * failuresFactor ** (evacuated?.times ?? 0),
+  );
+}
+
+function evacuatedNow(
+  { evacuated }: VirtualServerState,
+  nowMs: number,
+): VirtualServerState["evacuated"] {
+  const isInRow = evacuated !== undefined && nowMs - evacuated.lastMs < stormMs;
+  return { times: isInRow ? evacuated.times + 1 : 1, lastMs: nowMs };
+}
+
 /** The source's first move, at once: for what cannot stay here, and for what the partner asks for, which counts its own. */
 export function offerServer(
   state: ControllerState,
@@ -102,7 +127,7 @@ export function transferMessage(state: ControllerState, message: Message, nowMs:
     case "request":
       return onRequest(state, server, message.why, nowMs);
     case "offer":
-      return onOffer(state, server, message.why, nowMs);
+      return onOffer(state, server, message, nowMs);
     case "ready":
       return onReady(state, server, nowMs);
     case "refuse":
@@ -147,7 +172,7 @@ function onRequest(
 function onOffer(
   state: ControllerState,
   server: VirtualServerState,
-  why: string,
+  { why, urgent }: Extract<Message, { type: "offer" }>,
   nowMs: number,
 ): Step {
   const { index, phase } = server;
@@ -163,6 +188,7 @@ function onOffer(
     at: "ready",
     deadlineMs,
     why,
+    urgent,
   });
   return [sendMessage(next, { type: "ready", server: index }), []];
 }
@@ -240,7 +266,8 @@ function onGo(
     );
   const deadlineMs = nowMs + state.timing.transferStartMs;
   // What it failed at here before is over: somebody sends it back, or its failures were the partner's.
-  const told = replaceServer(state, { ...server, clients, failures: 0 });
+  const evacuated = transfer.urgent ? evacuatedNow(server, nowMs) : undefined;
+  const told = replaceServer(state, { ...server, clients, failures: 0, evacuated });
   const next = setTransfer(told, server.index, { ...transfer, at: "starting", deadlineMs });
   return takeServer(next, server.index, nowMs, nowMs);
 }
@@ -428,6 +455,6 @@ export function reasonToLeave(
     const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));
     if (pathless.length > 0) return `no path to ${pathless.join(", ")}`;
   }
-  if (phase.kind === "failed" && server.failures >= failuresBeforeMove) return phase.fault;
+  if (phase.kind === "failed" && server.failures >= failuresToMove(server)) return phase.fault;
   return undefined;
 }

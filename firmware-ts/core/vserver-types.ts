@@ -103,6 +103,8 @@ export interface VirtualServerState {
   /** Moves in a row that came to nothing, and until when none is begun by itself: what neither controller can start must not go to and fro. */
   readonly movesFailed: number;
   readonly moveNotBeforeMs: number;
+  /** How often in a row, and when last, it came here because the partner could not keep it; undefined when it is here for another reason. */
+  readonly evacuated?: { readonly times: number; readonly lastMs: number } | undefined;
   readonly lastStartMs?: number | undefined;
   readonly fault?: string | undefined;
   /** Clients that the volume does not know of, from whoever gave it up to whoever serves it next (wire/clients). */

@@ -25,6 +25,7 @@ import type {
 import type { Effect, Report, Work } from "./effects.ts";
 import { claimAnswer, claimEnded, startClaim, stillOwned } from "./ownership.ts";
 import { awaiting, makeToken, report, waitFor } from "./vserver-parts.ts";
+import { repairDone } from "./vserver-repair.ts";
 import { enterStop } from "./vserver-stop.ts";
 import {
   type VirtualServerContext as Context,
@@ -233,6 +234,7 @@ export function serverDone(
   outcome: Outcome<string | undefined>,
   context: Context,
 ): Step {
+  if (state.phase.kind === "serving") return repairDone(state, token, outcome, context);
   const phase = awaiting(state, "starting", token);
   if (!phase) return [state, []];
   if (phase.step === "open") {

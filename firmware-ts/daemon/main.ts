@@ -68,9 +68,9 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     else if (message.kind === "counters") counters = message.counters;
     else if (message.kind === "log") log(`beat: ${message.message}`);
   };
-  const silenced = await silenceEarlierLife(config, { log });
-  if (!silenced.ok) {
-    log(explain(silenced.fault));
+  const carriers = await silenceEarlierLife(config, { log });
+  if (!carriers.ok) {
+    log(explain(carriers.fault));
     process.exit(exitSoftware);
   }
   const beat = await startBeatProcess(configPath, fromBeat, (why) => {
@@ -80,12 +80,15 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     process.exit(exitSoftware);
   });
 
-  const machine = await openMachine(config, {
+  const machine = await openMachine(config, carriers.value, {
     diskPath: (serial, up, reason) => happen({ kind: "diskPath", serial, up, reason }),
     diskFenced: (serial, reason) => happen({ kind: "diskFenced", serial, reason }),
     deviceLost: (serial, reason) => happen({ kind: "deviceLost", serial, reason }),
+    volumeFailed: (serial, reason) => happen({ kind: "volumeFailed", serial, reason }),
     serviceExited: (virtualServer, reason) =>
       happen({ kind: "serviceExited", virtualServer, reason }),
+    serviceHung: (virtualServer, reason) => happen({ kind: "serviceHung", virtualServer, reason }),
+    addressLost: (virtualServer, reason) => happen({ kind: "addressLost", virtualServer, reason }),
     carrier: (up) => happen({ kind: "carrier", up }),
     log,
   });

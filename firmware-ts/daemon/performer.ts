@@ -133,7 +133,9 @@ async function run(
       clients.serve(false);
       return await machine.services.stop(server.name, limitMs);
     case "addAddresses": {
-      const { addresses, nic, route } = machine.place(server.name);
+      const { addresses, nic, restore, route } = machine.place(server.name);
+      const restored = restore();
+      if (!restored.ok) return restored;
       const added = await eachAddress(server, (address, length) =>
         addresses.add(nic, address, length),
       );

@@ -65,6 +65,8 @@ const virtualServer = z.strictObject({
   name: virtualServerNameSchema,
   home: controllerIdSchema,
   addresses: z.array(floatingAddress).min(1).max(8),
+  /** IEEE 802.1Q: its interface is on that VLAN of the data NIC. Absent: on the NIC itself. */
+  vlan: z.number().int().min(1).max(4094).optional(),
   routes: z.array(route).max(16).default([]),
   rules: z.array(routingRule).max(16).default([]),
   volumes: z.array(volume).min(1).max(8),
@@ -159,6 +161,19 @@ export function bareAddresses({ addresses }: VirtualServerConfig): string[] {
   return addresses.map(bareAddress);
 }
 
+/** <linux/if.h>: IFNAMSIZ, without the zero that ends it. */
+const nicNameMax = 15;
+
+/** The VLANs of the data NIC that virtual servers are on. */
+export function vlansOf({ virtualServers }: Pick<Config, "virtualServers">): ReadonlySet<number> {
+  return new Set(virtualServers.flatMap(({ vlan }) => vlan ?? []));
+}
+
+/** The name of a VLAN of the data NIC. */
+export function vlanName(nic: string, vlan: number): string {
+  return `${nic}.${vlan}`;
+}
+
 /** All gates are renewed in one batch, which must not take longer than the gate takes for an interruption: 0.66 ms for so many, 1.7 ms for 192. */
 const addressesMax = 128;
 
@@ -167,6 +182,7 @@ function refuseContradictions(
   config: {
     shelf: { coordinators: string[] };
     virtualServers: z.infer<typeof virtualServer>[];
+    data: { nic: string };
     links: { serial?: unknown; network?: unknown; disk: boolean };
   },
   context: z.RefinementCtx,
@@ -201,6 +217,11 @@ function refuseContradictions(
         server.name,
       );
     });
+    if (server.vlan !== undefined && vlanName(config.data.nic, server.vlan).length > nicNameMax)
+      complain(
+        ["virtualServers", i, "vlan"],
+        `the name of ${vlanName(config.data.nic, server.vlan)} is longer than ${nicNameMax} characters: the data NIC needs a shorter one`,
+      );
     for (const [j, message] of routeProblems(server.addresses, server.routes))
       complain(["virtualServers", i, "routes", j], message);
     server.volumes.forEach((each, j) => {

@@ -23,6 +23,7 @@ export type FaultCode =
   | "badInput"
   | "refused"
   | "toolMissing"
+  | "notSupported" // this kernel cannot do that
   | "ioError";
 
 /** One operating error: its code, the operation that failed, a sentence, and what caused it. */

@@ -130,6 +130,13 @@ const parts: readonly Family[] = [
       lastStartMs === undefined ? [] : [[{ vserver: name }, lastStartMs / 1000]],
     ),
   ),
+  gauge(
+    "vserver_failures",
+    "Failures here since it last served for a minute",
+    ["vserver"],
+    (status) =>
+      status.virtualServers.map(({ name, failures }) => [{ vserver: name }, failures ?? 0]),
+  ),
 ];
 
 const outside: readonly Family[] = [

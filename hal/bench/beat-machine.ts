@@ -1,7 +1,8 @@
 /** The beat process of one bench controller: serial line on a pty, UDP on the interconnect, beats on the coordinator disks, the gate. */
-import { bareAddresses, type Config } from "../../firmware-ts/schema/config.ts";
+import { bareAddresses, type Config, vlansOf } from "../../firmware-ts/schema/config.ts";
 import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { giveBackRegularly } from "../block/memory.ts";
+import { vlansPresent } from "../linux/carriers.ts";
 import { openDiskLink } from "../linux/disk-link.ts";
 import { createGate } from "../linux/gate.ts";
 import { openNetworkLink } from "../linux/network-link.ts";
@@ -26,8 +27,9 @@ export function openBeatMachine(
 function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachine> {
   const gate = createGate();
   if (!gate.ok) return gate;
+  const { nic } = config.data;
   const floating = config.virtualServers.flatMap(bareAddresses);
-  const closed = gate.value.setUp(config.data.nic, floating);
+  const closed = gate.value.setUp(nic, floating, vlansPresent(nic, vlansOf(config)));
   if (!closed.ok) return closed;
   const coordinators = openCoordinators(config);
   const links: Link[] = [];

@@ -36,7 +36,10 @@ const timing = {
   reconnectMaxMs: 200,
 } as const;
 
-export interface DataDisks extends Disks, BlockService {}
+export interface DataDisks extends Disks, BlockService {
+  /** Whether the disk says, or does not deny, that it is held under our key. Asks, and changes nothing. */
+  isOurs(serial: string): Promise<boolean>;
+}
 
 interface Disk {
   readonly serial: string;
@@ -127,6 +130,10 @@ export async function openDataDisks(
       disk.attached = true;
       const attached = await disk.attachment.attach();
       return attached.ok ? good({ path: attached.value, ...allowed.value }) : attached;
+    },
+    async isOurs(serial) {
+      const answer = await service.reserve(serial, { op: "readReservation" }, verifyMs);
+      return answer.status !== "reservation" || answer.holder?.key === find(serial).key;
     },
     refuse(serial) {
       find(serial).attached = false;

@@ -59,6 +59,7 @@ export async function openFileServices(
         }
         prepareSoon(name);
       },
+      onHung: (reason) => handlers.serviceHung(name, reason),
     });
     servers.set(name, ganesha);
   }

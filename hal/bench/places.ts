@@ -1,11 +1,13 @@
 /** The places of all virtual servers of a controller: made when the controller starts, whoever serves them. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import { type Config, type VirtualServerConfig, vlansOf } from "../../firmware-ts/schema/config.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { type Carriers, openCarriers } from "../linux/carriers.ts";
 import { expediteGracePeriods } from "../linux/grace-periods.ts";
 import { PlacesFolder } from "../linux/place/folder.ts";
 import { Place, placeNic } from "../linux/place/place.ts";
+import type { Readiness } from "../linux/readiness.ts";
 import type { MachineHandlers, ServerPlace } from "../port/machine.ts";
 
 export interface Places {
@@ -23,20 +25,27 @@ const namesOf = ({ virtualServers }: Config) => new Set(virtualServers.map(({ na
 
 /**
  * Silences what an earlier life left, before the gate is set up anew: the old one knows every address of that life, and its leases have ended
- * or do so by themselves; the new one knows only what the configuration names today. Faults: `ioError`, `addressFailed`.
+ * or do so by themselves; the new one knows only what the configuration names today. Value: what interfaces are made on today, which is there
+ * before the gate is. Faults: `ioError`, `addressFailed`.
  */
-export function silenceEarlierLife(
+export async function silenceEarlierLife(
   config: Config,
   { log }: Pick<MachineHandlers, "log">,
-): Promise<Outcome> {
+): Promise<Outcome<Carriers>> {
   // First, because every interface of an earlier life waits for one.
   const expedited = expediteGracePeriods();
   if (!expedited.ok) log(explain(expedited.fault));
-  return silenceAll(networksOf(config), namesOf(config));
+  const silenced = await silenceAll(networksOf(config), namesOf(config));
+  return silenced.ok ? await openCarriers(config.data.nic, vlansOf(config)) : silenced;
 }
 
 /** Makes them anew, where `silenceEarlierLife` has been. Faults: `ioError`, `addressFailed`. */
-export function openPlaces(config: Config): Outcome<Places> {
+export function openPlaces(
+  config: Config,
+  carriers: Carriers,
+  readiness: Readiness,
+  { addressLost }: Pick<MachineHandlers, "addressLost">,
+): Outcome<Places> {
   const networks = networksOf(config);
   const folder = new PlacesFolder(join(config.controller.runDir, "places"));
   const names = namesOf(config);
@@ -45,16 +54,18 @@ export function openPlaces(config: Config): Outcome<Places> {
   const seen = namesIn(folder.path);
   if (!seen.ok) return seen;
   const places = new Map<string, Place>();
-  for (const [index, { name }] of config.virtualServers.entries()) {
+  for (const [index, { name, vlan }] of config.virtualServers.entries()) {
     const made = folder.make(name);
     if (!made.ok) return made;
     const opened = Place.open({
       name,
-      nic: config.data.nic,
+      carrier: carriers.of(vlan),
       mac: macOf(config, index),
       holdPath: join(networks, name),
     });
     if (!opened.ok) return opened;
+    const watched = opened.value.watchAddresses(readiness, (reason) => addressLost(name, reason));
+    if (!watched.ok) return watched;
     places.set(name, opened.value);
   }
   const of = (name: string): Place => {
@@ -102,6 +113,7 @@ function serverPlace(place: Place, { routes, rules }: VirtualServerConfig): Serv
   return {
     addresses: place.addresses,
     nic: placeNic,
+    restore: () => place.restore(),
     route: () => Promise.resolve(place.route(routes, rules)),
   };
 }

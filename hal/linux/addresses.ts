@@ -124,7 +124,9 @@ class LinuxAddresses implements Addresses {
     const listing = this.#listing.then(() => connectionsTo(this.#listSocket, port));
     this.#listing = listing.catch(() => undefined);
     const found = await listing;
-    return found.ok ? good(found.value.filter((each) => wanted.has(each.localAddress))) : found;
+    if (!found.ok) return found;
+    const isOurs = ({ remoteAddress }: Connection) => wanted.has(remoteAddress);
+    return good(found.value.filter((each) => wanted.has(each.localAddress) && !isOurs(each)));
   }
 
   close(): void {

@@ -160,7 +160,8 @@ function shutDown(path: string, how: number): Promise<number> {
 /** Files that are still open keep the dead file system in memory; each operation on them ends in EIO. */
 async function tearOff({ path, type }: MountEntry): Promise<Outcome> {
   const result = await shutDown(path, EXT4_GOING_FLAGS_NOLOGFLUSH);
-  if (result < 0 && result !== -errno.EIO) {
+  // EIO: it is shut already. ENOTTY: what somebody has mounted over it has nothing to shut.
+  if (result < 0 && result !== -errno.EIO && result !== -errno.ENOTTY) {
     return failed("ioError", "abandon", `${type} on ${path}: ${errorName(result)}`);
   }
   const gone = await unmountLater(path, UMOUNT_NOFOLLOW);

@@ -22,10 +22,12 @@ import {
   fileServiceSchema,
   renderConfiguration,
 } from "./ganesha/config.ts";
+import { HealthMonitor } from "./ganesha/health.ts";
 import { type Instance, type InstanceEnd, startInstance } from "./ganesha/instance.ts";
 import { type GraceView, noGrace } from "./ganesha/log-lines.ts";
 import type { PortMapper } from "./ganesha/port-mapper.ts";
-import { probeService } from "./ganesha/probe.ts";
+import { askHealth, type Proof, probeService } from "./ganesha/probe.ts";
+import { standingOf, ticksOf } from "./ganesha/standing.ts";
 import { graceEnd } from "./native-build.ts";
 import type { ProgramPlace } from "./place/programs.ts";
 
@@ -40,6 +42,8 @@ export interface GaneshaOptions {
   readonly log: (message: string) => void;
   /** Called once for each server that ended; `expected` when `stop` or `kill` asked for it. */
   readonly onEnd: (end: InstanceEnd & { readonly expected: boolean }) => void;
+  /** Called, again and again, while a server that has been proved lives and does not answer (`ganesha/health.ts`). */
+  readonly onHung: (reason: string) => void;
 }
 
 export interface GaneshaState {
@@ -62,7 +66,10 @@ export interface Ganesha {
    * (serves something else), `badInput`, `toolMissing`, `ioError`, `serviceFailed`, `timeout`.
    */
   start(spec: FileServiceSpec): Promise<Outcome<number>>;
-  /** Waits until every export answers; value: milliseconds. Faults: `serviceSilent`, `serviceFailed`. */
+  /**
+   * Waits until every export answers; value: milliseconds. From then on the server is asked whether it still does, until it is stopped.
+   * Faults: `serviceSilent`, `serviceFailed`.
+   */
   probe(deadlineMs: number): Promise<Outcome<number>>;
   /** Ends the server; settles well only when the kernel has released everything it held. Fault: `timeout`. */
   stop(options: { timeoutMs: number }): Promise<Outcome>;
@@ -84,10 +91,13 @@ interface Serving {
   readonly instance: Instance;
   readonly service: FileService;
   stopping: boolean;
+  health?: HealthMonitor | undefined;
 }
 
 /** How long `start` waits for a server that was killed a moment before. */
 const lastEndMs = 2000;
+/** A question whose answer is missed already is listened for that long. */
+const healthMsMax = 5000;
 
 /** All files of the processes in a folder begin so; it is how leftovers are recognised. */
 export const filesIn = (runDir: string) => `${runDir}/ganesha-`;
@@ -138,7 +148,10 @@ class Driver implements Ganesha {
     }
     const stillUseful = () => mine.instance.alive();
     const { place } = this.#options;
-    return await probeService(mine.service, { deadlineMs, stillUseful, place });
+    const proved = await probeService(mine.service, { deadlineMs, stillUseful, place });
+    if (!proved.ok) return proved;
+    this.#watch(mine, proved.value);
+    return good(proved.value.tookMs);
   }
 
   stop({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
@@ -148,7 +161,7 @@ class Driver implements Ganesha {
   kill(): void {
     this.#killCount += 1;
     if (this.#serving === undefined) return;
-    this.#serving.stopping = true;
+    letEnd(this.#serving);
     this.#serving.instance.kill();
   }
 
@@ -283,16 +296,42 @@ class Driver implements Ganesha {
     const mine: Serving = { instance, service, stopping: false };
     this.#serving = mine;
     void instance.ended.then((ending) => {
+      mine.health?.stop();
       if (this.#serving === mine) this.#serving = undefined;
       this.#options.onEnd({ ...ending, expected: mine.stopping });
     });
   }
 
+  #watch(mine: Serving, { handles }: Proof): void {
+    if (mine.stopping) return;
+    const { place, log, onHung } = this.#options;
+    const { service, instance } = mine;
+    mine.health?.stop();
+    mine.health = new HealthMonitor({
+      ask: (question) => {
+        const address = service.addresses[question % service.addresses.length] ?? "";
+        return askHealth(service, address, handles, place, healthMsMax);
+      },
+      look: () => {
+        const ticks = ticksOf(instance.pid);
+        return () => standingOf(instance.pid, ticks);
+      },
+      onHung,
+      log,
+    });
+  }
+
   async #stop(timeoutMs: number): Promise<Outcome> {
     if (this.#serving === undefined) return done;
-    this.#serving.stopping = true;
+    letEnd(this.#serving);
     return await end(this.#serving.instance, `stop file service ${this.#options.name}`, timeoutMs);
   }
+}
+
+/** Whatever becomes of it from now on is what we asked for. */
+function letEnd(serving: Serving): void {
+  serving.stopping = true;
+  serving.health?.stop();
 }
 
 async function end(instance: Instance, operation: string, timeoutMs: number): Promise<Outcome> {

@@ -68,6 +68,12 @@ const isNeighbor = (type: number) => [
 const neighborSolicitation = 135;
 const neighborAdvertisement = 136;
 
+/**
+ * IEEE 802.1Q and 802.1ad. Here the kernel has taken the outermost tag off, so a frame of this type had two. With priority tags (VLAN 0) it would pass
+ * as something unknown, and be an ordinary packet to whoever gets it, for the kernel takes them all off.
+ */
+const tagTypes = [0x8100, 0x88a8];
+
 const accept = nft.verdictIs(nft.verdict.accept);
 const drop = nft.verdictIs(nft.verdict.drop);
 
@@ -84,6 +90,7 @@ function isClosed(field: nft.Field, family: 4 | 6): Buffer[] {
  * whose sender is floating itself, passes a closed gate: our own kernel may have to learn where the address went.
  */
 const ingressRules = [
+  ...tagTypes.map((type) => [...etherType(type), drop]),
   [...isIp4(), ...nft.fieldIn(ip4Destination, sets[4].open), accept],
   [...isIp4(), ...nft.fieldIn(ip4Destination, sets[4].floating), drop],
   [...isArp(), ...isClosed(arpTarget, 4), ...nft.fieldIn(arpSender, sets[4].floating, false), drop],
@@ -116,6 +123,7 @@ class NetfilterGate implements Gate {
   readonly #table: string;
   readonly #now: () => number;
   #nic = "";
+  #vlans: readonly string[] = [];
   /** The spelling under which the caller knows an address, by its bytes. */
   #spelling = new Map<string, string>();
 
@@ -125,13 +133,16 @@ class NetfilterGate implements Gate {
     this.#now = now;
   }
 
-  setUp(nic: string, floating: readonly string[]): Outcome {
+  setUp(nic: string, floating: readonly string[], vlans: readonly string[] = []): Outcome {
     const operation = "set up address gate";
     const keys = parseAll(floating, operation);
     if (!keys.ok) return keys;
-    const index = interfaceIndex(nic);
-    if (index < 0) return failed("gateFailed", operation, `no NIC ${nic}: ${errorName(index)}`);
+    for (const name of [nic, ...vlans]) {
+      const index = interfaceIndex(name);
+      if (index < 0) return failed("gateFailed", operation, `no NIC ${name}: ${errorName(index)}`);
+    }
     this.#nic = nic;
+    this.#vlans = vlans;
     this.#spelling = new Map(floating.map((text) => [keyOf(text), text]));
     // Add, delete, add: whatever was there is replaced in the one transaction, and the gate is never absent.
     return this.#commit(operation, [
@@ -139,8 +150,10 @@ class NetfilterGate implements Gate {
       nft.deleteTable(this.#table),
       nft.addTable(this.#table),
       ...families.flatMap((family) => this.#setCommands(family, keys.value)),
-      ...this.#chainCommands("ingress", nic, ingressPriority, ingressRules),
-      ...this.#chainCommands("egress", nic, egressPriority, egressRules),
+      ...[nic, ...vlans].flatMap((device) => [
+        ...this.#chainCommands("ingress", device, ingressPriority, ingressRules),
+        ...this.#chainCommands("egress", device, egressPriority, egressRules),
+      ]),
     ]);
   }
 
@@ -159,7 +172,9 @@ class NetfilterGate implements Gate {
   }
 
   seal(): Outcome {
-    return this.setUp(this.#nic, [...this.#spelling.values()]);
+    // Over a VLAN that is gone nobody speaks; it must not keep the others from being closed.
+    const vlans = this.#vlans.filter((name) => interfaceIndex(name) >= 0);
+    return this.setUp(this.#nic, [...this.#spelling.values()], vlans);
   }
 
   close(addresses: readonly string[]): Outcome {
@@ -208,13 +223,15 @@ class NetfilterGate implements Gate {
     ];
   }
 
+  /** A chain for each device; they share the sets. */
   #chainCommands(
-    name: "ingress" | "egress",
+    direction: "ingress" | "egress",
     device: string,
     priority: number,
     rules: readonly (readonly Buffer[])[],
   ): nft.Command[] {
-    const hook = nft.netdevHook[name];
+    const hook = nft.netdevHook[direction];
+    const name = device === this.#nic ? direction : `${direction}-${device}`;
     return [
       nft.addNetdevChain(this.#table, { name, device, hook, priority }),
       ...rules.map((rule) => nft.addRule(this.#table, name, rule)),

@@ -6,6 +6,9 @@ export interface MountEntry {
   readonly path: string;
   readonly source: string;
   readonly type: string;
+  /** Of the mount, and of the file system itself. */
+  readonly options: readonly string[];
+  readonly superOptions: readonly string[];
 }
 
 /** Entries in the kernel's order: of several on one path, the last covers the others. */
@@ -14,10 +17,16 @@ export function parseMountTable(text: string): MountEntry[] {
   for (const line of text.split("\n")) {
     // Any number of optional fields ends with a lone dash.
     const [head = "", tail = ""] = line.split(" - ");
-    const path = head.split(" ")[4];
-    const [type, source] = tail.split(" ");
+    const [, , , , path, options = ""] = head.split(" ");
+    const [type, source, superOptions = ""] = tail.split(" ");
     if (path === undefined || type === undefined || source === undefined) continue;
-    entries.push({ path: unescaped(path), source: unescaped(source), type });
+    entries.push({
+      path: unescaped(path),
+      source: unescaped(source),
+      type,
+      options: options.split(","),
+      superOptions: superOptions.split(","),
+    });
   }
   return entries;
 }
@@ -53,7 +62,8 @@ export function mountsBelow(path: string): Outcome<MountEntry[]> {
   return good([...visible.values()].filter((entry) => entry.path.startsWith(`${path}/`)));
 }
 
-function mountTable(): Outcome<MountEntry[]> {
+/** Everything that is mounted. Fault `ioError`. */
+export function mountTable(): Outcome<MountEntry[]> {
   try {
     return good(parseMountTable(readFileSync("/proc/self/mountinfo", "utf8")));
   } catch (error) {

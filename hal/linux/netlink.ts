@@ -166,6 +166,11 @@ export class NetlinkSocket {
     return good(new NetlinkSocket(descriptor));
   }
 
+  /** For whoever waits for messages that come by themselves; it stays ours. */
+  get descriptor(): number {
+    return this.#descriptor;
+  }
+
   nextSequence(): number {
     this.#sequence = (this.#sequence + 1) >>> 0;
     return this.#sequence;

@@ -18,14 +18,17 @@ import { AF_INET, AF_INET6, errno, errorName } from "./syscalls.ts";
 
 /** <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <linux/if.h> */
 export const RTM_NEWLINK = 16;
-const RTM_GETLINK = 18;
+export const RTM_GETLINK = 18;
 const RTM_NEWADDR = 20;
-const RTM_DELADDR = 21;
+export const RTM_DELLINK = 17;
+export const RTM_DELADDR = 21;
 const RTM_GETADDR = 22;
 export const IFLA_ADDRESS = 1;
 export const IFLA_IFNAME = 3;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
+/** Where an address is found: the first of these that is there. */
+export const IFA_LOCAL_OR_ADDRESS = [IFA_LOCAL, IFA_ADDRESS] as const;
 const IFA_FLAGS = 8;
 const IFA_F_NODAD = 0x02;
 const RT_SCOPE_UNIVERSE = 0;
@@ -35,13 +38,16 @@ const IFF_LOWER_UP = 0x10000;
 export const linkHeaderBytes = 16;
 const addressHeaderBytes = 8;
 
-/** The multicast group that tells of changes of links. */
+/** The multicast groups that tell of changes of links, and of addresses of both families (RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR). */
 export const linkGroup = 1;
+export const addressGroups = 0x10 | 0x100;
 
 export interface LinkState {
   readonly index: number;
   readonly mac: Uint8Array;
-  /** Administratively up, and the other end is there. */
+  /** Administratively up. */
+  readonly up: boolean;
+  /** That, and the other end is there. */
   readonly carrier: boolean;
 }
 
@@ -75,6 +81,7 @@ function linkIn(asked: Outcome<NetlinkAnswer>, nic: string, sequence: number): O
   return good({
     index: link.readInt32LE(4),
     mac: Uint8Array.from(attributesOf(link.subarray(linkHeaderBytes)).get(IFLA_ADDRESS) ?? []),
+    up: (flags & IFF_UP) !== 0,
     carrier: (flags & IFF_UP) !== 0 && (flags & IFF_LOWER_UP) !== 0,
   });
 }
@@ -166,19 +173,34 @@ function addressBody({ link, address, prefixLength }: LinkAddress): Buffer {
 /** Addresses of a link in canonical text, IPv4 and IPv6, but those of its link only. Fault `addressFailed`. */
 export function listAddresses(socket: NetlinkSocket, link: number): Outcome<PresentAddress[]> {
   const sequence = socket.nextSequence();
-  const request = message(
-    RTM_GETADDR,
-    messageFlag.dump,
-    sequence,
-    Buffer.alloc(addressHeaderBytes),
-  );
-  const answer = unrefused(socket.transact(request, sequence), "list addresses", sequence);
+  return addressesIn(socket.transact(addressesRequest(sequence), sequence), link, sequence);
+}
+
+/** As `listAddresses`, on another thread. */
+export async function listAddressesLater(
+  socket: NetlinkSocket,
+  link: number,
+): Promise<Outcome<PresentAddress[]>> {
+  const sequence = socket.nextSequence();
+  const answer = await socket.transactLater(addressesRequest(sequence), sequence);
+  return addressesIn(answer, link, sequence);
+}
+
+const addressesRequest = (sequence: number) =>
+  message(RTM_GETADDR, messageFlag.dump, sequence, Buffer.alloc(addressHeaderBytes));
+
+function addressesIn(
+  asked: Outcome<NetlinkAnswer>,
+  link: number,
+  sequence: number,
+): Outcome<PresentAddress[]> {
+  const answer = unrefused(asked, "list addresses", sequence);
   if (!answer.ok) return answer;
   const addresses: PresentAddress[] = [];
   for (const { type, body } of answer.value.messages) {
     if (type !== RTM_NEWADDR || body.readUInt32LE(4) !== link) continue;
     const attributes = attributesOf(body.subarray(addressHeaderBytes));
-    const bytes = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
+    const bytes = IFA_LOCAL_OR_ADDRESS.map((each) => attributes.get(each)).find(Boolean);
     // struct ifaddrmsg: family, prefix length, flags, scope.
     const isWide = body[3] === RT_SCOPE_UNIVERSE;
     if (bytes && isWide)

@@ -37,6 +37,15 @@ const native = {
   if_nametoindex: libc.func("uint32_t if_nametoindex(const char *name)"),
   setns: libc.func("int setns(int fd, int kind)"),
   unshare: libc.func("int unshare(int kinds)"),
+  mknod: libc.func("int mknod(const char *path, uint32_t mode, uint64_t device)"),
+  read: libc.func("intptr_t read(int fd, _Out_ uint8_t *data, size_t length)"),
+  epoll_create1: libc.func("int epoll_create1(int flags)"),
+  epoll_ctl: libc.func("int epoll_ctl(int epoll, int operation, int fd, uint8_t *event)"),
+  epoll_wait: libc.func("int epoll_wait(int epoll, _Out_ uint8_t *events, int max, int timeoutMs)"),
+  fanotify_init: libc.func("int fanotify_init(unsigned int flags, unsigned int fileFlags)"),
+  fanotify_mark: libc.func(
+    "int fanotify_mark(int fd, unsigned int flags, uint64_t mask, int folder, const char *path)",
+  ),
 };
 
 /** <bits/socket.h> */
@@ -58,8 +67,10 @@ export const errno = {
   EEXIST: 17,
   ENODEV: 19,
   EINVAL: 22,
+  ENOTTY: 25,
   ESRCH: 3,
   EBUSY: 16,
+  EOPNOTSUPP: 95,
   EAFNOSUPPORT: 97,
   EADDRNOTAVAIL: 99,
 } as const;
@@ -131,12 +142,62 @@ export function receive(descriptor: number, buffer: Uint8Array): number {
   return checked(native.recv(descriptor, buffer, buffer.length, MSG_DONTWAIT));
 }
 
+/** read(2); of a descriptor that does not block: an empty one is -EAGAIN. */
+export function readDescriptor(descriptor: number, buffer: Uint8Array): number {
+  return checked(native.read(descriptor, buffer, buffer.length));
+}
+
+/** An epoll(7) instance, closed on exec. */
+export function createEpoll(): number {
+  const EPOLL_CLOEXEC = 0o2000000;
+  return checked(native.epoll_create1(EPOLL_CLOEXEC));
+}
+
+/** epoll_ctl(2); `event` is the struct epoll_event as bytes. */
+export function controlEpoll(
+  epoll: number,
+  operation: number,
+  descriptor: number,
+  event: Uint8Array,
+): number {
+  return checked(native.epoll_ctl(epoll, operation, descriptor, event));
+}
+
+/** epoll_wait(2) without waiting: how many of at most `max` events were written. */
+export function pollEpoll(epoll: number, events: Uint8Array, max: number): number {
+  return checked(native.epoll_wait(epoll, events, max, 0));
+}
+
+/** fanotify_init(2): a group that hears what is marked for it. */
+export function createFanotify(flags: number, fileFlags: number): number {
+  return checked(native.fanotify_init(flags, fileFlags));
+}
+
+/** fanotify_mark(2) by path. */
+export function markFanotify(group: number, flags: number, mask: number, path: string): number {
+  const AT_FDCWD = -100;
+  return checked(native.fanotify_mark(group, flags, mask, AT_FDCWD, path));
+}
+
 export function closeDescriptor(descriptor: number): number {
   return checked(native.close(descriptor));
 }
 
 /** <sched.h>: the kind of a network namespace. */
 export const CLONE_NEWNET = 0x40000000;
+
+/** mknod(2); `major` and `minor` make a dev_t of 32 bits (<sys/sysmacros.h>). Whatever the umask of this process takes from the mode is lost. */
+export function makeNode(path: string, mode: number, major: number, minor: number): number {
+  const device = (minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12);
+  return checked(native.mknod(path, mode, device >>> 0));
+}
+
+/** mount(2) on this thread, of a file system in memory that may hold device nodes, but no programs. */
+export function mountMemory(source: string, target: string, options: string): number {
+  const MS_NOSUID = 2;
+  const MS_NOEXEC = 8;
+  return checked(native.mount(source, target, "tmpfs", MS_NOSUID | MS_NOEXEC, options));
+}
 
 /** setns(2): this thread enters the namespace of a descriptor. Synchronous: nothing else of this thread runs in between. */
 export function enterNamespace(descriptor: number, kind: number): number {

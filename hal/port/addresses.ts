@@ -31,7 +31,7 @@ export interface Addresses {
    * the rounds of an announcement of their address that is under way.
    */
   tickle(nic: string, connections: readonly Connection[]): Promise<Outcome>;
-  /** Established connections to any of the addresses on the given local port. */
+  /** Established connections to any of the addresses on the given local port; but for those from one of them, which are our own questions. */
   connections(addresses: readonly string[], port: number): Promise<Outcome<readonly Connection[]>>;
   /** Calls back with the carrier state now and at each change, until the returned function is called. */
   watchCarrier(nic: string, handler: (up: boolean) => void): () => void;

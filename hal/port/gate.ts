@@ -8,8 +8,11 @@
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 
 export interface Gate {
-  /** Installs the tables with every floating address closed. Anything left by an earlier run is removed first. */
-  setUp(nic: string, floating: readonly string[]): Outcome;
+  /**
+   * Installs the tables with every floating address closed, on the NIC and on others that carry virtual servers' interfaces (its VLANs). Anything
+   * left by an earlier run is removed first.
+   */
+  setUp(nic: string, floating: readonly string[], vlans?: readonly string[]): Outcome;
   /**
    * Adds an address for `leaseMs`. Opening an open gate is a fault (`gateFailed`): use `renew`. A lease counts
    * from `decidedAtMs` (performance.now(), default: the call), also when the process is stopped on its way to the

@@ -39,6 +39,8 @@ export interface ServerPlace {
   readonly addresses: Addresses;
   /** Its interface. */
   readonly nic: string;
+  /** Makes its interface what it was, should somebody have set it down or taken it away. Fault `addressFailed`. */
+  restore(): Outcome;
   /** Puts its routes and rules into its own routing table; its addresses must be there. Idempotent. Faults: `badInput`, `addressFailed`. */
   route(): Promise<Outcome>;
 }
@@ -66,7 +68,13 @@ export interface MachineHandlers {
   readonly diskFenced: (serial: string, reason: string) => void;
   /** The block device of a disk that is attached is gone, the disk is not. */
   readonly deviceLost: (serial: string, reason: string) => void;
+  /** The file system of a disk that is ours is read-only, shut, or not mounted any more; told once. */
+  readonly volumeFailed: (serial: string, reason: string) => void;
   readonly serviceExited: (virtualServer: string, reason: string) => void;
+  /** A file service that has served lives and does not answer; told again and again as long as that is so. */
+  readonly serviceHung: (virtualServer: string, reason: string) => void;
+  /** An address that was put on the interface of a virtual server is gone from it, or the interface is; told again and again. */
+  readonly addressLost: (virtualServer: string, reason: string) => void;
   readonly carrier: (up: boolean) => void;
   readonly log: (message: string) => void;
 }

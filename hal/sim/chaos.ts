@@ -1,6 +1,7 @@
 /** Everything that can befall a pair, as data: what a property test draws, and what a failing case prints. */
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { ids, type Pair } from "./pair.ts";
+import { breakVolume, loseAddresses, loseDevice, muteService } from "./served-faults.ts";
 import type { Wire } from "./wires.ts";
 import type { WorkName } from "./works.ts";
 
@@ -24,6 +25,8 @@ export type Mishap =
   | { readonly do: "loss"; readonly link: "serial" | "network"; readonly part: number }
   | { readonly do: "path"; readonly who: ControllerId; readonly disk: string; readonly up: boolean }
   | { readonly do: "device"; readonly who: ControllerId; readonly disk: string }
+  | { readonly do: "break"; readonly who: ControllerId; readonly disk: string }
+  | { readonly do: "unaddress"; readonly who: ControllerId; readonly server: string }
   | { readonly do: "disk"; readonly disk: string; readonly alive: boolean }
   /** Every wire cut, or mended; with the disks of one controller, or without. */
   | { readonly do: "split"; readonly on: boolean; readonly blind: ControllerId | "nobody" }
@@ -40,6 +43,7 @@ export type Mishap =
   | { readonly do: "lan"; readonly loss: number; readonly lateMs: number }
   | { readonly do: "nic"; readonly who: ControllerId; readonly up: boolean }
   | { readonly do: "die"; readonly who: ControllerId; readonly server: string }
+  | { readonly do: "mute"; readonly who: ControllerId; readonly server: string }
   | {
       readonly do: "fail";
       readonly who: ControllerId;
@@ -109,7 +113,13 @@ export function strike(pair: Pair, mishap: Mishap): void {
       for (const disk of disksOf(pair, mishap.disk)) pair.shelf.setAlive(disk, mishap.alive);
       return;
     case "device":
-      return pair.loseDevice(mishap.who, mishap.disk);
+      return loseDevice(pair, mishap.who, mishap.disk);
+    case "break":
+      return breakVolume(pair, mishap.who, mishap.disk);
+    case "unaddress":
+      return loseAddresses(pair, mishap.who, mishap.server);
+    case "mute":
+      return muteService(pair, mishap.who, mishap.server);
     case "nic":
       return pair.dataLink(mishap.who, mishap.up);
     default:
@@ -139,7 +149,7 @@ function befall(
     case "shutdown":
       return controller.happen({ kind: "shutdown", reason: "asked to stop" });
     case "die":
-      pair.kernels[mishap.who].services.delete(mishap.server);
+      pair.kernels[mishap.who].endService(mishap.server);
       controller.files?.died(mishap.server);
       return controller.happen({
         kind: "serviceExited",

@@ -70,6 +70,7 @@ export class FileService {
   readonly #graceUntilMs: number;
   #inGrace: boolean;
   #running = true;
+  #mute = false;
 
   constructor(setup: FileServiceSetup) {
     this.#setup = setup;
@@ -112,6 +113,11 @@ export class FileService {
     this.#running = false;
   }
 
+  /** From now on it takes what comes, and answers nothing. */
+  mute(): void {
+    this.#mute = true;
+  }
+
   get alive(): boolean {
     return this.#running && this.#setup.process.alive;
   }
@@ -119,7 +125,7 @@ export class FileService {
   /** A request that the kernel let in. It waits while the process does not run. */
   receive(request: FileRequest, reply: (reply: FileReply) => void): void {
     this.#setup.process.give(() => {
-      if (this.#running) this.#take(request, reply);
+      if (this.#running && !this.#mute) this.#take(request, reply);
     });
   }
 
@@ -137,7 +143,7 @@ export class FileService {
     session.id = id;
     session.reply = undefined;
     this.#perform(operation, (answer) => {
-      if (!this.#running || session.id !== id) return;
+      if (!this.#running || this.#mute || session.id !== id) return;
       // An error is no result: the client may try the same again.
       if (answer.kind === "ioError") session.id = id - 1;
       else session.reply = answer;

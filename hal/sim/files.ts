@@ -122,6 +122,11 @@ export class Files {
     this.stopped(addresses);
   }
 
+  /** The service of a virtual server lives on, and answers nothing any more. */
+  muted(server: string): void {
+    for (const address of this.#setup.addressesOf(server)) this.#services.get(address)?.mute();
+  }
+
   /** Every process of this controller is gone. */
   killed(): void {
     for (const address of this.#services.keys()) this.#resetAll(address);

@@ -6,6 +6,7 @@ import { whyNotLinearizable } from "./history.ts";
 import { Violation } from "./invariants.ts";
 import { ids, type Pair } from "./pair.ts";
 import type { PlainLoss } from "./plan.ts";
+import { muteNoticedMs } from "./served-faults.ts";
 
 export function arePaired(pair: Pair): boolean {
   return ids.every((who) => pair.controllers[who]?.state.mode === "paired");
@@ -37,8 +38,8 @@ export function judgeReturn(pair: Pair): void {
   );
 }
 
-/** Repeats, a new question for the address, grace and a session: a client is served well within this. */
-const clientWithinMs = 3000;
+/** Repeats, a new question for the address, grace and a session, and before that a file service that hangs: a client is served well within this. */
+const clientWithinMs = 3000 + 1.5 * muteNoticedMs;
 
 export function judgeClients(pair: Pair): void {
   if (pair.clients.length === 0) return;

@@ -17,8 +17,16 @@ export class Kernel {
   readonly attached = new Set<string>();
   /** Attached, but the device behind gives nothing but errors. */
   readonly lost = new Set<string>();
+  /** Mounted, but the file system takes no writes any more. */
+  readonly broken = new Set<string>();
   readonly addresses = new Set<string>();
+  /** Addresses that somebody took away, and not whoever had put them there; since which loss. */
+  readonly #missing = new Map<string, number>();
+  #losses = 0;
   readonly services = new Set<string>();
+  /** Of the services: alive, and answers nothing any more; since which silence. */
+  readonly mute = new Map<string, number>();
+  #silences = 0;
   /** Page caches of what is mounted. */
   readonly pages = new Map<string, Pages>();
   readonly #watcher: GateWatcher;
@@ -47,6 +55,45 @@ export class Kernel {
 
   isOpen(address: string, nowMs: number): boolean {
     return (this.#gates.get(address) ?? 0) > nowMs;
+  }
+
+  addAddress(address: string): void {
+    this.addresses.add(address);
+    this.#missing.delete(address);
+  }
+
+  removeAddress(address: string): void {
+    this.addresses.delete(address);
+    this.#missing.delete(address);
+  }
+
+  /** Somebody takes addresses away; value: the number of this loss. */
+  loseAddresses(addresses: readonly string[]): number {
+    this.#losses += 1;
+    for (const address of addresses) {
+      this.addresses.delete(address);
+      this.#missing.set(address, this.#losses);
+    }
+    return this.#losses;
+  }
+
+  /** An address is missing since that loss. */
+  isMissing(address: string, loss: number): boolean {
+    return this.#missing.get(address) === loss;
+  }
+
+  /** A service falls silent; undefined when there is nothing that could. */
+  muteService(name: string): number | undefined {
+    if (!this.services.has(name) || this.mute.has(name)) return undefined;
+    this.#silences += 1;
+    this.mute.set(name, this.#silences);
+    return this.#silences;
+  }
+
+  /** A service ends, however. */
+  endService(name: string): void {
+    this.services.delete(name);
+    this.mute.delete(name);
   }
 
   /** Refused when one of the addresses is open already (`gateFailed`). */
@@ -89,8 +136,10 @@ export class Kernel {
 
   /** Nothing is mounted, attached or served any more; what page caches held is lost. */
   forgetUse(): void {
-    const { mounted, sealed, attached, lost, addresses, services } = this;
-    for (const set of [mounted, sealed, attached, lost, addresses, services]) set.clear();
+    const { mounted, sealed, attached, lost, broken, addresses, services, mute } = this;
+    for (const used of [mounted, sealed, attached, lost, broken, addresses, services, mute])
+      used.clear();
+    this.#missing.clear();
     for (const pages of this.pages.values()) pages.drop("abandoned");
     this.pages.clear();
   }

@@ -64,7 +64,8 @@ export class Lan {
   #hears(who: ControllerId, address: string): boolean {
     const { kernels, dataLinks, timeline } = this.#setup;
     const kernel = who === "a" ? kernels.a : kernels.b;
-    return this.#isLinked(dataLinks, who) && kernel.isOpen(address, timeline.nowMs);
+    const isThere = kernel.addresses.has(address);
+    return isThere && this.#isLinked(dataLinks, who) && kernel.isOpen(address, timeline.nowMs);
   }
 
   #isLinked({ a, b }: Readonly<Record<ControllerId, boolean>>, who: ControllerId): boolean {

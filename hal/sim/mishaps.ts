@@ -29,6 +29,9 @@ export const mishapKinds = [
   "command",
   "transfer",
   "device",
+  "mute",
+  "break",
+  "unaddress",
 ] as const;
 export type MishapKind = (typeof mishapKinds)[number];
 
@@ -118,8 +121,15 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
     return { mishap: { do: "freeze", ...head }, undo: { do: "thaw", ...head } };
   },
   die: (random) => ({ mishap: { do: "die", who: who(random), server: server(random) } }),
+  mute: (random) => ({ mishap: { do: "mute", who: who(random), server: server(random) } }),
   device: (random) => ({
     mishap: { do: "device", who: who(random), disk: one(random, ["d1", "d2"] as const) },
+  }),
+  unaddress: (random) => ({
+    mishap: { do: "unaddress", who: who(random), server: server(random) },
+  }),
+  break: (random) => ({
+    mishap: { do: "break", who: who(random), disk: one(random, ["d1", "d2"] as const) },
   }),
   shutdown: (random) => again({ do: "shutdown", who: who(random) }),
   upgrade: (random) => again({ do: "shutdown", who: who(random) }),

@@ -7,6 +7,7 @@ import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import { strike } from "./chaos.ts";
 import type { Client } from "./client.ts";
 import { ids, type Pair } from "./pair.ts";
+import { breakVolume, loseAddresses, loseDevice, muteService } from "./served-faults.ts";
 import type { Wire } from "./wires.ts";
 import type { WorkName } from "./works.ts";
 
@@ -29,10 +30,13 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   blind: (pair, whos) => each(whos, (who) => pair.shelf.setBlind(who, true)),
   see: (pair, whos) => each(whos, (who) => pair.shelf.setBlind(who, false)),
   disk: (pair, [serial, how]) => pair.shelf.setAlive(text(serial), how === "alive"),
-  device: (pair, [who, serial]) => pair.loseDevice(whoOf(who), text(serial)),
+  device: (pair, [who, serial]) => loseDevice(pair, whoOf(who), text(serial)),
+  unaddress: (pair, [who, name]) => loseAddresses(pair, whoOf(who), serverOf(pair, name).name),
+  break: (pair, [who, serial]) => breakVolume(pair, whoOf(who), text(serial)),
   nic: (pair, [who, how]) => pair.dataLink(whoOf(who), how === "up"),
   die: (pair, [who, name]) =>
     strike(pair, { do: "die", who: whoOf(who), server: serverOf(pair, name).name }),
+  mute: (pair, [who, name]) => muteService(pair, whoOf(who), serverOf(pair, name).name),
   fail: (pair, [who, op, count]) =>
     alive(pair, whoOf(who)).works.trouble.set(op as WorkName, {
       kind: "fail",

@@ -239,7 +239,7 @@ export class Pair {
   }
 
   /** Between half and one and a half times `ms` when delays vary. */
-  #about(ms: number): number {
+  about(ms: number): number {
     return this.#setup.jitter ? ms * (0.5 + this.#random()) : ms;
   }
 
@@ -262,9 +262,9 @@ export class Pair {
       kernel: this.kernels[who],
       shelf: this.shelf,
       wires: this.wires,
-      diskMs: () => this.#about(0.4),
-      ipcMs: () => this.#about(0.1),
-      stretch: () => this.#about(1),
+      diskMs: () => this.about(0.4),
+      ipcMs: () => this.about(0.1),
+      stretch: () => this.about(1),
       dataLinkUp: () => this.dataLinks[who],
       persist: (record) => this.#persist(who, record),
       say: (text) => this.say(who, text),
@@ -380,16 +380,6 @@ export class Pair {
       this.shelf.holder(serial)?.by === partnerOf(who)
     )
       this.shelf.onFenced(serial, who);
-  }
-
-  /** The block device of an attached disk goes, its disk stays; commands that are on their way to the disk arrive. */
-  loseDevice(who: ControllerId, serial: string): void {
-    const controller = this.controllers[who];
-    const { attached, lost } = this.kernels[who];
-    if (!controller?.alive || !attached.has(serial) || lost.has(serial)) return;
-    lost.add(serial);
-    controller.files?.refuse(serial);
-    controller.happenLater({ kind: "deviceLost", serial, reason: "signal 9" });
   }
 
   dataLink(who: ControllerId, up: boolean): void {

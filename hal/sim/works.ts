@@ -177,6 +177,7 @@ export class Works {
       case "abandon":
         kernel.mounted.delete(work.disk);
         kernel.sealed.delete(work.disk);
+        kernel.broken.delete(work.disk);
         files?.gone(work.disk);
         return done;
       case "detach":
@@ -221,18 +222,18 @@ export class Works {
       case "killService":
         // The volume is given up.
         for (const disk of volumes) files?.refuse(disk);
-        kernel.services.delete(server.name);
+        kernel.endService(server.name);
         files?.stopped(addresses);
         return { ok: true, value: this.unsavedClients };
       case "stopService":
-        kernel.services.delete(server.name);
+        kernel.endService(server.name);
         files?.stopped(addresses);
         return done;
       case "addAddresses":
-        for (const address of addresses) kernel.addresses.add(address);
+        for (const address of addresses) kernel.addAddress(address);
         return done;
       case "removeAddresses":
-        for (const address of addresses) kernel.addresses.delete(address);
+        for (const address of addresses) kernel.removeAddress(address);
         return done;
       case "announce":
         files?.announced(server, addresses);
@@ -246,6 +247,7 @@ export class Works {
   #withDisk(disk: string, operation: string, act: () => void): Outcome<string | undefined> {
     const { kernel, shelf, me, files } = this.#setup;
     if (kernel.lost.has(disk)) return failed("ioError", operation, `the device of ${disk} is gone`);
+    if (kernel.broken.has(disk)) return failed("ioError", operation, `${disk} is read-only`);
     const code: FaultCode | undefined = !shelf.reachable(disk, me)
       ? "diskLost"
       : shelf.mayWrite(disk, me) && !files?.isFenced(disk)

@@ -8,6 +8,7 @@ import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
 import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
+import { muteNoticedMs } from "../../hal/sim/served-faults.ts";
 
 export interface JournalEntry {
   readonly header?: { readonly config: unknown } | undefined;
@@ -136,7 +137,11 @@ function ordersOf({ who, moments }: Life, names: Names): Order[] {
       if (carrier !== undefined || !event.up) order(`nic ${who} ${event.up ? "up" : "down"}`);
       carrier = event.up;
     } else if (event.kind === "done") order(troubleOf(who, event, works.get(event.token)));
-    else order(orderOf(who, event, names));
+    else {
+      const text = orderOf(who, event, names);
+      const noticedMs = event.kind === "serviceHung" ? muteNoticedMs : 0;
+      if (text !== undefined) orders.push({ atMs: atMs - noticedMs, text });
+    }
     for (const effect of effects)
       if (effect.kind === "work") works.set(effect.token, effect.work.op);
   }
@@ -153,9 +158,21 @@ function orderOf(who: ControllerId, event: ControllerEvent, names: Names): strin
       const disk = names.disk(event.serial);
       return disk && `device ${who} ${disk}`;
     }
+    case "volumeFailed": {
+      const disk = names.disk(event.serial);
+      return disk && `break ${who} ${disk}`;
+    }
     case "serviceExited": {
       const server = names.server(event.virtualServer);
       return server && `die ${who} ${server}`;
+    }
+    case "addressLost": {
+      const server = names.server(event.virtualServer);
+      return server && `unaddress ${who} ${server}`;
+    }
+    case "serviceHung": {
+      const server = names.server(event.virtualServer);
+      return server && `mute ${who} ${server}`;
     }
     case "shutdown":
       return `shutdown ${who}`;

@@ -26,6 +26,7 @@ const ganesha = createGanesha({
   place: here,
   log: (message) => say({ event: "log", message }),
   onEnd: (end) => say({ event: "end", ...end }),
+  onHung: (reason) => say({ event: "hung", reason }),
 });
 
 async function perform(command: Command): Promise<unknown> {

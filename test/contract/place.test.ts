@@ -23,6 +23,7 @@ import type { PlacesFolder } from "../../hal/linux/place/folder.ts";
 import { Place, placeNic } from "../../hal/linux/place/place.ts";
 import { programsOf } from "../../hal/linux/place/programs.ts";
 import { until } from "../support/until.ts";
+import { carrierIn } from "./support/carrier.ts";
 import { joinedNamespaces, type Namespace, rootMissing, run } from "./support/namespaces.ts";
 
 const value = <T>(outcome: Outcome<T>): T => {
@@ -44,7 +45,7 @@ describe.skipIf(rootMissing)("places", () => {
 
   const specOf = (name: string, last: number, nic: string) => ({
     name,
-    nic,
+    carrier: carrierIn(controller, nic),
     mac: Uint8Array.of(2, 0xdd, 0, 0, 0, last),
     holdPath: holdOf(name),
   });

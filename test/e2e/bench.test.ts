@@ -65,6 +65,21 @@ describe("bench failover", () => {
     expect(await leftovers(prefix)).toEqual([]);
   });
 
+  // What befalls one virtual server: it is restarted or repaired in place, or moves, and its neighbour on the same controller is not touched.
+  it.each([
+    ["hang", "both", 1500],
+    ["address", "both", 0],
+    ["readonly", ["a", "b"], 0],
+  ] as const)("%s: only the first virtual server notices", async (fault, winner, gapMsMin) => {
+    const words = ["--fault", fault, "--servers", "4", "--clients", "4", "--runs", "1", "--json"];
+    const result = await figuresOf(bench("failover", ...words));
+    expect([winner].flat()).toContain(result.winner);
+    // It was really struck: a hang is noticed by two questions of a second each, which its clients have waited.
+    expect(result.nfsReadGapMs.max).toBeGreaterThan(gapMsMin);
+    expect(result.neighbourGapMs.max).toBeLessThan(1500);
+    expect(await leftovers(prefix)).toEqual([]);
+  });
+
   it("refuses a fault that there is not, as usage", async () => {
     const { said, ended } = bench("failover", "--fault", "flood");
     expect(await ended).not.toBe(0);

@@ -117,6 +117,8 @@ const run: RunRecord = {
   epoch: 2,
   addressOutageMs: 200,
   outagesMs: {},
+  neighbourOutageMs: 0,
+  neighbourGapMs: 30,
   nfsReadGapMs: 210,
   nfsWriteGapMs: 220,
   gapsMs: { "c1-nfs3": { read: 210, write: 220 } },

@@ -7,6 +7,7 @@ import { restartsMax } from "../../firmware-ts/core/faults.ts";
 import { failuresBeforeMove } from "../../firmware-ts/core/transfer.ts";
 import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
 import type { Unstamped } from "../../firmware-ts/loop/unstamped.ts";
+import { failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { said } from "../support/one-server.ts";
 import {
   busyPhase,
@@ -85,6 +86,62 @@ describe("a block device", () => {
   ])("that is gone touches no server otherwise: %s", (_, phase, serial) => {
     const state = here(phase);
     expect(lose(state, serial).alpha).toBe(state.servers[0]);
+  });
+});
+
+describe("a file system", () => {
+  const fail = (state: ControllerState, serial = "d1") =>
+    happen(state, { kind: "volumeFailed", serial, reason: "it is read-only" });
+
+  test("that takes no writes any more takes what serves from it down by force, and nothing else stops", () => {
+    const state = here(servingPhase, { failures: 2 });
+    const { next, told, alpha } = fail(state);
+    expect(told).toEqual(["error vserver.volumeFailed"]);
+    expect(alpha).toMatchObject({
+      failures: 3,
+      phase: { kind: "stopping", step: "close", reason: "failed", forced: true },
+    });
+    expect(next.mode).toBe("paired");
+    expect(next.servers[1]).toBe(state.servers[1]);
+  });
+
+  test("that fails for the first time is reason enough to ask a partner that is here", () => {
+    expect(fail(here(servingPhase)).alpha?.failures).toBe(failuresBeforeMove);
+    expect(fail({ ...here(servingPhase), mode: "alone" }).alpha?.failures).toBe(1);
+  });
+
+  test("tells the operator what to do if it is the disk's", () => {
+    const [, effects] = controllerStep(here(servingPhase), {
+      kind: "volumeFailed",
+      nowMs,
+      serial: "d1",
+      reason: "it is read-only",
+    });
+    expect(reportsOf(effects)[0]?.message).toMatch(/read-only; .*e2fsck/);
+  });
+
+  test("that fails under a stop in good order makes it go on by force, for the same reason", () => {
+    const { alpha } = fail(here(busyPhase("stopping", { reason: "transfer", step: "flush" })));
+    expect(alpha?.phase).toMatchObject({ step: "close", reason: "transfer", forced: true });
+  });
+
+  test.each<[string, Phase, string]>([
+    ["of another virtual server", servingPhase, "d2"],
+    ["before it is mounted", busyPhase("starting", { step: "attach" }), "d1"],
+    ["of what is abandoned already", busyPhase("stopping", { forced: true }), "d1"],
+    ["of what is given back already", busyPhase("stopping", { hasLetGo: true }), "d1"],
+    ["of what failed", failedPhase, "d1"],
+    ["of what is off", off, "d1"],
+  ])("that fails touches no server otherwise: %s", (_, phase, serial) => {
+    const state = here(phase);
+    const { alpha, told } = fail(state, serial);
+    expect(alpha).toBe(state.servers[0]);
+    expect(told.filter((each) => each.includes("volume"))).toEqual([]);
+  });
+
+  test("and its device that are both lost are told of once", () => {
+    const { next } = fail(here(servingPhase));
+    expect(happen(next, { kind: "deviceLost", serial: "d1", reason: "signal 9" }).told).toEqual([]);
   });
 });
 
@@ -194,6 +251,131 @@ describe("a file service that dies", () => {
       reason: "failed",
       forced: false,
       fault: expect.stringContaining("died"),
+    });
+  });
+});
+
+describe("a file service that hangs", () => {
+  const hang = (phase: Phase, more = {}, pathsDown: readonly string[] = []) =>
+    happen(
+      { ...here(phase, more), pathsDown },
+      { kind: "serviceHung", virtualServer: "alpha", reason: "test" },
+    );
+
+  test.each<[string, Phase]>([
+    ["while it serves", servingPhase],
+    ["while its address waits to be opened", busyPhase("starting", { step: "open" })],
+    ["while its disks are asked", busyPhase("starting", { step: "verify" })],
+  ])("%s is restarted in place, silence first, and that is told", (_, phase) => {
+    const { told, alpha, asked } = hang(phase);
+    expect(told).toEqual(["error vserver.serviceHung"]);
+    expect(alpha).toMatchObject({ failures: 1, phase: { kind: "starting", step: "hush" } });
+    expect(asked.slice(0, 2)).toEqual(["gateClose", "stopService"]);
+  });
+
+  test.each<[string, Phase]>([
+    ["before it was proved", busyPhase("starting", { step: "export" })],
+    ["while it is killed already", busyPhase("starting", { step: "hush" })],
+    ["while it is stopped", busyPhase("stopping")],
+    ["when it has failed", failedPhase],
+    ["when nothing is here", off],
+  ])("%s is no news", (_, phase) => {
+    expect(hang(phase).isSame).toBe(true);
+  });
+
+  test("while the path to its disk is lost waits for that, as whatever is started in its place would", () => {
+    expect(hang(servingPhase, {}, ["d1"]).isSame).toBe(true);
+    expect(hang(servingPhase, {}, ["d2"]).told).toEqual(["error vserver.serviceHung"]);
+  });
+
+  test("again and again fails like one that dies, and for both together", () => {
+    expect(hang(servingPhase, { failures: restartsMax - 1 }).alpha?.phase).toMatchObject({
+      step: "hush",
+    });
+    expect(hang(servingPhase, { failures: restartsMax }).alpha?.phase).toMatchObject({
+      kind: "stopping",
+      reason: "failed",
+      forced: false,
+      fault: expect.stringContaining("does not answer"),
+    });
+  });
+
+  test("is nobody else's business", () => {
+    const state = here(servingPhase);
+    const event = { kind: "serviceHung", virtualServer: "alpha", reason: "test" } as const;
+    expect(happen(state, event).next.servers[1]).toBe(state.servers[1]);
+  });
+});
+
+describe("an address that is lost", () => {
+  const lose = (phase: Phase, more = {}) =>
+    happen(here(phase, more), {
+      kind: "addressLost",
+      virtualServer: "alpha",
+      reason: "10.0.0.100/24 is gone",
+    });
+
+  test("from under what serves is put back there: the service goes on, and its gate stays open", () => {
+    const state = here(servingPhase, { failures: 1 });
+    const { told, asked, alpha, next } = lose(servingPhase, { failures: 1 });
+    expect(told).toEqual(["error vserver.addressLost"]);
+    expect(asked.filter((each) => !each.startsWith("vserver"))).toEqual(["addAddresses"]);
+    // Served since now: what it has served before forgives nothing.
+    expect(alpha).toMatchObject({ failures: 2, phase: { kind: "serving", sinceMs: nowMs } });
+    expect(next.servers[1]).toBe(state.servers[1]);
+  });
+
+  test.each(["open", "verify"] as const)(
+    "before it serves (%s), it is begun again with the addresses, silence first",
+    (step) => {
+      const { alpha } = lose(busyPhase("starting", { step }));
+      expect(alpha).toMatchObject({ failures: 1, phase: { kind: "starting", step: "hush" } });
+    },
+  );
+
+  test.each<[string, Phase]>([
+    ["while they are added", busyPhase("starting", { step: "address" })],
+    ["while it is proved, which will not succeed", busyPhase("starting", { step: "export" })],
+    ["while it stops", busyPhase("stopping")],
+    ["when it has failed", failedPhase],
+    ["when nothing is here", off],
+  ])("is no news %s", (_, phase) => {
+    expect(lose(phase).isSame).toBe(true);
+  });
+
+  test("again and again is not put back for ever", () => {
+    expect(lose(servingPhase, { failures: restartsMax - 1 }).asked).toContain("addAddresses");
+    expect(lose(servingPhase, { failures: restartsMax }).alpha).toMatchObject({
+      failures: restartsMax + 1,
+      phase: { kind: "stopping", reason: "failed", forced: false },
+    });
+  });
+
+  describe("and is put back", () => {
+    const { next } = lose(servingPhase);
+    const token = `vs:alpha:${next.servers[0]?.round}:repair:addAddresses`;
+    const done = (state: ControllerState, outcome: Outcome) =>
+      happen(state, { kind: "done", token, outcome });
+
+    test("is told to the operator and to the network", () => {
+      const { told, asked, alpha } = done(next, { ok: true, value: undefined });
+      expect(told).toEqual(["info vserver.addressBack"]);
+      expect(asked).toContain("announce");
+      expect(alpha?.phase.kind).toBe("serving");
+    });
+
+    test("in vain, it stops in good order, because it failed, and may move", () => {
+      const { told, alpha } = done(next, failed("addressFailed", "add address", "no NIC"));
+      expect(told).toEqual(["error vserver.addressNotBack"]);
+      expect(alpha).toMatchObject({
+        failures: failuresBeforeMove,
+        phase: { kind: "stopping", step: "close", reason: "failed", forced: false },
+      });
+    });
+
+    test("when something else has begun since, is nobody's business any more", () => {
+      const moved = { ...next, servers: next.servers.map((each) => ({ ...each, round: 99 })) };
+      expect(done(moved, failed("addressFailed", "add address", "no NIC")).isSame).toBe(true);
     });
   });
 });

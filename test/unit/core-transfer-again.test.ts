@@ -2,9 +2,15 @@
 import { describe, expect, test } from "vitest";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import { keepServers } from "../../firmware-ts/core/placement.ts";
-import { evacuate, transferMessage } from "../../firmware-ts/core/transfer.ts";
+import {
+  evacuate,
+  failuresBeforeMove,
+  failuresToMove,
+  transferMessage,
+} from "../../firmware-ts/core/transfer.ts";
 import type { VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
 import type { Message } from "../../firmware-ts/schema/messages.ts";
+import { strike } from "../../hal/sim/chaos.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 import { off, whole, withServer } from "../support/whole-pair.ts";
 
@@ -101,5 +107,94 @@ describe("what the partner refuses", () => {
     expect(pair.answers("10.0.0.100")).toBeUndefined();
     pair.path("b", "d1", true);
     expect(pair.runUntil(() => pair.answers("10.0.0.100") === "b", 2000)).toBe(true);
+  });
+});
+
+describe("what the partner could not keep", () => {
+  const arrives = (urgent: boolean, before: VirtualServerState["evacuated"], atMs = nowMs) => {
+    const state = { ...withServer(alpha, { phase: off, evacuated: before }, whole), outbox: [] };
+    const say = (from: ControllerState, message: Message) =>
+      transferMessage(from, message, atMs)[0];
+    const offered = say(state, { type: "offer", server: alpha, urgent, why: "it failed" });
+    return say(offered, { type: "go", server: alpha }).servers[alpha]?.evacuated;
+  };
+
+  test("is remembered where it arrives, and how often in a row", () => {
+    expect(arrives(true, undefined)).toEqual({ times: 1, lastMs: nowMs });
+    expect(arrives(true, { times: 1, lastMs: nowMs - 1 })).toEqual({ times: 2, lastMs: nowMs });
+  });
+
+  test("is in a row for half an hour", () => {
+    const halfHourMs = 30 * 60_000;
+    const atMs = 1e9;
+    expect(arrives(true, { times: 3, lastMs: atMs - halfHourMs + 1 }, atMs)?.times).toBe(4);
+    expect(arrives(true, { times: 3, lastMs: atMs - halfHourMs }, atMs)?.times).toBe(1);
+  });
+
+  test("has a clean record when somebody sends it", () => {
+    expect(arrives(false, { times: 3, lastMs: nowMs - 1 })).toBeUndefined();
+  });
+
+  test.each([
+    [undefined, failuresBeforeMove],
+    [{ times: 1, lastMs: 0 }, 8],
+    [{ times: 2, lastMs: 0 }, 32],
+    [{ times: 9, lastMs: 0 }, 32],
+  ])("must fail more often before it is offered again: %j", (evacuated, failures) => {
+    expect(failuresToMove({ evacuated })).toBe(failures);
+    const phase = { kind: "failed", fault: "no", retryAtMs: 1e9 } as const;
+    const offered = (count: number) =>
+      evacuate(change({ phase, failures: count, evacuated }, false), nowMs)?.[0].transfers[alpha];
+    expect(offered(failures - 1)).toBeUndefined();
+    expect(offered(failures)).toMatchObject({ at: "offered" });
+  });
+});
+
+describe("a file service that dies two seconds after each start, whoever serves", () => {
+  /** What becomes of it in that time: moves, and how long each attempt to serve was waited for. */
+  function suffer(pair: Pair, forMs: number) {
+    const endMs = pair.timeline.nowMs + forMs;
+    const movedAtMs: number[] = [];
+    let last = pair.answers("10.0.0.100");
+    let servedAtMs = pair.timeline.nowMs;
+    let longestWaitMs = 0;
+    while (pair.timeline.nowMs < endMs) {
+      pair.run(50);
+      const who = pair.answers("10.0.0.100");
+      if (who === undefined) continue;
+      longestWaitMs = Math.max(longestWaitMs, pair.timeline.nowMs - servedAtMs);
+      if (who !== last) movedAtMs.push(pair.timeline.nowMs);
+      last = who;
+      pair.run(2000);
+      strike(pair, { do: "die", who, server: "alpha" });
+      servedAtMs = pair.timeline.nowMs;
+    }
+    return { movedAtMs, longestWaitMs };
+  }
+
+  test("moves ever more seldom, is waited for ever longer but no longer than half a minute, and comes back", () => {
+    const pair = new Pair();
+    pair.start("a");
+    pair.start("b");
+    pair.run(3000);
+    const { movedAtMs, longestWaitMs } = suffer(pair, 30 * 60_000);
+    // To the partner at once; from there after more attempts; then more seldom still.
+    const restsMs = movedAtMs.slice(1).map((atMs, i) => atMs - (movedAtMs[i] ?? 0));
+    expect(movedAtMs[0]).toBeLessThan(20_000);
+    expect(movedAtMs.length).toBeLessThanOrEqual(5);
+    expect(Math.min(...restsMs)).toBeGreaterThan(60_000);
+    expect(longestWaitMs).toBeGreaterThan(15_000);
+    expect(longestWaitMs).toBeLessThan(32_000);
+    // Its neighbour was never silent.
+    const other = pair.dark.filter(({ address, toMs }) => address === "10.0.0.101" && toMs > 3000);
+    expect(other).toEqual([]);
+    const back = () => pair.answers("10.0.0.100") !== undefined;
+    expect(pair.runUntil(back, 31_000)).toBe(true);
+    pair.run(61_000);
+    expect(back()).toBe(true);
+    const states = [pair.controllers.a, pair.controllers.b].map(
+      (each) => each?.state.servers[alpha],
+    );
+    expect(states.find((each) => each?.phase.kind === "serving")).toMatchObject({ failures: 0 });
   });
 });

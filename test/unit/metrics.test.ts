@@ -33,6 +33,7 @@ test("the samples of a healthy pair", async () => {
       'dyad_vserver_state{vserver="beta",state="elsewhere"} 1',
       'dyad_vserver_at_home{vserver="alpha"} 1',
       'dyad_vserver_last_start_seconds{vserver="alpha"} 0.0615',
+      'dyad_vserver_failures{vserver="alpha"} 0',
       "dyad_api_requests_total 10",
       'dyad_api_errors_total{code="badRequest"} 2',
       "dyad_mqtt_connected 1",
@@ -55,11 +56,14 @@ test("every name has the prefix; times are seconds and sizes bytes; counters end
 test("a second scrape shows the second state only", async () => {
   const metrics = createMetrics();
   await metrics.render(healthyStatus(), { api, mqtt });
-  const later = { ...healthyStatus(), mode: "alone" as const, links: [], refusedFrames: {} };
+  const virtualServers = healthyStatus().virtualServers.map((each) => ({ ...each, failures: 3 }));
+  const alone = { mode: "alone" as const, links: [], refusedFrames: {}, virtualServers };
+  const later = { ...healthyStatus(), ...alone };
   const page = await metrics.render(later, { api: { ...api, requests: 11 } });
   const lines = sampleLines(page);
   expect(lines).toContain('dyad_mode{mode="alone"} 1');
   expect(lines).toContain('dyad_mode{mode="paired"} 0');
+  expect(lines).toContain('dyad_vserver_failures{vserver="beta"} 3');
   expect(lines).toContain("dyad_api_requests_total 11");
   expect(lines.filter((line) => /^dyad_(link|refused_frames|mqtt)/.test(line))).toEqual([]);
 });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { mountAt, mountsAbove, parseMountTable } from "../../hal/linux/mount-table.ts";
+import { whatIsWrong } from "../../hal/linux/mount-watch.ts";
 
 describe("/proc/self/mountinfo", () => {
   test("optional fields and escapes", () => {
@@ -8,9 +9,18 @@ describe("/proc/self/mountinfo", () => {
 56 21 0:5 / /tab\\011x rw - tmpfs no\\134ne rw
 `;
     expect(parseMountTable(text)).toEqual([
-      { path: "/", source: "/dev/root", type: "ext4" },
-      { path: "/run/dyad/a b", source: "/dev/loop1", type: "ext4" },
-      { path: "/tab\tx", source: "no\\ne", type: "tmpfs" },
+      {
+        ...{ path: "/", source: "/dev/root", type: "ext4" },
+        ...{ options: ["rw", "noatime"], superOptions: ["rw"] },
+      },
+      {
+        ...{ path: "/run/dyad/a b", source: "/dev/loop1", type: "ext4" },
+        ...{ options: ["rw", "noatime"], superOptions: ["rw", "errors=remount-ro"] },
+      },
+      {
+        ...{ path: "/tab\tx", source: "no\\ne", type: "tmpfs" },
+        ...{ options: ["rw"], superOptions: ["rw"] },
+      },
     ]);
   });
 
@@ -32,5 +42,24 @@ describe("/proc/self/mountinfo", () => {
     expect(pathsAbove("/proc", "/proc/self").sort()).toEqual(["/", "/proc"]);
     expect(pathsAbove("/process")).toEqual(["/"]);
     expect(pathsAbove()).toEqual([]);
+  });
+});
+
+describe("a mount that is watched", () => {
+  const line = (source: string, options: string, superOptions: string) =>
+    parseMountTable(`9 1 7:1 / /v ${options} - ext4 ${source} ${superOptions}`)[0];
+
+  test.each<[string, ReturnType<typeof line>, string | undefined]>([
+    ["as it should be", line("/dev/loop1", "rw,noatime", "rw,errors=remount-ro"), undefined],
+    ["after an error, since 6.15", line("/dev/loop1", "rw", "rw,emergency_ro"), "read-only after"],
+    ["after an error, before", line("/dev/loop1", "rw", "ro,errors=remount-ro"), "read-only"],
+    ["made read-only for itself", line("/dev/loop1", "ro,noatime", "rw"), "read-only"],
+    ["shut", line("/dev/loop1", "rw", "rw,shutdown"), "shut down"],
+    ["covered by another", line("/dev/loop2", "rw", "rw"), "/dev/loop2 is mounted over"],
+    ["gone", undefined, "not mounted"],
+  ])("%s", (_, entry, wrong) => {
+    const found = whatIsWrong(entry, "/dev/loop1");
+    if (wrong === undefined) expect(found).toBeUndefined();
+    else expect(found).toContain(wrong);
   });
 });

@@ -4,6 +4,8 @@
  * Starts a program of one virtual server in a mount namespace of its own: of the folder PLACES it sees NAME and nothing else, so the volumes of
  * its neighbours are not there for it. What is mounted in PLACES/NAME later, by whoever made the folder, is mounted here too, because
  * that folder is shared and this namespace follows it; nothing that is mounted here is seen anywhere else (mount_namespaces(7)).
+ * Its /dev is PLACES/NAME/@dev, which it cannot change, and everywhere else a device node opens nothing: it reaches the devices of its own volumes, and
+ * not the host's or its neighbours'.
  * Before that it joins control groups (cgroups(7)), so that not one page of it is counted for somebody else.
  *
  * Variables are for the program alone: a library that it is started with (LD_PRELOAD) must not be loaded here.
@@ -53,6 +55,32 @@ static void see_only(const char *places, const char *name) {
   close(tree);
 }
 
+/* The maker of the folder adds nodes to it and takes them away while this program runs; here it is only looked at. */
+static void own_devices(const char *places, const char *name) {
+  char own[4096];
+  if (snprintf(own, sizeof own, "%s/%s/@dev", places, name) >= (int)sizeof own) {
+    errno = ENAMETOOLONG;
+    fail("name", name);
+  }
+  int devices = open_tree(AT_FDCWD, own, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  if (devices < 0) fail("take", own);
+  /* Shared memory is no device; a run folder may lie there. */
+  int memory = open_tree(AT_FDCWD, "/dev/shm", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+  if (memory < 0 && errno != ENOENT) fail("take", "/dev/shm");
+  struct mount_attr nowhere = {.attr_set = MOUNT_ATTR_NODEV};
+  if (mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &nowhere, sizeof nowhere) != 0) fail("close", "/");
+  struct mount_attr only = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC};
+  if (mount_setattr(devices, "", AT_EMPTY_PATH, &only, sizeof only) != 0) fail("guard", own);
+  if (move_mount(devices, "", AT_FDCWD, "/dev", MOVE_MOUNT_F_EMPTY_PATH) != 0) fail("put over", "/dev");
+  if (memory >= 0) {
+    struct mount_attr closed = {.attr_set = MOUNT_ATTR_NODEV};
+    if (mount_setattr(memory, "", AT_EMPTY_PATH | AT_RECURSIVE, &closed, sizeof closed) != 0) fail("close", "/dev/shm");
+    if (move_mount(memory, "", AT_FDCWD, "/dev/shm", MOVE_MOUNT_F_EMPTY_PATH) != 0) fail("put back", "/dev/shm");
+    close(memory);
+  }
+  close(devices);
+}
+
 int main(int count, char **words) {
   int at = 3;
   while (at < count && strcmp(words[at], "--") != 0) at += 1;
@@ -62,6 +90,7 @@ int main(int count, char **words) {
   }
   for (int i = 3; i < at; i += 1) join_group(words[i]);
   see_only(words[1], words[2]);
+  own_devices(words[1], words[2]);
   char **program = words + at + 1;
   for (; *program != NULL && strchr(*program, '=') != NULL; program += 1)
     if (putenv(*program) != 0) fail("set", *program);

@@ -1,5 +1,5 @@
 /**
- * The folder of all places of a controller, one folder in it for each virtual server: its volumes are mounted there. Each is a mount of its own
+ * The folder of all places of a controller, one folder in it for each virtual server: its volumes are mounted there, and its device file is. Each is a mount of its own
  * that is shared, so that what is mounted in it appears in the namespaces of that virtual server's programs, and of nobody else (enter.c).
  */
 import { mkdirSync } from "node:fs";
@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { mountAt } from "../mount-table.ts";
 import { bindMount, errorName, setPropagation } from "../syscalls.ts";
+import { DeviceFolder } from "./devices.ts";
 
 export class PlacesFolder {
   readonly path: string;
@@ -21,9 +22,15 @@ export class PlacesFolder {
     return this.#mounted(this.path, "private");
   }
 
-  /** Makes the folder of one virtual server. Idempotent. Fault `ioError`. */
+  /** Makes the folder of one virtual server, with nothing in its device file but what every program has. Fault `ioError`. */
   make(name: string): Outcome {
-    return this.#mounted(join(this.path, name), "shared");
+    const made = this.#mounted(join(this.path, name), "shared");
+    return made.ok ? this.devices(name).prepare() : made;
+  }
+
+  /** The device file of one virtual server. */
+  devices(name: string): DeviceFolder {
+    return new DeviceFolder(join(this.path, name));
   }
 
   #mounted(path: string, propagation: "private" | "shared"): Outcome {

@@ -11,12 +11,15 @@ import { parseAddress, parsePrefix } from "../../../firmware-ts/schema/ip-addres
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { Addresses } from "../../port/addresses.ts";
 import { createAddresses } from "../addresses.ts";
+import type { Carrier } from "../carriers.ts";
 import { NetlinkSocket, netlinkProtocol } from "../netlink.ts";
 import { NetworkNamespace } from "../network-namespace.ts";
 import { prepareNic } from "../nic.ts";
+import type { Readiness } from "../readiness.ts";
 import { getLink } from "../rtnetlink.ts";
 import { addMacvlan, removeLink, setLink } from "../rtnetlink-links.ts";
 import { addRoute, addRule, removeRules } from "../rtnetlink-routes.ts";
+import { AddressWatch } from "./address-watch.ts";
 
 /** The interface of every virtual server, in its own namespace. */
 export const placeNic = "data0";
@@ -47,23 +50,27 @@ export interface RuleSpec {
 export interface PlaceSpec {
   /** Of the virtual server: letters, digits, dashes. */
   readonly name: string;
-  /** The data NIC, in the controller's namespace. */
-  readonly nic: string;
+  /** What its interface is made on, in the controller's namespace; or why there is nothing. */
+  readonly carrier: Outcome<Carrier>;
   readonly mac: Uint8Array;
   /** Where the namespace is held. */
   readonly holdPath: string;
 }
 
 export class Place {
+  readonly #spec: PlaceSpec;
   readonly #namespace: NetworkNamespace;
   readonly #socket: NetlinkSocket;
+  readonly #watch: AddressWatch;
   /** Everything about addresses, in this place. */
   readonly addresses: Addresses;
 
-  private constructor(namespace: NetworkNamespace, socket: NetlinkSocket, addresses: Addresses) {
-    this.#namespace = namespace;
-    this.#socket = socket;
-    this.addresses = inside(namespace, addresses);
+  private constructor(spec: PlaceSpec, made: Made) {
+    this.#spec = spec;
+    this.#namespace = made.namespace;
+    this.#socket = made.socket;
+    this.#watch = new AddressWatch(placeNic);
+    this.addresses = this.#watch.around(inside(made.namespace, made.addresses));
   }
 
   /**
@@ -88,19 +95,54 @@ export class Place {
     return removed;
   }
 
-  /** Makes the place, in the namespace that an earlier life left if there is one; that has to be silent. Faults: `ioError`, `addressFailed`. */
+  /**
+   * Makes the place, in the namespace that an earlier life left if there is one; that has to be silent. Where there is nothing to make an interface
+   * on, it is a place without one: nobody reaches it, and whoever wants to put an address there is told why. Faults: `ioError`, `addressFailed`.
+   */
   static open(spec: PlaceSpec): Outcome<Place> {
     const namespace = NetworkNamespace.make(spec.holdPath);
     if (!namespace.ok) return namespace;
-    const linked = addLink(spec, namespace.value);
+    const linked = spec.carrier.ok ? addLink(spec, spec.carrier.value, namespace.value) : done;
     if (!linked.ok) return linked;
     return namespace.value.inside((): Outcome<Place> => {
-      const prepared = prepare();
+      const socket = NetlinkSocket.open(netlinkProtocol.route);
+      if (!socket.ok) return socket;
+      const prepared = prepare(socket.value, spec.carrier.ok);
       if (!prepared.ok) return prepared;
+      // Rules are of the namespace, not of its interface: those of an earlier life are still there.
+      const cleared = removeRules(socket.value, rulePriority);
+      if (!cleared.ok) return cleared;
       const addresses = createAddresses();
       if (!addresses.ok) return addresses;
-      return good(new Place(namespace.value, prepared.value, addresses.value));
+      const made = { namespace: namespace.value, socket: socket.value, addresses: addresses.value };
+      return good(new Place(spec, made));
     });
+  }
+
+  /**
+   * Tells when an address that was added is gone, or its interface is; and again as long as that is so. Fault `ioError`.
+   */
+  watchAddresses(readiness: Readiness, lost: (reason: string) => void): Outcome {
+    return this.inside(() => this.#watch.listen(readiness, lost));
+  }
+
+  /**
+   * Makes its interface what it was, should somebody have set it down or taken it away. Fault `addressFailed`.
+   *
+   * SAFETY: one that is made anew must be on the NIC that it was made on. Another one of that name has no gate.
+   */
+  restore(): Outcome {
+    const { carrier } = this.#spec;
+    if (!carrier.ok) return carrier;
+    // Every start asks for this, and a question costs as much as everybody else who is changing a network takes.
+    if (this.#watch.isSure) return done;
+    if (!getLink(this.#socket, placeNic).ok) {
+      const linked = addLink(this.#spec, carrier.value, this.#namespace);
+      if (!linked.ok) return linked;
+    }
+    const prepared = this.inside(() => prepare(this.#socket, true));
+    if (prepared.ok) this.#watch.restored();
+    return prepared;
   }
 
   /** Does something synchronous in its network: sockets and processes that are made there stay there. */
@@ -140,6 +182,7 @@ export class Place {
 
   /** Ends it: its interface is gone when this settles, the rest with the last process in it. Faults: `addressFailed`, `ioError`. */
   async remove(): Promise<Outcome> {
+    this.#watch.close();
     const removed = await removeLink(this.#socket, placeNic);
     this.addresses.close();
     this.#socket.close();
@@ -148,26 +191,49 @@ export class Place {
   }
 }
 
-/** From the controller's namespace, where the data NIC is. */
-function addLink({ nic, mac }: PlaceSpec, namespace: NetworkNamespace): Outcome {
+interface Made {
+  readonly namespace: NetworkNamespace;
+  readonly socket: NetlinkSocket;
+  readonly addresses: Addresses;
+}
+
+/** From the controller's namespace, where the carrier is. */
+function addLink({ mac }: PlaceSpec, carrier: Carrier, { descriptor }: NetworkNamespace): Outcome {
   const socket = NetlinkSocket.open(netlinkProtocol.route);
   if (!socket.ok) return socket;
-  const parent = getLink(socket.value, nic);
-  const { descriptor } = namespace;
-  const added = parent.ok
-    ? addMacvlan(socket.value, {
-        parent: parent.value.index,
-        name: placeNic,
-        mac,
-        namespace: descriptor,
-      })
-    : parent;
+  const added = addLinkOn(socket.value, carrier, (parent) =>
+    addMacvlan(socket.value, { parent, name: placeNic, mac, namespace: descriptor }),
+  );
   socket.value.close();
   return added;
 }
 
+function addLinkOn(
+  socket: NetlinkSocket,
+  { name, index }: Carrier,
+  add: (parent: number) => Outcome,
+): Outcome {
+  const found = getLink(socket, name);
+  if (!found.ok) return found;
+  if (found.value.index === index) return add(index);
+  const why = `${name} is another one than at the start of the firmware, and has no gate`;
+  return failed("addressFailed", `make ${placeNic}`, why);
+}
+
 /** Inside: settings first, so that the interface never speaks without them; then it is up, and so is the loopback. */
-function prepare(): Outcome<NetlinkSocket> {
+function prepare(socket: NetlinkSocket, hasNic: boolean): Outcome {
+  const settings = hasNic ? prepareInterface() : done;
+  if (!settings.ok) return settings;
+  for (const name of hasNic ? ["lo", placeNic] : ["lo"]) {
+    const link = getLink(socket, name);
+    if (!link.ok) return link;
+    const up = setLink(socket, link.value.index, true);
+    if (!up.ok) return up;
+  }
+  return done;
+}
+
+function prepareInterface(): Outcome {
   const settings = prepareNic(placeNic);
   if (!settings.ok) return settings;
   for (const [name, setting] of settings6) {
@@ -179,18 +245,7 @@ function prepare(): Outcome<NetlinkSocket> {
         return failed("addressFailed", `prepare ${placeNic}`, `${name} not set`, error);
     }
   }
-  const socket = NetlinkSocket.open(netlinkProtocol.route);
-  if (!socket.ok) return socket;
-  // Rules are of the namespace, not of its interface: those of an earlier life are still there.
-  const cleared = removeRules(socket.value, rulePriority);
-  if (!cleared.ok) return cleared;
-  for (const name of ["lo", placeNic]) {
-    const link = getLink(socket.value, name);
-    if (!link.ok) return link;
-    const up = setLink(socket.value, link.value.index, true);
-    if (!up.ok) return up;
-  }
-  return socket;
+  return done;
 }
 
 /** Every call of these enters the place for as long as it is synchronous, which is when sockets are opened. */

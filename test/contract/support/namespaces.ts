@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { closeSync, openSync, readdirSync } from "node:fs";
+import type { Socket } from "node:net";
 import { promisify } from "node:util";
 import koffi from "koffi";
 
@@ -40,12 +41,32 @@ export function removeLeftovers(): void {
   }
 }
 
+let reaper: ChildProcess | undefined;
+
+/**
+ * Removes the namespaces of this process when it ends, however it does: a worker that is killed has no time for hooks. A shell of its own session
+ * waits for the end of its input, which the kernel closes.
+ */
+function reapAtEnd(): void {
+  if (reaper) return;
+  const script =
+    'cat > /dev/null; cd /run/netns && for each in "$1"-*; do ip netns del "$each"; done';
+  reaper = spawn("sh", ["-c", script, "reaper", `${prefix}-${process.pid}`], {
+    stdio: ["pipe", "ignore", "ignore"],
+    detached: true,
+  });
+  reaper.unref();
+  // Neither the shell nor its pipe keeps this process.
+  (reaper.stdin as Socket | null)?.unref();
+}
+
 export class Namespace {
   readonly name: string;
   readonly #children: ChildProcess[] = [];
 
   constructor(label: string) {
     this.name = `${prefix}-${process.pid}-${label}`;
+    reapAtEnd();
     run("ip", "netns", "add", this.name);
     run("ip", "-n", this.name, "link", "set", "lo", "up");
   }
@@ -62,6 +83,17 @@ export class Namespace {
   later(...args: readonly string[]): Promise<string> {
     const words = ["netns", "exec", this.name, ...args];
     return promisify(execFile)("ip", words, { encoding: "utf8" }).then(({ stdout }) => stdout);
+  }
+
+  /** Packets go from here to an IPv4 address and back, whoever had it before: nobody listens at that port of it, and its kernel says so. */
+  reaches(address: string): boolean {
+    this.ip("neigh", "flush", "to", address);
+    try {
+      this.exec("socat", "-u", "OPEN:/dev/null", `TCP4:${address}:9,connect-timeout=1`);
+      return true;
+    } catch (error) {
+      return String((error as { stderr?: unknown }).stderr).includes("Connection refused");
+    }
   }
 
   /** Runs a synchronous function on this thread inside the namespace: sockets that it opens belong there. */

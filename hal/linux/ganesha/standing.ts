@@ -1,0 +1,54 @@
+/**
+ * How a process stands that does not answer: the difference between one that hangs and one that has not come to it yet. From proc(5), which
+ * says it without asking the process.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+
+/**
+ * `disk`: a thread of it waits for a disk, or for memory that is on one (state D), and only the kernel can help it. `works`: a thread runs or waits
+ * for a processor (state R), or has had one. `still`: none of that; nobody but another thread or a signal will move it.
+ */
+export type Standing = "disk" | "works" | "still";
+
+/** Processor time that a process without anything to do may have had in a second: its clocks and reapers. */
+const idleTicksMax = 2;
+
+/** Letter and processor time (user and system, in ticks of 10 ms) of one line of /proc/PID/stat or /proc/PID/task/TID/stat. */
+export function parseStat(line: string): { readonly state: string; readonly ticks: number } {
+  // Field 2 is the command in parentheses and may contain anything: count from behind it, where field 3 begins.
+  const fields = line.slice(line.lastIndexOf(")") + 2).split(" ");
+  return { state: fields[0] ?? "", ticks: Number(fields[14 - 3]) + Number(fields[15 - 3]) };
+}
+
+/** Processor time that a process has had, in ticks; 0 for one that is gone. */
+export function ticksOf(pid: number): number {
+  const line = read(`/proc/${pid}/stat`);
+  return line === undefined ? 0 : parseStat(line).ticks;
+}
+
+/** How a process stands that had had `ticksBefore` when it was asked. One that is gone stands still. */
+export function standingOf(pid: number, ticksBefore: number): Standing {
+  const states = new Set(threadsOf(pid).map((line) => parseStat(line).state));
+  if (states.has("D")) return "disk";
+  if (states.has("R") || ticksOf(pid) - ticksBefore > idleTicksMax) return "works";
+  return "still";
+}
+
+function threadsOf(pid: number): string[] {
+  let threads: string[];
+  try {
+    threads = readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return [];
+  }
+  // One that ends while we look is no thread any more.
+  return threads.flatMap((thread) => read(`/proc/${pid}/task/${thread}/stat`) ?? []);
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined;
+  }
+}
