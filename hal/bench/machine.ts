@@ -100,7 +100,8 @@ async function openStorage(
 ): Promise<Outcome<Storage>> {
   const mounts = MountWatch.open(readiness, handlers.log);
   if (!mounts.ok) return mounts;
-  const fileSystems = watchedFileSystems(createFileSystems(), mounts.value, (path, reason) => {
+  const ext4 = createFileSystems(undefined, handlers.log);
+  const fileSystems = watchedFileSystems(ext4, mounts.value, (path, reason) => {
     const volume = volumesOf(config).find((each) => mountPath(each.server, each.disk) === path);
     if (volume) void onBroken(volume, reason);
   });

@@ -2,6 +2,7 @@
  * As much of ext4's layout on the disk as is needed to know what a mount will read: where the superblock is, where the journal lies, and which part
  * of it a recovery starts at (Documentation/filesystems/ext4: super.rst, ifork.rst, journal.rst). Nothing is believed that is out of bounds.
  */
+import type { FileHandle } from "node:fs/promises";
 
 export const superblockAt = 1024;
 export const superblockBytes = 1024;
@@ -10,6 +11,8 @@ export const superblockBytes = 1024;
 const logBlockSizeAt = 0x18;
 const magicAt = 0x38;
 const magic = 0xef53;
+const stateAt = 0x3a;
+const hasErrors = 0x2;
 const compatibleAt = 0x5c;
 const hasJournal = 0x4;
 const journalBackupTypeAt = 0xfd;
@@ -29,6 +32,7 @@ const journalMagic = 0xc03b3998;
 const journalLengthAt = 0x10;
 const journalFirstAt = 0x14;
 const journalStartAt = 0x1c;
+const journalErrorAt = 0x20;
 
 /** Blocks of the file system, one after another, that hold a part of the journal. */
 interface Extent {
@@ -51,6 +55,27 @@ export interface Range {
 /** Whether these are the 1024 bytes of an ext4 superblock. */
 export function isExt4(superblock: Buffer): boolean {
   return superblock.length >= superblockBytes && superblock.readUInt16LE(magicAt) === magic;
+}
+
+/** Whether the kernel has found an error in it since it was checked. */
+export function remembersError(superblock: Buffer): boolean {
+  return isExt4(superblock) && (superblock.readUInt16LE(stateAt) & hasErrors) !== 0;
+}
+
+/** The same, written by an aborted journal, which the next mount would hand on to the superblock. */
+export function journalRemembersError(block: Buffer): boolean {
+  return isJournal(block) && block.readUInt32BE(journalErrorAt) !== 0;
+}
+
+function isJournal(block: Buffer): boolean {
+  return block.length >= superblockBytes && block.readUInt32BE(0) === journalMagic;
+}
+
+/** The 1024 bytes at a place of a device, or what there is of them. */
+export async function blockAt(file: FileHandle, at: number): Promise<Buffer> {
+  const block = Buffer.alloc(superblockBytes);
+  const { bytesRead } = await file.read(block, 0, superblockBytes, at);
+  return block.subarray(0, bytesRead);
 }
 
 /** The journal, if the superblock says where it is: undefined for one that is elsewhere, scattered, or not there. */
@@ -95,8 +120,7 @@ export function logAhead(
   journalSuperblock: Buffer,
   lengthBytesMax: number,
 ): readonly Range[] {
-  if (journalSuperblock.length < superblockBytes) return [];
-  if (journalSuperblock.readUInt32BE(0) !== journalMagic) return [];
+  if (!isJournal(journalSuperblock)) return [];
   const length = journalSuperblock.readUInt32BE(journalLengthAt);
   const first = journalSuperblock.readUInt32BE(journalFirstAt);
   const start = journalSuperblock.readUInt32BE(journalStartAt);

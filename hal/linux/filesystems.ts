@@ -12,6 +12,7 @@ import { constants, type FileHandle, open } from "node:fs/promises";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileSystems, LocalDevice } from "../port/storage.ts";
 import { deviceFree } from "./device-free.ts";
+import { checkIfNeeded } from "./file-system-check.ts";
 import { type MountEntry, mountAt } from "./mount-table.ts";
 import { withReadAhead } from "./read-ahead.ts";
 import {
@@ -51,12 +52,14 @@ const stackedMax = 8;
 
 class Ext4FileSystems implements FileSystems {
   readonly #limitMs: number;
+  readonly #log: (message: string) => void;
   readonly #turns = new Turns();
   /** Devices by the path from which they were taken, until they have been shown to be free. */
   readonly #unreleased = new Map<string, string>();
 
-  constructor(limitMs: number) {
+  constructor(limitMs: number, log: (message: string) => void) {
     this.#limitMs = limitMs;
+    this.#log = log;
   }
 
   mount(device: LocalDevice, path: string): Promise<Outcome> {
@@ -101,6 +104,8 @@ class Ext4FileSystems implements FileSystems {
     } catch (error) {
       return failed("mountFailed", "mount", `cannot make ${path}`, error);
     }
+    const checked = await checkIfNeeded(device, this.#log);
+    if (!checked.ok) return checked;
     const options = mountOptions + barrierOption[writeCache ? "cached" : "uncached"];
     const result = await withReadAhead(device, () =>
       mountLater(device, path, fileSystemType, mountFlags, options),
@@ -188,7 +193,10 @@ async function onRoot(
   }
 }
 
-/** File systems of the caller's mount namespace. After `limitMs` an operation is reported as `timeout`. */
-export function createFileSystems(limitMs: number = limitMsDefault): FileSystems {
-  return new Ext4FileSystems(limitMs);
+/** File systems of the caller's mount namespace. After `limitMs` an operation is reported as `timeout`; `log` hears of checks. */
+export function createFileSystems(
+  limitMs: number = limitMsDefault,
+  log: (message: string) => void = () => undefined,
+): FileSystems {
+  return new Ext4FileSystems(limitMs, log);
 }

@@ -9,12 +9,12 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import {
+  blockAt,
   journalAt,
   journalOf,
   logAhead,
   type Range,
   superblockAt,
-  superblockBytes,
 } from "./ext4-layout.ts";
 import { adviseLater, ioctlLater } from "./syscalls.ts";
 
@@ -58,10 +58,4 @@ async function readAheadOf(file: FileHandle): Promise<void> {
   const pieces = logAhead(journal, await blockAt(file, journalAt(journal)), logBytesMax);
   for (const { fromBytes, lengthBytes } of pieces)
     await adviseLater(file.fd, fromBytes, lengthBytes, POSIX_FADV_WILLNEED);
-}
-
-async function blockAt(file: FileHandle, at: number): Promise<Buffer> {
-  const block = Buffer.alloc(superblockBytes);
-  const { bytesRead } = await file.read(block, 0, superblockBytes, at);
-  return block.subarray(0, bytesRead);
 }

@@ -213,6 +213,56 @@ describe.skipIf(rootMissing)("file systems", () => {
     expect(after.count - before.count).toBeLessThan(30);
   });
 
+  describe("a file system that remembers an error", () => {
+    const log: string[] = [];
+    beforeEach(() => {
+      log.length = 0;
+      fileSystems = createFileSystems(limitsMs.condition, (line) => log.push(line));
+    });
+
+    /** As the kernel does it, which goes on with it read-only. */
+    async function failOnce() {
+      await fileSystems.mount(local(device), path);
+      writeFileSync(join(path, "kept"), "kept");
+      run("sync", "-f", path);
+      writeFileSync(`/sys/fs/ext4/${device.split("/").at(-1)}/trigger_fs_error`, "a test");
+      await abandoned();
+    }
+    const state = () => /Filesystem state: +(.*)/.exec(run("dumpe2fs", "-h", device))?.[1];
+
+    test("is checked before it is mounted, once", async () => {
+      await failOnce();
+      expect(code(await fileSystems.mount(local(device), path))).toBe("ok");
+      expect(log.join("\n")).toMatch(/remembers an error.*\n.*is checked: /);
+      expect(readFileSync(join(path, "kept"), "utf8")).toBe("kept");
+      writeFileSync(join(path, "new"), "taken");
+      expect(state()).toBe("clean");
+      await abandoned();
+      log.length = 0;
+      await fileSystems.mount(local(device), path);
+      expect(log).toEqual([]);
+    });
+
+    test("is not mounted when what is wrong needs an answer", async () => {
+      await fileSystems.mount(local(device), path);
+      for (const name of ["one", "other"])
+        writeFileSync(join(path, name), Buffer.alloc(1 << 16, name));
+      await fileSystems.seal(path);
+      await abandoned();
+      // Both files claim one block; nobody but the owner of the data knows whose it is.
+      const claim = (name: string) => run("debugfs", "-R", `ex /${name}`, device);
+      const block = /\d+ +- +\d+ +(\d+) +- +\d+/.exec(claim("one"))?.[1];
+      run("debugfs", "-w", "-R", `sif /other block[5] ${block}`, device);
+      run("debugfs", "-w", "-R", "ssv state 2", device);
+      const outcome = await fileSystems.mount(local(device), path);
+      expect(outcome).toMatchObject({ ok: false, fault: { code: "mountFailed" } });
+      expect(!outcome.ok && outcome.fault.message).toMatch(
+        /run e2fsck on its disk by hand: .*RUN fsck MANUALLY/,
+      );
+      expect(fileSystems.mountedFrom(path)).toEqual({ ok: true, value: undefined });
+    });
+  });
+
   test("abandoned under an open file: out of the tree, every write fails, the device is reported held", async () => {
     await fileSystems.mount(local(device), path);
     const file = openSync(join(path, "file"), "w");

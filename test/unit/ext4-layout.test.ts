@@ -1,6 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { isExt4, journalAt, journalOf, logAhead } from "../../hal/linux/ext4-layout.ts";
+import {
+  isExt4,
+  journalAt,
+  journalOf,
+  journalRemembersError,
+  logAhead,
+  remembersError,
+} from "../../hal/linux/ext4-layout.ts";
 
 interface Extent {
   readonly at: number;
@@ -75,6 +82,17 @@ describe("where the journal is", () => {
     expect(isExt4(superblock([]).subarray(0, 1023))).toBe(false);
     expect(journalOf(Buffer.alloc(0))).toBeUndefined();
   });
+});
+
+test("an error is remembered in the superblock, or in the journal's", () => {
+  expect(remembersError(superblock([]))).toBe(false);
+  expect(remembersError(superblock([], (block) => block.writeUInt16LE(0x3, 0x3a)))).toBe(true);
+  const log = journalSuperblock(1, 200);
+  expect(journalRemembersError(log)).toBe(false);
+  // -EIO, as jbd2 writes it
+  log.writeInt32BE(-5, 0x20);
+  expect(journalRemembersError(log)).toBe(true);
+  expect(journalRemembersError(log.subarray(0, 1000))).toBe(false);
 });
 
 describe("what a recovery reads first", () => {

@@ -1,0 +1,84 @@
+/**
+ * A file system that remembers an error is checked before it is mounted: the kernel would mount it and write to it, and what is wrong would become more.
+ * `e2fsck -p` mends what can be mended without losing anything and asks no questions; a volume for which it has some stays down, and the
+ * operator is told. All others are not checked: their journal is recovered by the mount.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { type FileHandle, open } from "node:fs/promises";
+import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import {
+  blockAt,
+  journalAt,
+  journalOf,
+  journalRemembersError,
+  remembersError,
+  superblockAt,
+} from "./ext4-layout.ts";
+import { ordinaryCommand } from "./ordinary.ts";
+
+/** e2fsck(8): exit codes are sums; from here on errors are left, or it could not do its work. */
+const uncorrected = 4;
+const wordsMax = 2000;
+const environment = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
+
+/**
+ * Checks the file system on a device if it remembers an error. It takes as long as it takes, and must not be stopped half-way.
+ * Fault `mountFailed`: errors are left, or there is no e2fsck.
+ */
+export async function checkIfNeeded(
+  device: string,
+  log: (message: string) => void,
+): Promise<Outcome> {
+  if (!(await isNeeded(device))) return done;
+  log(`${device} remembers an error: it is checked (e2fsck -p) before it is mounted`);
+  const { code, words } = await preen(device);
+  if (code !== undefined && code < uncorrected) {
+    log(`${device} is checked: ${words}`);
+    return done;
+  }
+  const why = `${device} has errors that are not mended without questions; run e2fsck on its disk by hand: ${words}`;
+  return failed("mountFailed", "check", why);
+}
+
+/** What cannot be read is left to the mount. */
+async function isNeeded(device: string): Promise<boolean> {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(device, "r");
+    const superblock = await blockAt(file, superblockAt);
+    if (remembersError(superblock)) return true;
+    const journal = journalOf(superblock);
+    return journal !== undefined && journalRemembersError(await blockAt(file, journalAt(journal)));
+  } catch {
+    return false;
+  } finally {
+    await file?.close().catch(() => undefined);
+  }
+}
+
+function preen(device: string): Promise<{ readonly code: number | undefined; words: string }> {
+  const { program, args } = ordinaryCommand("e2fsck", ["-p", device]);
+  // It ends with us: an orphan would write to a device that nobody governs.
+  const child = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: environment,
+  });
+  const words = collect(child);
+  return new Promise((resolve) => {
+    child.once("error", (error) => resolve({ code: undefined, words: error.message }));
+    child.once("close", (code, signal) => {
+      const end = code === null ? `ended by ${signal}` : `exit code ${code}`;
+      resolve({ code: code ?? undefined, words: words() || end });
+    });
+  });
+}
+
+/** What it says, on one line. */
+function collect({ stdout, stderr }: ChildProcess): () => string {
+  let text = "";
+  for (const stream of [stdout, stderr])
+    stream?.on("data", (chunk: Buffer) => {
+      text = `${text}${chunk.toString()}`.slice(-wordsMax);
+    });
+  return () => text.trim().replaceAll(/\s*\n\s*/g, "; ");
+}
