@@ -18,9 +18,12 @@ export const kill9: Fault = {
   description:
     "every process of the controller is killed; its kernel keeps addresses, packet filter and mounts",
   async inject(world, victim) {
+    const daemon = world.daemon(victim);
     world.forsakeDaemon(victim);
     world.machines[victim].kill();
     await world.machines[victim].cgroup.empty(limitMs).catch(() => undefined);
+    // Nothing is left of it, but Node says so later: until then a repair would find it alive, and start nothing.
+    await daemon?.ended;
   },
   repair: startAgain,
 };
