@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { BenchError } from "../world/error.ts";
 import { limitMs, waitFor } from "../world/exec.ts";
-import { repoDir } from "../world/layout.ts";
+import { type PlannedServer, repoDir } from "../world/layout.ts";
 import type { Started } from "../world/processes.ts";
 import type { World } from "../world/world.ts";
 
@@ -52,6 +52,11 @@ export type ClientReport = ClientState & { readonly verified: boolean };
 /** A client counts as going on while each of its engines completed an operation within this time. */
 const livelyGapMsMax = 250;
 
+export interface ClientOptions {
+  readonly engines: string;
+  readonly paceMs: number;
+}
+
 export class Client {
   readonly name: string;
   readonly virtualServer: string;
@@ -61,12 +66,15 @@ export class Client {
   #failure: string | undefined;
   readonly #process: Started;
 
-  /** Client number `index` works on virtual server number `index` modulo their number. */
-  constructor(world: World, index: number, engines: string, paceMs: number) {
-    const { servers } = world.layout;
-    const server = servers[index % servers.length];
+  /** Client number `index`, who works on one virtual server. */
+  constructor(
+    world: World,
+    index: number,
+    server: Pick<PlannedServer, "name" | "address" | "export">,
+    { engines, paceMs }: ClientOptions,
+  ) {
     const namespace = world.layout.namespaces.clients[index];
-    if (!server || namespace === undefined)
+    if (namespace === undefined)
       throw new BenchError("badInput", "client", `there is no client ${index}`);
     this.name = `c${index + 1}`;
     this.virtualServer = server.name;
@@ -169,14 +177,14 @@ function parse(line: string): unknown {
   }
 }
 
-/** Starts one client per client namespace and waits until all of them read and write. */
-export async function startClients(
-  world: World,
-  options: { readonly engines: string; readonly paceMs: number },
-): Promise<Client[]> {
-  const clients = world.layout.namespaces.clients.map(
-    (_, i) => new Client(world, i, options.engines, options.paceMs),
-  );
+/** Starts one client per client namespace, for one virtual server after another, and waits until all of them read and write. */
+export async function startClients(world: World, options: ClientOptions): Promise<Client[]> {
+  const { servers, namespaces } = world.layout;
+  const clients = namespaces.clients.map((_, i) => {
+    const server = servers[i % servers.length];
+    if (!server) throw new BenchError("badInput", "client", "there is no virtual server");
+    return new Client(world, i, server, options);
+  });
   for (const client of clients) client.mark("begin");
   await allLively(clients, 2 * limitMs, world.signal);
   return clients;

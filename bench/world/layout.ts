@@ -50,6 +50,8 @@ export interface Layout {
   readonly clientCount: number;
   /** Half of them are at home on each controller, by turns. */
   readonly servers: readonly PlannedServer[];
+  /** Those that may come later: their disks are there, and nobody knows them. */
+  readonly spares: readonly PlannedServer[];
 }
 
 const numberOf = { a: 1, b: 2 } as const;
@@ -98,7 +100,7 @@ function demandCount(what: string, count: number, max: number): void {
 }
 
 /** Throws `badInput`, for a prefix that could not become part of a namespace's or a cgroup's name, too. */
-export function layoutOf(prefix: string, clientCount = 2, serverCount = 2): Layout {
+export function layoutOf(prefix: string, clientCount = 2, serverCount = 2, spareCount = 0): Layout {
   if (!/^[a-z][a-z0-9]{0,9}$/.test(prefix))
     throw new BenchError(
       "badInput",
@@ -106,7 +108,7 @@ export function layoutOf(prefix: string, clientCount = 2, serverCount = 2): Layo
       `expected 1 to 10 lower-case letters or digits, a letter first, not "${prefix}"`,
     );
   demandCount("clients", clientCount, clientsMax);
-  demandCount("virtual servers", serverCount, serversMax);
+  demandCount("virtual servers", serverCount, serversMax - spareCount);
   const baseDir = `/dev/shm/dyad-bench-${prefix}`;
   return {
     prefix,
@@ -122,6 +124,7 @@ export function layoutOf(prefix: string, clientCount = 2, serverCount = 2): Layo
     },
     clientCount,
     servers: Array.from({ length: serverCount }, (_, index) => serverOf(index)),
+    spares: Array.from({ length: spareCount }, (_, index) => serverOf(serverCount + index)),
   };
 }
 

@@ -13,7 +13,8 @@ import { machinePaths } from "./machine.ts";
 
 export const shelfTarget = "iqn.2026-11.dyad:shelf";
 export const coordinators = ["C0", "C1", "C2"] as const;
-export const coordinatorBytes = 1024 * 1024;
+/** Room for the common volume (wire/common-volume), and the next power of two. */
+export const coordinatorBytes = 4 * 1024 * 1024;
 
 export const mqttUser = "dyad";
 

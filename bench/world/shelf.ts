@@ -48,16 +48,17 @@ export async function prepareShelf(layout: Layout, diskMb: number): Promise<stri
     throw new BenchError("badInput", "disk size", `expected at least ${diskMbMin} MiB`);
   const diskBytes = diskMb * 1024 * 1024;
   mkdirSync(join(layout.baseDir, "disks"), { recursive: true });
+  const servers = [...layout.servers, ...layout.spares];
   const disks = [
     ...coordinators.map((serial) => ({ serial, sizeBytes: coordinatorBytes })),
-    ...layout.servers.map(({ disk }) => ({ serial: disk, sizeBytes: diskBytes })),
+    ...servers.map(({ disk }) => ({ serial: disk, sizeBytes: diskBytes })),
   ];
   for (const { serial, sizeBytes } of disks) {
     writeFileSync(backingFile(layout, serial), "");
     truncateSync(backingFile(layout, serial), sizeBytes);
   }
   await Promise.all(
-    layout.servers.map(({ disk, name }) =>
+    servers.map(({ disk, name }) =>
       run("unshare", [
         ...["--mount", "--propagation", "private", "sh", "-ec", mkfsScript, "mkfs"],
         ...[...mkfsArgs, "-L", name, backingFile(layout, disk)],

@@ -67,6 +67,8 @@ export interface WorldOptions extends PlanOptions {
   readonly clientCount?: number;
   /** Two if not given. */
   readonly serverCount?: number;
+  /** Virtual servers whose disks are there, to be created while the world runs; none if not given. */
+  readonly spareCount?: number;
   readonly diskMb?: number;
   /** Build everything but start no daemon: for tests of the world itself, and for the peers. */
   readonly withoutControllers?: boolean;
@@ -110,7 +112,8 @@ interface Pieces {
 
 /** Throws `notRoot`, `alreadyRunning`, `badInput`. Cleans up what an earlier run left. */
 async function openParts(options: WorldOptions): Promise<Parts> {
-  const layout = layoutOf(options.prefix, options.clientCount, options.serverCount);
+  const { prefix, clientCount, serverCount, spareCount } = options;
+  const layout = layoutOf(prefix, clientCount, serverCount, spareCount);
   if (process.getuid?.() !== 0)
     throw new BenchError("notRoot", "bench", "needs root for namespaces, mounts and cgroups");
   const lock = await lockPrefix(options.prefix);

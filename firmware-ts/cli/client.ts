@@ -15,7 +15,7 @@ interface Answer {
 /** Calls the API and returns status and body; throws a `CliError` only when there is no answer. */
 export async function call(
   socketPath: string,
-  method: "GET" | "POST",
+  method: "GET" | "POST" | "PUT" | "DELETE",
   path: string,
   body?: object,
 ): Promise<Answer> {

@@ -7,6 +7,9 @@ import type { CommandUnknownOpts, Option } from "@commander-js/extra-typings";
 /** Words to choose from, or a kind of thing. */
 type Offer = readonly string[] | "files" | "virtualServers";
 
+/** Arguments of which there is something to choose from, by their names in the help. */
+const kinds: Readonly<Record<string, Offer>> = { file: "files", name: "virtualServers" };
+
 /** One command as a shell sees it: its path ("/vserver/show"), and what may follow. */
 interface Place {
   readonly path: string;
@@ -77,7 +80,7 @@ function wantedArguments(name: string, { path, arguments: list }: Place): string
 }
 
 function offer(name: string, what: Offer | undefined): string {
-  if (what === undefined) return "";
+  if (what === undefined || what.length === 0) return "";
   if (what === "files") return `compopt -o filenames 2>/dev/null; _${name}_offer -f; `;
   const words = what === "virtualServers" ? `$(_${name}_vservers)` : what.join(" ");
   return `_${name}_offer -W "${words}"; `;
@@ -101,8 +104,7 @@ function placesOf(
       .map((each) => each.name()),
     options: [...own, ...more],
     arguments: command.registeredArguments.map(
-      (argument) =>
-        argument.argChoices ?? (argument.name() === "file" ? "files" : "virtualServers"),
+      (argument) => argument.argChoices ?? kinds[argument.name()] ?? [],
     ),
   };
   const below = command.commands.flatMap((each) =>

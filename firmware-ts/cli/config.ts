@@ -1,7 +1,8 @@
 /** `dyad config check | show | schema`: the configuration file, without a daemon. */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
-import type { ConfigOutcome, ConfigProblem } from "../schema/config-text.ts";
+import type { ConfigOutcome } from "../schema/config-text.ts";
+import type { TextProblem } from "../schema/toml-document.ts";
 import { type ExitCode, exitCodes } from "./exit.ts";
 import { type CommonOptions, type Io, printJson } from "./io.ts";
 
@@ -41,7 +42,8 @@ async function read(
   path: string,
   judge: (bytes: Uint8Array, file: string) => ConfigOutcome,
 ): Promise<ConfigOutcome> {
-  const { configBytesMax, configFailure } = await import("../schema/config-text.ts");
+  const { configBytesMax } = await import("../schema/config-text.ts");
+  const { textFailure } = await import("../schema/toml-document.ts");
   try {
     const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
@@ -53,16 +55,16 @@ async function read(
     }
   } catch (error) {
     const message = `cannot be read: ${error instanceof Error ? error.message : String(error)}`;
-    return configFailure([{ file: path, line: 1, path: "", message }]);
+    return textFailure([{ file: path, line: 1, path: "", message }]);
   }
 }
 
 async function printProblems(
   io: Io,
   options: CommonOptions,
-  problems: readonly ConfigProblem[],
+  problems: readonly TextProblem[],
 ): Promise<ExitCode> {
-  const { formatProblem } = await import("../schema/config-text.ts");
+  const { formatProblem } = await import("../schema/toml-document.ts");
   for (const problem of problems)
     if (options.output === "json") printJson(io, problem);
     else io.err(`${formatProblem(problem)}\n`);

@@ -2,28 +2,20 @@
  * The command tree of `dyad`, and how it ends. Nouns first, words that operators know; each command's code is loaded when
  * it runs, so that `dyad status` starts quickly.
  */
-import {
-  Argument,
-  Command,
-  CommanderError,
-  type CommandUnknownOpts,
-  InvalidArgumentError,
-  Option,
-} from "@commander-js/extra-typings";
+import { Argument, Command, CommanderError, Option } from "@commander-js/extra-typings";
 import { CliError, type ExitCode, exitCodes } from "./exit.ts";
-import { type CommonOptions, type Io, plain, printJson } from "./io.ts";
-
-export interface Environment {
-  readonly io: Io;
-  readonly defaultSocket: string;
-  /** Of the firmware that this command came with. */
-  readonly version: string;
-  /** The keyboard, for the live panel. */
-  readonly terminal?: NodeJS.ReadStream | undefined;
-}
+import { type CommonOptions, plain, printJson } from "./io.ts";
+import {
+  type Context,
+  type Environment,
+  move,
+  type Parent,
+  wholeNumber,
+  withCommandOptions,
+} from "./program-parts.ts";
+import { addVirtualServers } from "./program-vserver.ts";
 
 const defaultConfigPath = "/etc/dyad/dyad.toml";
-const waitSecondsDefault = 60;
 
 /** Runs one command line (without program name) and returns the exit code; never throws. */
 export async function runCli(args: readonly string[], environment: Environment): Promise<ExitCode> {
@@ -45,7 +37,7 @@ export async function runCli(args: readonly string[], environment: Environment):
         : new CliError(exitCodes.failure, "internal", (error as Error).message);
     if (program.opts().output === "json")
       printJson(io, { error: { code: known.code, message: known.message } });
-    else io.err(`dyad: ${plain(known.message)}\n`);
+    else for (const line of known.message.split("\n")) io.err(`dyad: ${plain(line)}\n`);
     return known.exitCode;
   }
 }
@@ -80,6 +72,7 @@ function buildProgram(environment: Environment, finish: (code: ExitCode) => void
   addEvents(program, context);
   addPanel(program, context);
   addConfig(program, context);
+  addVolume(program, context);
   addCompletion(program, context);
   return program;
 }
@@ -87,14 +80,6 @@ function buildProgram(environment: Environment, finish: (code: ExitCode) => void
 const exitCodeHelp = `
 Exit codes: 0 ok, 1 failure, 2 usage, 3 degraded, 4 not possible now, 5 daemon unreachable,
 6 partner unreachable, 75 try again, 77 permission.`;
-
-interface Context {
-  readonly environment: Environment;
-  readonly common: () => CommonOptions;
-  readonly finish: (code: ExitCode) => void;
-}
-/** The parts add commands to any command, whatever options that one has. */
-type Parent = CommandUnknownOpts;
 
 function addStatus(program: Parent, { environment, common, finish }: Context): void {
   program
@@ -115,71 +100,12 @@ function addStatus(program: Parent, { environment, common, finish }: Context): v
 }
 
 function addMoves(program: Parent, context: Context): void {
-  withMoveOptions(program.command("takeover"))
+  withCommandOptions(program.command("takeover"))
     .description("take the partner's virtual servers")
     .action((options) => move(context, options, { kind: "takeover" }));
-  withMoveOptions(program.command("giveback"))
+  withCommandOptions(program.command("giveback"))
     .description("return every virtual server to its home")
     .action((options) => move(context, options, { kind: "giveback" }));
-}
-
-function addVirtualServers(program: Parent, context: Context): void {
-  const { environment, common, finish } = context;
-  const vserver = program.command("vserver").description("virtual servers");
-  vserver
-    .command("list")
-    .description("all virtual servers")
-    .action(async () => {
-      const { listVirtualServers } = await import("./show.ts");
-      finish(await listVirtualServers(environment.io, common()));
-    });
-  vserver
-    .command("show")
-    .description("one virtual server")
-    .argument("<name>")
-    .action(async (name) => {
-      const { showVirtualServer } = await import("./show.ts");
-      finish(await showVirtualServer(environment.io, common(), name));
-    });
-  withMoveOptions(vserver.command("transfer"))
-    .description("move one virtual server to the other controller")
-    .argument("<name>")
-    .action((name, options) => move(context, options, { kind: "transfer", name }));
-}
-
-function withMoveOptions(command: Command) {
-  return command
-    .option("--dry-run", "only say what would happen")
-    .option("--force", "override soft vetoes")
-    .option("--reason <text>", "why it is forced; recorded")
-    .option("--yes", "do not ask for confirmation")
-    .option("--wait [seconds]", `stay until it has ended (${waitSecondsDefault} s)`, seconds);
-}
-
-interface ParsedMoveOptions {
-  readonly dryRun?: true | undefined;
-  readonly force?: true | undefined;
-  readonly reason?: string | undefined;
-  readonly yes?: true | undefined;
-  readonly wait?: number | true | undefined;
-}
-
-async function move(
-  { environment, common, finish }: Context,
-  options: ParsedMoveOptions,
-  what: { kind: "takeover" | "giveback" | "transfer"; name?: string },
-): Promise<void> {
-  const { runMove } = await import("./move.ts");
-  const waitSeconds = options.wait === true ? waitSecondsDefault : options.wait;
-  const all = {
-    ...common(),
-    dryRun: options.dryRun === true,
-    force: options.force === true,
-    reason: options.reason ?? "",
-    yes: options.yes === true,
-    waitSeconds,
-  };
-  finish(await runMove(environment.io, all, what));
 }
 
 function addEvents(program: Parent, { environment, common, finish }: Context): void {
@@ -241,6 +167,19 @@ function addConfig(program: Parent, { environment, common, finish }: Context): v
     });
 }
 
+function addVolume(program: Parent, { environment, common, finish }: Context): void {
+  program
+    .command("volume")
+    .description("the common volume on the coordinator disks")
+    .command("dump")
+    .description("every record, from disks or images of them, without a daemon")
+    .argument("<files...>", "all coordinator disks of a pair")
+    .action(async (files) => {
+      const { dumpVolume } = await import("./volume.ts");
+      finish(await dumpVolume(environment.io, common(), files));
+    });
+}
+
 function addCompletion(program: Parent, { environment, common, finish }: Context): void {
   program
     .command("completion")
@@ -253,15 +192,4 @@ function addCompletion(program: Parent, { environment, common, finish }: Context
       else environment.io.out(script);
       finish(exitCodes.ok);
     });
-}
-
-function wholeNumber(text: string): number {
-  if (!/^\d{1,15}$/.test(text)) throw new InvalidArgumentError("expected a whole number");
-  return Number(text);
-}
-
-function seconds(text: string): number {
-  const value = wholeNumber(text);
-  if (value < 1 || value > 86_400) throw new InvalidArgumentError("expected 1 to 86400 seconds");
-  return value;
 }

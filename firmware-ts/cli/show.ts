@@ -27,18 +27,32 @@ export async function listVirtualServers(io: Io, options: CommonOptions): Promis
   return exitCodes.ok;
 }
 
+export interface ServerOptions extends CommonOptions {
+  /** Only what it is to be, as `create` and `modify` read it. */
+  readonly tomlOnly: boolean;
+}
+
+/** How it is on this controller, and what it is to be. */
 export async function showVirtualServer(
   io: Io,
-  options: CommonOptions,
+  options: ServerOptions,
   name: string,
 ): Promise<ExitCode> {
   const { virtualServerStatusSchema } = await import("../schema/status.ts");
+  const { definitionViewSchema } = await import("../schema/api-change.ts");
   const path = `/v1/vservers/${encodeURIComponent(name)}`;
-  const { value, raw } = await get(options.socket, path, virtualServerStatusSchema);
-  if (options.output === "json") printJson(io, raw);
+  const [status, definition] = await Promise.all([
+    get(options.socket, path, virtualServerStatusSchema),
+    get(options.socket, `${path}/definition`, definitionViewSchema),
+  ]);
+  if (options.output === "json")
+    printJson(io, { ...(status.raw as object), definition: definition.raw });
   else {
+    const { formatServer } = await import("../schema/server-text.ts");
+    const toml = formatServer(definition.value.server);
     const { coloursFor, virtualServerText } = await import("./text.ts");
-    io.out(virtualServerText(value, coloursFor(io.colour)));
+    const text = virtualServerText(status.value, definition.value, coloursFor(io.colour));
+    io.out(options.tomlOnly ? toml : `${text}\n${toml}`);
   }
   return exitCodes.ok;
 }

@@ -1,6 +1,7 @@
 /** The tables and sentences that a person reads. Pure: shapes in, text out; loaded only when a person reads. */
 import Table from "cli-table3";
 import picocolors from "picocolors";
+import type { DefinitionView } from "../schema/api-change.ts";
 import type { CommandAnswer, OperatorEvent, Status, Veto } from "../schema/status.ts";
 import { plain } from "./io.ts";
 
@@ -126,9 +127,17 @@ function stateText(server: VirtualServer, colours: Colours): string {
   return text;
 }
 
-export function virtualServerText(server: VirtualServer, colours: Colours): string {
-  const labelled: [string, string | undefined][] = [
+/** How it is, what it is to be, and what the common volume says of its last start. */
+export function virtualServerText(
+  server: VirtualServer,
+  { number, sequence, wanted, lastStart }: DefinitionView,
+  colours: Colours,
+): string {
+  const lines = (of: readonly string[] | undefined) => (of?.length ? of.map(plain) : ["-"]);
+  const labelled: [string, readonly string[] | string | undefined][] = [
     ["vserver", plain(server.name)],
+    ["number", String(number)],
+    ["wanted", `${wanted} (definition ${sequence})`],
     ["home", server.home],
     ["owner", server.owner],
     ["state", stateText(server, colours)],
@@ -140,12 +149,22 @@ export function virtualServerText(server: VirtualServer, colours: Colours): stri
       "failures",
       server.failures === undefined ? undefined : `${server.failures} since it served for a minute`,
     ],
+    ["last by", lastStart && `${lastStart.owner}, epoch ${lastStart.epoch}`],
+    ["mounts", lastStart && lines(lastStart.mounts)],
+    ["routes", lastStart && lines(lastStart.routes)],
+    ["devices", lastStart && lines(lastStart.devices)],
   ];
-  return labelled
-    .flatMap(([label, text]) =>
-      text === undefined ? [] : [`${`${label}:`.padStart(11)} ${text}\n`],
-    )
-    .join("");
+  return labelled.map(([label, text]) => labelledLines(label, text)).join("");
+}
+
+/** The label stands before the first line; the others begin below it. */
+function labelledLines(label: string, text: readonly string[] | string | undefined): string {
+  if (text === undefined) return "";
+  const [first = "", ...others] = typeof text === "string" ? [text] : text;
+  return [
+    `${`${label}:`.padStart(11)} ${first}\n`,
+    ...others.map((line) => `${"".padStart(12)}${line}\n`),
+  ].join("");
 }
 
 export function disksText(disks: readonly Disk[], colours: Colours): string {
@@ -170,8 +189,8 @@ export function eventText(event: OperatorEvent, colours: Colours): string {
 }
 
 /** What would be done, or is being done. Virtual servers move at the same time: the slowest one counts. */
-export function planText(plan: CommandAnswer["plan"]): string {
-  if (plan.length === 0) return "nothing has to be moved\n";
+export function planText(plan: CommandAnswer["plan"], nothing = "nothing has to be moved"): string {
+  if (plan.length === 0) return `${nothing}\n`;
   const longest = Math.max(...plan.map((step) => step.predictedMs));
   const rows = plan.map((step) => [
     plain(step.virtualServer),

@@ -86,6 +86,15 @@ export function closeGates(state: BeatState, token: string, addresses: readonly 
   return [{ ...state, kept, opens }, [{ kind: "close", token, addresses }]];
 }
 
+/** The kernel closes what is not in the list any more before it forgets it; whoever waited to open or to renew one of these waits in vain. */
+export function knowGates(state: BeatState, token: string, addresses: readonly string[]): Step {
+  const kept = new Map([...state.kept].filter(([address]) => addresses.includes(address)));
+  const opens = state.opens.filter((open) =>
+    open.addresses.every((address) => addresses.includes(address)),
+  );
+  return [{ ...state, kept, opens }, [{ kind: "know", token, addresses }]];
+}
+
 /**
  * The main loop is gone, so nothing here will open a gate again. All are closed now, also one that this life opened with its
  * first lease and does not keep yet. Whether that is said depends on the kernel's answer (`gateOutcome`).
@@ -113,6 +122,7 @@ export function gateOutcome(
       ],
     ];
   if (action === "close") return [state, [observe({ kind: "gateClosed", token, ok, reason })]];
+  if (action === "know") return [state, [observe({ kind: "gateKnown", token, ok, reason })]];
   if (ok) return [state, nothing];
   // The kernel closed it while we were not looking: reopening is a step of its own, with all its checks.
   const kept = new Map(state.kept);

@@ -38,7 +38,7 @@ export function send(state: BeatState, due: readonly LinkName[], nowMs: number):
     granting,
     mode: mandate.mode,
     epoch: mandate.epoch,
-    configuration: state.configuration,
+    configuration: mandate.configuration,
     progressAgeMs: Math.min(65_535, Math.max(0, Math.round(nowMs - state.progressAtMs))),
     goodbye: mandate.goodbye,
     dyingGasp: state.ending === "closed",

@@ -14,7 +14,6 @@ export interface PendingOpen {
 export interface BeatState {
   readonly me: ControllerId;
   readonly session: number;
-  readonly configuration: number;
   readonly timing: Timing;
   readonly links: Links;
   readonly mandate: Mandate;
@@ -72,6 +71,7 @@ export interface BeatSetup {
   readonly me: ControllerId;
   /** Random, not 0, new at every start. */
   readonly session: number;
+  /** What the first beats say, until the main loop says what it knows. */
   readonly configuration: number;
   readonly timing: Timing;
   readonly links: readonly LinkName[];
@@ -84,7 +84,6 @@ export function newBeatState(setup: BeatSetup): BeatState {
   return {
     me: setup.me,
     session: setup.session,
-    configuration: setup.configuration,
     timing: setup.timing,
     links: newLinks(setup.links),
     mandate: {
@@ -95,6 +94,7 @@ export function newBeatState(setup: BeatSetup): BeatState {
       serving: noServers,
       goodbye: false,
       dataLinkDown: false,
+      configuration: setup.configuration,
       ground: "none",
       messageAck: 0,
       messageSession: 0,

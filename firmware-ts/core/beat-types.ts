@@ -17,6 +17,8 @@ export interface Mandate {
   readonly serving: ServerSet;
   readonly goodbye: boolean;
   readonly dataLinkDown: boolean;
+  /** Fingerprint of what both controllers must agree on (schema/definition-digest). */
+  readonly configuration: number;
   readonly ground: Ground;
   /** Newest message handled, of the partner's session `messageSession`: numbers begin anew with each session. */
   readonly messageAck: number;
@@ -34,7 +36,12 @@ export type GateCommand =
       readonly notBeforeMs: number;
     }
   | { readonly kind: "gateKeep"; readonly addresses: readonly string[] }
-  | { readonly kind: "gateClose"; readonly token: string; readonly addresses: readonly string[] };
+  | { readonly kind: "gateClose"; readonly token: string; readonly addresses: readonly string[] }
+  /**
+   * All floating addresses from now on. One that is new is closed when it becomes known; one that goes is closed first, and is on no interface any
+   * more; others keep their lease.
+   */
+  | { readonly kind: "gateKnow"; readonly token: string; readonly addresses: readonly string[] };
 
 export type BeatEvent =
   | { readonly kind: "tick"; readonly nowMs: number }
@@ -74,7 +81,7 @@ export type BeatEvent =
   | {
       readonly kind: "gateOutcome";
       readonly nowMs: number;
-      readonly action: "open" | "renew" | "close" | "seal";
+      readonly action: "open" | "renew" | "close" | "know" | "seal";
       readonly token: string;
       readonly addresses: readonly string[];
       readonly ok: boolean;
@@ -90,7 +97,11 @@ export type BeatEffect =
       /** The lease ends at this local monotonic time; the performer turns it into a duration at the very last moment. */
       readonly untilMs: number;
     }
-  | { readonly kind: "close"; readonly token: string; readonly addresses: readonly string[] }
+  | {
+      readonly kind: "close" | "know";
+      readonly token: string;
+      readonly addresses: readonly string[];
+    }
   /** Every floating address is closed, whether this life ever opened it or not. */
   | { readonly kind: "seal"; readonly token: string; readonly addresses: readonly string[] }
   | { readonly kind: "observe"; readonly observation: Observation };
@@ -138,6 +149,12 @@ export type Observation =
   | { readonly kind: "gateRefused"; readonly token: string; readonly reason: string }
   | {
       readonly kind: "gateClosed";
+      readonly token: string;
+      readonly ok: boolean;
+      readonly reason: string;
+    }
+  | {
+      readonly kind: "gateKnown";
       readonly token: string;
       readonly ok: boolean;
       readonly reason: string;

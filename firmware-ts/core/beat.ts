@@ -22,6 +22,7 @@ import {
   closeGates,
   gateOutcome,
   keepGates,
+  knowGates,
   openDue,
   queueOpen,
   renewGates,
@@ -50,6 +51,7 @@ const commands: readonly BeatEvent["kind"][] = [
   "gateOpen",
   "gateKeep",
   "gateClose",
+  "gateKnow",
 ];
 
 export function beatStep(state: BeatState, event: BeatEvent): Step {
@@ -83,6 +85,8 @@ export function beatStep(state: BeatState, event: BeatEvent): Step {
     }
     case "gateClose":
       return closeGates(state, event.token, event.addresses);
+    case "gateKnow":
+      return knowGates(state, event.token, event.addresses);
     case "lastWords":
       return closeForGood(state);
     case "gateOutcome":

@@ -1,14 +1,14 @@
 /** Commands of the operator: what would be done, what speaks against it, and the first move of each part of the plan, or its place in the queue. */
 import type { CommandAnswer } from "../schema/status.ts";
 import { andThen, type ControllerState, type Step, tell } from "./controller-state.ts";
-import type { Command } from "./events.ts";
+import type { MoveCommand } from "./events.ts";
 import { offerInTurn, requestInTurn } from "./transfer-window.ts";
 import { type Move, planMoves, stopped, vetoes } from "./vetoes.ts";
 
 /** Predicted duration of a planned move that was never made here, ms; afterwards the last start counts. */
 const movePredictedMs = 60;
 
-export function onCommand(state: ControllerState, command: Command, nowMs: number): Step {
+export function onCommand(state: ControllerState, command: MoveCommand, nowMs: number): Step {
   const moves = planMoves(state, command);
   const reasons = vetoes(state, moves);
   const { force, dryRun, reason } = command.request;

@@ -3,12 +3,8 @@
  * shape (schema/config-text), then the inequalities of the safety argument (core/timing), each with the line it stands on.
  */
 import type { Config } from "../schema/config.ts";
-import {
-  type ConfigOutcome,
-  type ConfigProblem,
-  configFailure,
-  parseConfigBytes,
-} from "../schema/config-text.ts";
+import { type ConfigOutcome, parseConfigBytes } from "../schema/config-text.ts";
+import { type TextProblem, textFailure } from "../schema/toml-document.ts";
 import { keyLines } from "../schema/toml-lines.ts";
 import { deriveTiming, timingFaults } from "./timing.ts";
 
@@ -17,11 +13,11 @@ export function judgeConfig(bytes: Uint8Array, file: string): ConfigOutcome {
   const parsed = parseConfigBytes(bytes, file);
   if (!parsed.ok) return parsed;
   const problems = timingProblems(parsed.value, bytes, file);
-  return problems.length > 0 ? configFailure(problems) : parsed;
+  return problems.length > 0 ? textFailure(problems) : parsed;
 }
 
 /** A broken inequality names its key first; the line is that key's, or the table's where the key has its default. */
-function timingProblems(config: Config, bytes: Uint8Array, file: string): ConfigProblem[] {
+function timingProblems(config: Config, bytes: Uint8Array, file: string): TextProblem[] {
   const faults = timingFaults(deriveTiming(config.timing));
   if (faults.length === 0) return [];
   const lines = keyLines(new TextDecoder().decode(bytes));

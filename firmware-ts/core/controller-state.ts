@@ -3,17 +3,17 @@ import type { Mode } from "../schema/beat.ts";
 import type { Config } from "../schema/config.ts";
 import type { ControllerId } from "../schema/ids.ts";
 import type { Message } from "../schema/messages.ts";
-import { encodeMessage, shortWhy } from "../schema/messages.ts";
+import { shortWhy } from "../schema/messages.ts";
 import type { ReservationKey } from "../schema/reservation.ts";
-import { setHas, setOf } from "../schema/server-set.ts";
+import { setHas } from "../schema/server-set.ts";
 import type { Race } from "./arbitration.ts";
 import type { LossReason, Mandate, PartnerView } from "./beat-types.ts";
+import type { GateList, Parts, UnderWay, VolumeState } from "./definition-types.ts";
 import type { Effect, Report } from "./effects.ts";
 import { makeKey } from "./keys.ts";
 import type { Colours } from "./links.ts";
 import { checkTransition } from "./modes.ts";
 import type { Timing } from "./timing.ts";
-import { isHeld } from "./vserver-stop.ts";
 import type { VirtualServerContext, VirtualServerState } from "./vserver-types.ts";
 
 /** Our registration on one coordinator disk. */
@@ -59,8 +59,9 @@ export interface ControllerState {
   readonly me: ControllerId;
   readonly config: Config;
   readonly timing: Timing;
-  /** CRC of what both controllers must agree on. */
+  /** Fingerprint of what both controllers must agree on, and of the part of it that no command changes. */
   readonly configuration: number;
+  readonly staticConfiguration: number;
   readonly mode: Mode;
   readonly modeSinceMs: number;
   /** Counts the changes of the mode. */
@@ -96,7 +97,19 @@ export interface ControllerState {
   readonly openNotBeforeMs: number;
   /** Since when nobody was heard while joining. */
   readonly quietSinceMs: number;
+  /** By number; those that were deleted, or never were, own nothing and start never. */
   readonly servers: readonly VirtualServerState[];
+  /** Numbers whose definitions contradict one with a lower number. */
+  readonly blocked: readonly number[];
+  /** VLANs of the data NIC that were made when this controller started; the gate is on these. */
+  readonly vlans: readonly number[];
+  /** Numbers whose definitions have changed since the partner's fingerprint was last the same as ours. */
+  readonly unagreed: readonly number[];
+  readonly volume: VolumeState;
+  /** By number, as `parts`: what is being changed, and what is not here yet as it is wanted. */
+  readonly changes: Readonly<Record<number, UnderWay>>;
+  readonly parts: Readonly<Record<number, Parts>>;
+  readonly gate: GateList;
   readonly transfers: Readonly<Record<number, Transfer>>;
   /** In the order in which they were asked for. None of them is in `transfers`: what waits here holds nothing and hinders nothing. */
   readonly queuedMoves: readonly QueuedMove[];
@@ -126,6 +139,21 @@ export function andThen(step: Step, more: (state: ControllerState) => Step): Ste
 
 /** Nothing is asked for: most parts of most steps end so, hence it is one list for all. */
 export const nothing: readonly Effect[] = [];
+
+/** Nothing is under way: one map for all of that kind, so that a step need not look into it. */
+export const none: Readonly<Record<number, never>> = {};
+
+/** A map by number, with one entry more, or fewer. */
+export function withEntry<T>(
+  map: Readonly<Record<number, T>>,
+  number: number,
+  entry: T | undefined,
+): Readonly<Record<number, T>> {
+  const next = { ...map };
+  if (entry !== undefined) next[number] = entry;
+  else delete next[number];
+  return Object.keys(next).length === 0 ? none : next;
+}
 
 /** What a part of a step came to; undefined when it found nothing to do. */
 export type Part = Step | undefined;
@@ -199,15 +227,9 @@ export function ownsServer(server: VirtualServerState): boolean {
   return server.phase.kind !== "off" && server.phase.kind !== "failed";
 }
 
-/**
- * Owned in the eyes of the partner: also what we have promised to start, or keep as failed; but not what is left of something that was
- * declined, which is released.
- */
-export function claimsServer(state: ControllerState, server: VirtualServerState): boolean {
-  const transfer = state.transfers[server.index];
-  const at = transfer?.role === "target" ? transfer.at : undefined;
-  if (server.phase.kind === "off") return at === "starting";
-  return at !== "declined" || !isHeld(server);
+/** The disks have a record of it that was not answered yet: until then nobody else may write one. */
+export function isWriting({ volume }: ControllerState, index: number): boolean {
+  return volume.writings[index]?.token !== undefined;
 }
 
 export function partnerOwns(state: ControllerState, index: number): boolean {
@@ -257,30 +279,6 @@ export function dropOutbox(state: ControllerState): ControllerState {
   return { ...state, outbox: [], messageId: state.messageId + 1 };
 }
 
-/** What the beats must say, from the state alone. */
-export function mandateOf(state: ControllerState): Mandate {
-  const { servers } = state;
-  const those = (passes: (server: VirtualServerState) => boolean) =>
-    setOf(servers.length, (number) => {
-      const server = servers[number];
-      return server !== undefined && passes(server);
-    });
-  const head = state.outbox[0];
-  return {
-    mode: state.mode,
-    turn: state.turn,
-    epoch: state.epoch,
-    owned: those((server) => claimsServer(state, server)),
-    serving: those((server) => server.phase.kind === "serving"),
-    goodbye: state.farewellMs !== undefined,
-    dataLinkDown: !state.dataLinkUp,
-    ground: groundOf(state.mode),
-    messageAck: state.messageAck,
-    messageSession: state.lastSession,
-    ...(head ? { message: { id: state.messageId, body: encodeMessage(head) } } : {}),
-  };
-}
-
 type ServerFunction = (
   server: VirtualServerState,
   context: ReturnType<typeof serverContext>,
@@ -294,39 +292,4 @@ export function onServer(step: Step, index: number, nowMs: number, run: ServerFu
     const [next, effects] = run(server, serverContext(state, nowMs));
     return [replaceServer(state, next), effects];
   });
-}
-
-/** Whether two mandates say the same; asked after every event. The body of a message follows from its number. */
-export function sameMandate(one: Mandate, other: Mandate): boolean {
-  return (
-    one.mode === other.mode &&
-    one.turn === other.turn &&
-    one.epoch === other.epoch &&
-    one.owned === other.owned &&
-    one.serving === other.serving &&
-    one.goodbye === other.goodbye &&
-    one.dataLinkDown === other.dataLinkDown &&
-    one.ground === other.ground &&
-    one.messageAck === other.messageAck &&
-    one.messageSession === other.messageSession &&
-    one.message?.id === other.message?.id
-  );
-}
-
-/** On which proof gates live in each mode. While racing the last acknowledgement still counts, and runs out. */
-function groundOf(mode: Mode): Mandate["ground"] {
-  switch (mode) {
-    case "paired":
-    case "racing":
-    case "leaving":
-      return "acknowledged";
-    case "alone":
-      return "solo";
-    case "starting":
-    case "joining":
-    case "out":
-      return "none";
-    default:
-      throw new Error(`groundOf: unknown mode ${String(mode)}`);
-  }
 }

@@ -6,24 +6,28 @@
  * replay of the journal still gives identical decisions.
  */
 import type { Config } from "../schema/config.ts";
-import { bareAddresses } from "../schema/config.ts";
+import { bareAddresses, vlansOf } from "../schema/config.ts";
+import type { Definition, VolumeWritten } from "../schema/definition.ts";
+import { fingerprintOf } from "../schema/definition-digest.ts";
 import { decodeMessage } from "../schema/messages.ts";
 import type { Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer } from "../schema/reservation.ts";
 import type { Observation, PartnerView } from "./beat-types.ts";
+import { changeEnded, changeTick, onChange, partnerChanged, partnerKnows } from "./change.ts";
 import { onCommand } from "./command.ts";
 import {
   andThen,
   type ControllerState,
   inTurn,
-  mandateOf,
+  none,
   nothing,
   onServer,
   type Part,
+  replaceServer,
   type Step,
-  sameMandate,
   tell,
 } from "./controller-state.ts";
+import { agreeTick, contradictions, denseServers, isDeleted } from "./definitions.ts";
 import { type Effect, effectRank } from "./effects.ts";
 import type { ControllerEvent } from "./events.ts";
 import {
@@ -36,6 +40,7 @@ import {
   serviceHung,
   volumeFailed,
 } from "./faults.ts";
+import { gateKnown, newGateList } from "./gate-list.ts";
 import {
   forgetRegistrations,
   joinAnswer,
@@ -45,7 +50,9 @@ import {
 } from "./join.ts";
 import { makeKey } from "./keys.ts";
 import { leavingTick, shutdown } from "./leave.ts";
+import { mandateOf, sameMandate } from "./mandate.ts";
 import { grant, pairUp } from "./pairing.ts";
+import { partsDone, partsTick } from "./parts.ts";
 import { keepServers } from "./placement.ts";
 import {
   beginRace,
@@ -58,41 +65,40 @@ import {
 import type { Timing } from "./timing.ts";
 import { evacuate, transferMessage, transferTick } from "./transfer.ts";
 import { beginQueued } from "./transfer-window.ts";
-import { reopenGate, serverDone, serverReserved, startingTick } from "./vserver.ts";
-import { stopDone, stoppingTick, stopReserved } from "./vserver-stop.ts";
+import {
+  endOfWriting,
+  newVolume,
+  readBeforeJoining,
+  recordEnded,
+  recordStart,
+  volumeRead,
+  volumeTick,
+} from "./volume.ts";
+import { hasClaimed, reopenGate, serverDone, serverReserved, startingTick } from "./vserver.ts";
+import { hasLeft, stopDone, stoppingTick, stopReserved } from "./vserver-stop.ts";
 import type { VirtualServerState } from "./vserver-types.ts";
 
 export interface ControllerSetup {
   readonly config: Config;
   readonly timing: Timing;
+  /** Fingerprint of the part that no command changes (wire/configuration). */
   readonly configuration: number;
+  /** As the common volume has them, and else the file; the places of all that are not deleted have been made. */
+  readonly definitions: readonly Definition[];
 }
 
 /** A controller that has not booted: its first event is `boot` with what it remembers. */
 export function newController(setup: ControllerSetup): ControllerState {
-  const { config, timing, configuration } = setup;
+  const { config, timing, configuration: staticConfiguration } = setup;
   const key = makeKey({ controller: config.controller.id, pairId: config.pair.id, epoch: 0 });
-  const servers = config.virtualServers.map(
-    (each, index): VirtualServerState => ({
-      index,
-      config: each,
-      phase: { kind: "off" },
-      claims: {},
-      key: undefined,
-      round: 0,
-      failures: 0,
-      movesFailed: 0,
-      moveNotBeforeMs: 0,
-      lastStartMs: undefined,
-      fault: undefined,
-      clients: undefined,
-    }),
-  );
+  const servers = denseServers(setup.definitions);
+  const definitions = servers.map((each) => each.definition);
   return forgetRegistrations({
     me: config.controller.id,
     config,
     timing,
-    configuration,
+    configuration: fingerprintOf(staticConfiguration, definitions),
+    staticConfiguration,
     mode: "starting",
     modeSinceMs: 0,
     turn: 1,
@@ -112,6 +118,13 @@ export function newController(setup: ControllerSetup): ControllerState {
     openNotBeforeMs: 0,
     quietSinceMs: 0,
     servers,
+    blocked: [...contradictions(config, definitions).keys()],
+    vlans: [...vlansOf(servers.filter((each) => !isDeleted(each)).map(({ config: of }) => of))],
+    unagreed: [],
+    volume: newVolume,
+    changes: none,
+    parts: none,
+    gate: newGateList(servers),
     transfers: {},
     queuedMoves: [],
     outbox: [],
@@ -149,6 +162,10 @@ function handle(state: ControllerState, event: ControllerEvent): Step {
       return seen(state, event.observation, nowMs);
     case "reserved":
       return reserved(state, event.token, event.answer, nowMs);
+    case "volume":
+      return volumeRead(state, event.token, event.outcome, nowMs);
+    case "volumeWritten":
+      return volumeWritten(state, event.token, event.written, nowMs);
     case "done":
       return done(state, event.token, event.outcome, nowMs);
     case "diskPath":
@@ -168,7 +185,9 @@ function handle(state: ControllerState, event: ControllerEvent): Step {
     case "carrier":
       return carrier(state, event.up);
     case "command":
-      return onCommand(state, event.command, nowMs);
+      return event.command.kind === "change"
+        ? onChange(state, event.command, nowMs)
+        : onCommand(state, event.command, nowMs);
     case "shutdown":
       return shutdown(state, event.reason, nowMs);
     default:
@@ -178,8 +197,11 @@ function handle(state: ControllerState, event: ControllerEvent): Step {
 
 function boot(state: ControllerState, epoch: number, nowMs: number): Step {
   const key = makeKey({ controller: state.me, pairId: state.config.pair.id, epoch });
-  const next = { ...state, epoch, epochSeen: epoch, coordinatorKey: key, modeSinceMs: nowMs };
-  return [next, [tell("info", "controller.boot", `controller ${state.me} starts, epoch ${epoch}`)]];
+  const known = { ...state, epoch, epochSeen: epoch, coordinatorKey: key, modeSinceMs: nowMs };
+  return [
+    readBeforeJoining(known),
+    [tell("info", "controller.boot", `controller ${state.me} starts, epoch ${epoch}`)],
+  ];
 }
 
 /** What a tick looks at, in this order. Most ticks find nothing to do. */
@@ -211,6 +233,10 @@ const settling = [
   joinTick,
   grant,
   pairUp,
+  volumeTick,
+  changeTick,
+  agreeTick,
+  partsTick,
   transferTick,
   evacuate,
   beginQueued,
@@ -250,6 +276,8 @@ function seen(state: ControllerState, observation: Observation, nowMs: number): 
       return refusedByCoordinators(state, observation.sentAtMs, nowMs);
     case "gateOpened":
       return done(state, observation.token, { ok: true, value: undefined }, nowMs);
+    case "gateKnown":
+      return gateKnown(state, observation.token, observation.ok, observation.reason, nowMs);
     case "gateRefused":
     case "gateClosed":
       return done(state, observation.token, gateOutcome(observation), nowMs);
@@ -316,26 +344,13 @@ function partnerSeen(state: ControllerState, view: PartnerView, nowMs: number): 
     partnerLinkedSinceMs:
       state.partner && !state.partner.dataLinkDown ? state.partnerLinkedSinceMs : nowMs,
   };
-  const effects: Effect[] = [];
-  if (!state.partner) effects.push(...meet(next, view));
+  const met = tell("info", "partner.heard", `the partner is heard, ${view.mode}`);
+  const effects = state.partner ? nothing : [met];
   if (view.mode === "alone" && next.mode === "paired")
     return andThen([next, effects], (after) =>
       goOut(after, nowMs, "the partner has won the coordinator disks"),
     );
   return [next, effects];
-}
-
-/** First words of a partner. */
-function meet(state: ControllerState, view: PartnerView): Effect[] {
-  if (view.configuration !== state.configuration)
-    return [
-      tell(
-        "error",
-        "partner.configuration",
-        "the partner's configuration differs in what both must agree on: no pair is made",
-      ),
-    ];
-  return [tell("info", "partner.heard", `the partner is heard, ${view.mode}`)];
 }
 
 function message(state: ControllerState, id: number, body: Uint8Array, nowMs: number): Step {
@@ -344,7 +359,28 @@ function message(state: ControllerState, id: number, body: Uint8Array, nowMs: nu
   const decoded = decodeMessage(body);
   if (!decoded)
     return [next, [tell("warning", "message.malformed", "a message of the partner is malformed")]];
-  return transferMessage(next, decoded, nowMs);
+  switch (decoded.type) {
+    case "changed":
+      return partnerChanged(next, decoded.number, decoded.sequence);
+    case "known":
+      return partnerKnows(next, decoded.number, decoded.sequence);
+    default:
+      return transferMessage(next, decoded, nowMs);
+  }
+}
+
+/** The disks have answered to a record. */
+function volumeWritten(
+  state: ControllerState,
+  token: string,
+  written: VolumeWritten,
+  nowMs: number,
+): Step {
+  const ended = endOfWriting(state, token, written);
+  if (!ended) return [state, nothing];
+  return ended.why === "change" || ended.why === "undo"
+    ? changeEnded(state, ended, nowMs)
+    : recordEnded(state, ended, nowMs);
 }
 
 /** A majority of coordinators refuses our writes: the partner has preempted us there. */
@@ -385,7 +421,14 @@ function reserved(
       ? stopReserved(server, token, context)
       : serverReserved(server, token, answer, context),
   );
-  return rememberEpochs(step, index);
+  return rememberEpochs(recordClaim(step, state, index, nowMs), index);
+}
+
+/** The disks are ours, from this step on: who serves now is written down beside what follows. */
+function recordClaim(step: Step, before: ControllerState, index: number, nowMs: number): Step {
+  const [old, server] = [before.servers[index], step[0].servers[index]];
+  if (!old || !server || !hasClaimed(old, server)) return step;
+  return [recordStart(step[0], index, nowMs), step[1]];
 }
 
 /** A refusal by a newer key teaches us its epoch; the next attempt, if we may still make one, is above it. */
@@ -402,8 +445,12 @@ function done(
   outcome: Outcome<string | undefined>,
   nowMs: number,
 ): Step {
+  if (token.startsWith("parts:")) return partsDone(state, token, outcome, nowMs);
   const index = serverOf(state, token);
-  if (index === undefined) return [state, []];
+  const known = state.servers[index ?? -1];
+  if (index === undefined || !known) return [state, []];
+  const gone = hasLeft(known, token, outcome);
+  if (gone) return [replaceServer(state, gone), []];
   return onServer([state, []], index, nowMs, (server, context) =>
     server.phase.kind === "stopping"
       ? stopDone(server, token, outcome, context)
@@ -411,7 +458,12 @@ function done(
   );
 }
 
+/** A token names the virtual server and its round; a name may have had another number before. */
 function serverOf(state: ControllerState, token: string): number | undefined {
-  const name = token.startsWith("vs:") ? token.split(":")[1] : undefined;
-  return state.servers.find((server) => server.config.name === name)?.index;
+  const [kind, name, round] = token.split(":");
+  if (kind !== "vs") return undefined;
+  const found = state.servers.find(
+    (server) => server.config.name === name && String(server.round) === round,
+  );
+  return found?.index;
 }

@@ -1,24 +1,49 @@
 /** What happens to a controller: the only way in which the world reaches its decisions. Every event carries the local monotonic time. */
+import type { VirtualServerConfig } from "../schema/config.ts";
+import type { VolumeView, VolumeWritten } from "../schema/definition.ts";
 import type { PersistentRecord } from "../schema/journal.ts";
 import type { Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer } from "../schema/reservation.ts";
 import type { CommandRequest } from "../schema/status.ts";
 import type { Observation } from "./beat-types.ts";
 
+/** What is to become of a virtual server. */
+export interface Change {
+  readonly action: "create" | "modify" | "start" | "stop" | "delete";
+  readonly name: string;
+  /** Of `create` and `modify`, all of it. */
+  readonly server?: VirtualServerConfig | undefined;
+  /** Sequence of the definition that the operator had before him: another one now means that somebody else has changed it since. */
+  readonly expectedSequence?: number | undefined;
+}
+
 /** An operator's wish. `by` tells who, for the audit. */
-export interface Command {
+interface Wish {
   readonly id: number;
-  readonly kind: "takeover" | "giveback" | "transfer";
-  readonly virtualServer?: string | undefined;
   readonly request: CommandRequest;
   readonly by: string;
 }
+
+/** A planned move, of one virtual server or of all that are elsewhere. */
+export interface MoveCommand extends Wish {
+  readonly kind: "takeover" | "giveback" | "transfer";
+  readonly virtualServer?: string | undefined;
+}
+
+export interface ChangeCommand extends Wish {
+  readonly kind: "change";
+  readonly change: Change;
+}
+
+export type Command = MoveCommand | ChangeCommand;
 
 export type ControllerEvent = { readonly nowMs: number } & (
   | { readonly kind: "boot"; readonly record: PersistentRecord }
   | { readonly kind: "tick" }
   | { readonly kind: "seen"; readonly observation: Observation }
   | { readonly kind: "reserved"; readonly token: string; readonly answer: ReservationAnswer }
+  | { readonly kind: "volume"; readonly token: string; readonly outcome: Outcome<VolumeView> }
+  | { readonly kind: "volumeWritten"; readonly token: string; readonly written: VolumeWritten }
   /** The outcome of any other effect that has a token. */
   | { readonly kind: "done"; readonly token: string; readonly outcome: Outcome<string | undefined> }
   | {

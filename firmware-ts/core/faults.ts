@@ -45,8 +45,11 @@ export function diskFenced(
   reason: string,
   nowMs: number,
 ): Step {
-  const server = state.servers.find((each) => disksOf(each.config).includes(serial));
-  if (!server || !ownsServer(server) || isClosed(server)) return [state, []];
+  // One that is off may name a disk that another one has by now, here as below.
+  const server = state.servers.find(
+    (each) => ownsServer(each) && disksOf(each.config).includes(serial),
+  );
+  if (!server || isClosed(server)) return [state, []];
   if (server.claims[serial]?.at !== "owned") return [state, []];
   return goOut(state, nowMs, `disk ${serial} of ${server.config.name} is fenced: ${reason}`);
 }
@@ -100,8 +103,10 @@ function diskUseless(
   advice: string,
   nowMs: number,
 ): Step {
-  const server = state.servers.find((each) => disksOf(each.config).includes(serial));
-  if (!server || !reliesOnDevice(server)) return [state, []];
+  const server = state.servers.find(
+    (each) => reliesOnDevice(each) && disksOf(each.config).includes(serial),
+  );
+  if (!server) return [state, []];
   const said = tell("error", `vserver.${code}`, `${server.config.name}: ${fault}${advice}`);
   const failuresMin = state.mode === "paired" ? failuresBeforeMove : 1;
   const failures = (each: VirtualServerState) => Math.max(each.failures + 1, failuresMin);
@@ -139,7 +144,7 @@ export function serviceHung(
   nowMs: number,
 ): Step {
   const fault = `the file service does not answer: ${reason}`;
-  const server = state.servers.find((each) => each.config.name === name);
+  const server = state.servers.find((each) => reliesOnService(each) && each.config.name === name);
   // It waits for the disk, as whatever is started in its place would.
   if (server && disksOf(server.config).some((disk) => state.pathsDown.includes(disk)))
     return [state, []];
@@ -173,8 +178,8 @@ function mendOrMove(
   { code, fault, mend }: { readonly code: string; readonly fault: string; readonly mend: Mend },
   nowMs: number,
 ): Step {
-  const server = state.servers.find((each) => each.config.name === name);
-  if (!server || !reliesOnService(server)) return [state, []];
+  const server = state.servers.find((each) => reliesOnService(each) && each.config.name === name);
+  if (!server) return [state, []];
   const said = tell("error", `vserver.${code}`, `${name}: ${fault}`);
   const isMended = server.failures < restartsMax;
   // Each counts, so that the waits between the attempts grow.

@@ -16,6 +16,7 @@ import {
   tell,
 } from "./controller-state.ts";
 import type { Effect } from "./effects.ts";
+import { hasReadToJoin } from "./volume.ts";
 
 /** A coordinator that did not answer is asked again after this time. */
 const againMs = 500;
@@ -135,9 +136,10 @@ export function majority(state: ControllerState): number {
   return Math.floor(state.config.shelf.coordinators.length / 2) + 1;
 }
 
-/** Starting ends when a majority of coordinators knows us. */
+/** Starting ends when a majority of coordinators knows us, and we know what was written there while we were away. */
 export function startingTick(state: ControllerState, nowMs: number): Part {
   if (state.mode !== "starting" || registeredCount(state) < majority(state)) return undefined;
+  if (!hasReadToJoin(state)) return undefined;
   const next = { ...state, quietSinceMs: nowMs };
   return setMode(next, "joining", nowMs, "registered on a majority of the coordinator disks");
 }

@@ -3,10 +3,12 @@
  * say goodbye, and the process ends. Goodbye means: gates closed, nothing mounted, disks released. Only then is it said. What is left of a
  * released disk because somebody holds it (a sealed mount, an idle device) is not waited for: the next start removes it.
  */
+import { dropChanges } from "./change.ts";
 import {
   andThen,
   type ControllerState,
   isQueued,
+  isWriting,
   ownsServer,
   type Part,
   replaceServer,
@@ -35,7 +37,9 @@ export function shutdown(state: ControllerState, reason: string, nowMs: number):
     queuedMoves: [],
     leaveDeadlineMs: nowMs + handOverMs + furtherTurnMs * Math.max(0, turns - 1),
   };
-  let step = setMode(leaving, "leaving", nowMs, reason);
+  let step = andThen(setMode(leaving, "leaving", nowMs, reason), (next) =>
+    dropChanges(next, "this controller leaves", true),
+  );
   for (const { index, phase } of state.servers) {
     if (isGoing(state, index)) continue;
     step = andThen(step, (next) =>
@@ -75,6 +79,8 @@ export function leavingTick(state: ControllerState, nowMs: number): Part {
 
 function end(state: ControllerState, nowMs: number): Step {
   if (state.servers.some((server) => ownsServer(server) && !isHeld(server))) return [state, []];
+  // A record that came to a disk after the goodbye could be newer than what the partner writes, which is alone from then on.
+  if (state.servers.some(({ index }) => isWriting(state, index))) return [state, []];
   const moving = Object.values(state.transfers).some((each) => each.role === "source");
   const waiting = moving || state.queuedMoves.length > 0;
   if (waiting && state.partner && nowMs < state.leaveDeadlineMs) return [state, []];

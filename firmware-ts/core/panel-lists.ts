@@ -63,6 +63,7 @@ const shortStates: Readonly<Record<Status["virtualServers"][number]["state"], st
   serving: "HERE",
   silent: "MUTE",
   elsewhere: "PTNR",
+  stopped: "STOP",
   nowhere: "NONE",
   starting: "STRT",
   stopping: "STOP",

@@ -9,6 +9,7 @@ import {
   partnerOwns,
   replaceServer,
 } from "./controller-state.ts";
+import { mayStart } from "./definitions.ts";
 import { takeServer } from "./takeover.ts";
 import { requestServer } from "./transfer.ts";
 import { offerInTurn } from "./transfer-window.ts";
@@ -86,13 +87,14 @@ function mayAlone(state: ControllerState): boolean {
 function again(state: ControllerState, server: VirtualServerState, nowMs: number): Part {
   const may = mayAlone(state) || (state.mode === "paired" && state.dataLinkUp);
   if (!may || state.transfers[server.index] || partnerOwns(state, server.index)) return undefined;
+  if (!mayStart(state, server)) return undefined;
   const notBeforeMs = Math.max(nowMs, state.openNotBeforeMs);
   return takeServer(state, server.index, notBeforeMs, nowMs);
 }
 
 function orphan(state: ControllerState, server: VirtualServerState, nowMs: number): Part {
   const { index, config } = server;
-  if (state.transfers[index]) return undefined;
+  if (state.transfers[index] || !mayStart(state, server)) return undefined;
   if (mayAlone(state))
     return takeServer(state, index, Math.max(nowMs, state.openNotBeforeMs), nowMs);
   const { partner } = state;

@@ -1,8 +1,11 @@
 /** The model of state that everyone is shown (schema/status), made from the decisions' state alone; pure. */
+import type { DefinitionView } from "../schema/api-change.ts";
 import { linkNames, partnerOf } from "../schema/ids.ts";
 import type { Status } from "../schema/status.ts";
-import { type ControllerState, claimsServer, isQueued, partnerOwns } from "./controller-state.ts";
+import { type ControllerState, isQueued, partnerOwns } from "./controller-state.ts";
+import { isDeleted, isWanted } from "./definitions.ts";
 import { parseKey } from "./keys.ts";
+import { claimsServer } from "./mandate.ts";
 import { planMoves, vetoes } from "./vetoes.ts";
 import type { VirtualServerState } from "./vserver-types.ts";
 
@@ -44,7 +47,9 @@ export function statusOf(state: ControllerState, counted: Counted): Status {
       };
     }),
     disks: [...coordinators(state), ...dataDisks(state)],
-    virtualServers: state.servers.map((server) => serverStatus(state, server)),
+    virtualServers: state.servers
+      .filter((server) => !isDeleted(server))
+      .map((server) => serverStatus(state, server)),
     takeover: possible(state, "takeover"),
     giveback: possible(state, "giveback"),
     refusedFrames: { ...counted.refusedFrames },
@@ -73,7 +78,9 @@ function healthOf(state: ControllerState): Status["health"] {
     state.dataLinkUp &&
     state.pathsDown.length === 0 &&
     Object.values(state.colours).every((colour) => colour !== "red") &&
+    state.blocked.length === 0 &&
     state.servers.every((server) => {
+      if (!isWanted(state, server)) return true;
       const ours = server.phase.kind === "serving";
       return (ours || partnerOwns(state, server.index)) && server.phase.kind !== "failed";
     });
@@ -149,7 +156,9 @@ function pairedText(
 ): ReturnType<typeof sentences> {
   if (health === "ok") {
     const away = state.servers.some(
-      (server) => (server.phase.kind === "serving") !== (server.config.home === state.me),
+      (server) =>
+        isWanted(state, server) &&
+        (server.phase.kind === "serving") !== (server.config.home === state.me),
     );
     return away
       ? {
@@ -164,7 +173,10 @@ function pairedText(
   if (!state.dataLinkUp) causes.push("the data link has no carrier");
   if (state.pathsDown.length > 0) causes.push(`no path to ${state.pathsDown.join(", ")}`);
   for (const server of state.servers) {
-    const { phase, config } = server;
+    const { phase, index } = server;
+    const config = shownOf(server);
+    if (state.blocked.includes(index)) causes.push(`${config.name} contradicts another one`);
+    if (!isWanted(state, server)) continue;
     if (phase.kind === "failed") causes.push(`${config.name} failed (${phase.fault})`);
     else if (phase.kind !== "serving" && !partnerOwns(state, server.index))
       causes.push(`${config.name} is ${phase.kind === "off" ? "not served" : phase.kind}`);
@@ -178,21 +190,21 @@ function pairedText(
 const silencedText =
   "its addresses are closed: no majority of the coordinator disks proves that only this controller answers";
 
+/** What runs is shown as it runs; of anything else, what it is to be. */
+function shownOf({ phase, config, definition }: VirtualServerState) {
+  return phase.kind === "off" ? definition.server : config;
+}
+
 function serverStatus(
   state: ControllerState,
   server: VirtualServerState,
 ): Status["virtualServers"][number] {
-  const { phase, config } = server;
+  const { phase } = server;
+  const config = shownOf(server);
   const theirs = partnerOwns(state, server.index);
   const owner = claimsServer(state, server) ? state.me : theirs ? partnerOf(state.me) : "none";
   const silent = phase.kind === "serving" && isSilenced(state);
-  const shown = silent
-    ? "silent"
-    : phase.kind === "off"
-      ? theirs
-        ? "elsewhere"
-        : "nowhere"
-      : phase.kind;
+  const shown = silent ? "silent" : phase.kind === "off" ? offState(server, theirs) : phase.kind;
   const step = "step" in phase ? phase.step : isQueued(state, server.index) ? "queued" : undefined;
   const fault = silent ? silencedText : phase.kind === "failed" ? phase.fault : server.fault;
   return {
@@ -209,6 +221,23 @@ function serverStatus(
   };
 }
 
+/** What every virtual server that is not deleted is to be, and what is known of its last start. */
+export function definitionsOf({ servers, volume }: ControllerState): DefinitionView[] {
+  return servers
+    .filter((server) => !isDeleted(server))
+    .map(({ index, definition }) => {
+      const known = volume.known[index];
+      if (!known) return definition;
+      const { owner, epoch, state } = known;
+      return { ...definition, lastStart: { owner, epoch, ...state } };
+    });
+}
+
+function offState({ definition }: VirtualServerState, theirs: boolean) {
+  if (definition.wanted !== "started") return "stopped";
+  return theirs ? "elsewhere" : "nowhere";
+}
+
 function coordinators(state: ControllerState): Status["disks"] {
   return Object.entries(state.registrations).map(([serial, registration]) => ({
     serial,
@@ -219,15 +248,16 @@ function coordinators(state: ControllerState): Status["disks"] {
 }
 
 function dataDisks(state: ControllerState): Status["disks"] {
-  return state.servers.flatMap((server) =>
-    server.config.volumes.map(({ disk }): Status["disks"][number] => {
+  const servers = state.servers.filter((server) => !isDeleted(server));
+  return servers.flatMap((server) =>
+    shownOf(server).volumes.map(({ disk }): Status["disks"][number] => {
       const owned = server.claims[disk]?.at === "owned";
       const epoch = owned && server.key !== undefined ? parseKey(server.key)?.epoch : undefined;
       const theirs = partnerOwns(state, server.index) ? partnerOf(state.me) : "unknown";
       return {
         serial: disk,
         role: "data",
-        virtualServer: server.config.name,
+        virtualServer: shownOf(server).name,
         owner: owned ? state.me : theirs,
         ...(epoch === undefined ? {} : { epoch }),
         path: state.pathsDown.includes(disk) ? "down" : "up",

@@ -21,11 +21,13 @@ import {
   startRace,
 } from "./arbitration.ts";
 import type { LossReason } from "./beat-types.ts";
+import { dropChanges } from "./change.ts";
 import {
   andThen,
   type ControllerState,
   dataKey,
   dropOutbox,
+  none,
   ownsServer,
   type Part,
   replaceServer,
@@ -35,8 +37,10 @@ import {
   setTransfer,
   tell,
 } from "./controller-state.ts";
+import { mayStart } from "./definitions.ts";
 import type { Effect } from "./effects.ts";
 import { forgetRegistrations } from "./join.ts";
+import { askReading, readBeforeJoining } from "./volume.ts";
 import { startServer } from "./vserver.ts";
 import { stopServer } from "./vserver-stop.ts";
 
@@ -63,6 +67,8 @@ export function partnerLost(
     queuedMoves: [],
     loss: ofPair ? loss : undefined,
     quietSinceMs: nowMs,
+    // Whoever comes next has read what it asked about.
+    volume: { ...state.volume, asked: none },
   };
   // A promise of the lost partner is void; whatever is half-way here goes on or is taken over below.
   for (const index of Object.keys(state.transfers))
@@ -163,10 +169,14 @@ function judgeRace(state: ControllerState, nowMs: number): Step {
 /** The partner may have raised its epoch once more than we heard: it goes one step above what it knows of us. */
 const unheardEpochs = 1;
 
-/** A new epoch, remembered before anything is done under it; then every server that is not ours. */
+/**
+ * A new epoch, remembered before anything is done under it; then every server that is not ours. What the partner may have written last is
+ * read beside that: nobody waits for it.
+ */
 function win(state: ControllerState, epochInKeys: number, nowMs: number): Step {
   const epoch = Math.max(state.epoch, state.epochSeen, epochInKeys) + unheardEpochs + 1;
-  const risen: ControllerState = { ...state, race: undefined, epoch, epochSeen: epoch };
+  const [asked] = askReading(state);
+  const risen: ControllerState = { ...asked, race: undefined, epoch, epochSeen: epoch };
   const persisted: Step = [risen, [{ kind: "persist", record: { version: 1, epoch } }]];
   return andThen(persisted, (next) =>
     andThen(setMode(next, "alone", nowMs, `arbitration won, epoch ${epoch}`), (after) =>
@@ -195,7 +205,9 @@ function takeAll(state: ControllerState, nowMs: number): Step {
   let step: Step = [{ ...state, openNotBeforeMs: notBeforeMs }, []];
   for (const server of state.servers) {
     if (server.phase.kind !== "off") continue;
-    step = andThen(step, (next) => takeServer(next, server.index, notBeforeMs, nowMs));
+    step = andThen(step, (next) =>
+      mayStart(next, server) ? takeServer(next, server.index, notBeforeMs, nowMs) : [next, []],
+    );
   }
   return step;
 }
@@ -203,7 +215,7 @@ function takeAll(state: ControllerState, nowMs: number): Step {
 /**
  * Starts one virtual server here, under an epoch above all that we know of: the partner may not have been able to release the
  * disks (path lost), or an earlier attempt met a newer key. Whoever calls has just seen the authority for it: a race won,
- * the partner's word, or a coordinator majority that still lets our beats through.
+ * the partner's word, or a coordinator majority that still lets our beats through; and has asked whether it may be started at all.
  */
 export function takeServer(
   before: ControllerState,
@@ -213,6 +225,8 @@ export function takeServer(
 ): Step {
   const server = before.servers[index];
   if (!server) throw new Error(`takeServer: no virtual server ${index}`);
+  if (!mayStart(before, server))
+    throw new Error(`takeServer: ${server.config.name} is not to be started here`);
   const theirs = before.partner?.epoch ?? 0;
   const raised = before.epochSeen > before.epoch || theirs >= before.epoch;
   const epoch = raised ? Math.max(before.epochSeen, theirs) + 1 : before.epoch;
@@ -246,6 +260,7 @@ export function goOut(
     race: undefined,
     queuedMoves: [],
     outReason: why,
+    parts: withoutResumes(state.parts),
   };
   for (const index of Object.keys(state.transfers))
     next = setTransfer(next, Number(index), undefined);
@@ -253,6 +268,7 @@ export function goOut(
     after,
     detail ? [tell("error", "controller.fenced", why, detail)] : [],
   ]);
+  step = andThen(step, (after) => dropChanges(after, "this controller has fallen out", false));
   for (const server of state.servers) {
     step = andThen(step, (after) => {
       const current = after.servers[server.index];
@@ -264,6 +280,13 @@ export function goOut(
   return step;
 }
 
+/** What was stopped here for its change is the partner's now. */
+function withoutResumes(parts: ControllerState["parts"]): ControllerState["parts"] {
+  if (parts === none) return parts;
+  const entries = Object.entries(parts).map(([key, each]) => [key, { ...each, isResumed: false }]);
+  return Object.fromEntries(entries);
+}
+
 /** Out ends when nothing is left here; then we start over, as a guest that owns nothing. */
 export function outTick(state: ControllerState, nowMs: number): Part {
   if (state.mode !== "out" || state.servers.some(ownsServer)) return undefined;
@@ -273,5 +296,10 @@ export function outTick(state: ControllerState, nowMs: number): Part {
   // it may have won since, and then its gates live on another proof than the one that the loss speaks of.
   const guest = { ...state, servers, epoch, loss: undefined };
   const next = forgetRegistrations({ ...guest, coordinatorKey: dataKey(guest) });
-  return setMode(next, "starting", nowMs, "everything left behind is cleaned up");
+  return setMode(
+    readBeforeJoining(next),
+    "starting",
+    nowMs,
+    "everything left behind is cleaned up",
+  );
 }

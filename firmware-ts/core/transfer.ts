@@ -20,6 +20,7 @@ import type { Message } from "../schema/messages.ts";
 import {
   andThen,
   type ControllerState,
+  isWriting,
   joinParts,
   ownsServer,
   type Part,
@@ -31,7 +32,9 @@ import {
   setTransfer,
   tell,
 } from "./controller-state.ts";
+import { isWanted, mayStart, userOf } from "./definitions.ts";
 import { takeServer } from "./takeover.ts";
+import { dropWaiting } from "./volume.ts";
 import { hasLetGo, isHeld, stopServer } from "./vserver-stop.ts";
 import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
@@ -118,8 +121,14 @@ function nameOf(state: ControllerState, index: number): string {
   return state.servers[index]?.config.name ?? `#${index}`;
 }
 
+export type TransferMessage = Exclude<Message, { type: "changed" | "known" }>;
+
 /** What the partner says about a move. */
-export function transferMessage(state: ControllerState, message: Message, nowMs: number): Step {
+export function transferMessage(
+  state: ControllerState,
+  message: TransferMessage,
+  nowMs: number,
+): Step {
   const server = state.servers[message.server];
   if (!server)
     return [state, [tell("warning", "transfer.unknown", `no virtual server ${message.server}`)]];
@@ -157,6 +166,8 @@ function onRequest(
   // Only members know what is whose: what a guest believes to be off may be starting at the partner.
   if (state.mode !== "paired") return refuse(state, index, `this controller is ${state.mode}`);
   const at = state.transfers[index]?.at;
+  const obstacle = whyNotGiven(state, server);
+  if (obstacle !== undefined) return refuse(state, index, obstacle);
   // What is left of a move that was given up is released.
   if (at === "declined" && isHeld(server)) return released(state, index, why, nowMs);
   if (at !== undefined) return refuse(state, index, "a transfer of it is under way");
@@ -167,6 +178,15 @@ function onRequest(
     return released(off, index, why, nowMs);
   }
   return refuse(state, index, `it is ${phase.kind}`);
+}
+
+/** What of its definition keeps it here: a change is under way, or it is not to be served, or not with what something here still uses. */
+function whyNotGiven(state: ControllerState, server: VirtualServerState): string | undefined {
+  if (!isWanted(state, server)) return "it is not to be served";
+  if (state.changes[server.index]) return "it is being changed";
+  if (isWriting(state, server.index) && !ownsServer(server)) return "its record is being written";
+  const user = userOf(state, server);
+  return user && `${user.config.name} still uses what it needs`;
 }
 
 function onOffer(
@@ -182,6 +202,7 @@ function onOffer(
   if (pathless.length > 0) return refuse(state, index, `no path to ${pathless.join(", ")}`);
   if (phase.kind !== "off" && phase.kind !== "failed")
     return refuse(state, index, `it is ${phase.kind} here`);
+  if (!mayStart(state, server)) return refuse(state, index, "it is not ready to be served here");
   const deadlineMs = nowMs + state.timing.transferReadyMs;
   const next = setTransfer(replaceServer(state, { ...server, phase: { kind: "off" } }), index, {
     role: "target",
@@ -197,7 +218,7 @@ function onReady(state: ControllerState, server: VirtualServerState, nowMs: numb
   const transfer = state.transfers[server.index];
   if (transfer?.role !== "source" || transfer.at !== "offered") return [state, []];
   const { why, urgent } = transfer;
-  if (!ownsServer(server)) {
+  if (!ownsServer(server) && mayGo(state, server)) {
     const off = replaceServer(state, { ...server, phase: { kind: "off" } });
     return released(off, server.index, why, nowMs);
   }
@@ -214,10 +235,15 @@ function onReady(state: ControllerState, server: VirtualServerState, nowMs: numb
   return [replaceServer(next, stopped), effects];
 }
 
-/** Nothing of it is here any more: the partner may open the address at once. */
+/** The disks have answered to what was written of it, and nothing else here uses what it is served with. */
+function mayGo(state: ControllerState, server: VirtualServerState): boolean {
+  return !isWriting(state, server.index) && userOf(state, server) === undefined;
+}
+
+/** Nothing of it is here any more: the partner may open the address at once, and writes its record from now on. */
 function released(state: ControllerState, index: number, why: string, nowMs: number): Step {
   const deadlineMs = nowMs + state.timing.transferStartMs;
-  const next = setTransfer(state, index, {
+  const next = setTransfer(dropWaiting(state, index), index, {
     role: "source",
     at: "released",
     deadlineMs,
@@ -256,8 +282,9 @@ function onGo(
   const transfer = state.transfers[server.index];
   if (transfer?.role === "target" && transfer.at === "starting") return [state, []];
   const expects = transfer?.role === "target" && transfer.at !== "declined";
-  // Given up meanwhile: the source must not wait for us.
-  if (!expects || server.phase.kind !== "off" || state.mode !== "paired")
+  // Given up meanwhile, or defined otherwise: the source must not wait for us.
+  const isReady = server.phase.kind === "off" && mayStart(state, server);
+  if (!expects || !isReady || state.mode !== "paired")
     return decline(
       state,
       server.index,
@@ -309,6 +336,8 @@ function onFailed(
     return notTakenBack(state, index, why, `it stays off, for this controller is ${state.mode}`);
   // It came too late for a target that had given up, and has started it by itself since (models/transfer.pml, BUG_TAKEN_FROM_IT).
   if (partnerOwns(state, index)) return notTakenBack(state, index, why, "the partner has it");
+  if (!mayStart(state, server))
+    return notTakenBack(state, index, why, "it is not to be served as it was");
   const next = postponeMove(setTransfer(state, index, undefined), index, nowMs);
   const said = tell(
     "error",
@@ -354,7 +383,7 @@ function sourceTick(
   nowMs: number,
 ): Step {
   const { index, config } = server;
-  if (transfer.at === "stopping" && hasLetGo(server))
+  if (transfer.at === "stopping" && hasLetGo(server) && mayGo(state, server))
     return released(state, index, transfer.why, nowMs);
   if (transfer.failure !== undefined && !ownsServer(server))
     return onFailed(state, server, transfer.failure, nowMs);
@@ -375,7 +404,9 @@ function sourceTick(
   if (transfer.at === "released" && ownsServer(server)) return [state, []];
   const next = setTransfer(state, index, undefined);
   const said = tell("warning", "transfer.timeout", `the transfer of ${config.name} timed out`);
-  if (transfer.at === "released" && !partnerOwns(state, index) && state.mode === "paired")
+  const isBack =
+    transfer.at === "released" && !partnerOwns(state, index) && state.mode === "paired";
+  if (isBack && mayStart(state, server))
     return andThen([next, [said]], (after) => takeServer(after, index, nowMs, nowMs));
   return [postponeMove(next, index, nowMs), [said]];
 }
@@ -432,6 +463,7 @@ export function evacuate(state: ControllerState, nowMs: number): Part {
   let step: Part;
   for (const server of state.servers) {
     if (nowMs < server.moveNotBeforeMs || state.transfers[server.index]) continue;
+    if (state.changes[server.index]) continue;
     const why = reasonToLeave(state, server);
     if (why === undefined) continue;
     const now = step ? step[0] : state;
@@ -446,6 +478,7 @@ export function reasonToLeave(
   server: VirtualServerState,
 ): string | undefined {
   const { phase } = server;
+  if (!isWanted(state, server)) return undefined;
   const here = phase.kind === "serving" || phase.kind === "failed";
   if (isHeld(server) && !partnerOwns(state, server.index))
     return "it is released, and what is left of it here is still held";

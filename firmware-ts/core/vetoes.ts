@@ -5,7 +5,8 @@
 import { type ControllerId, partnerOf } from "../schema/ids.ts";
 import type { Veto } from "../schema/status.ts";
 import { type ControllerState, isQueued, partnerOwns } from "./controller-state.ts";
-import type { Command } from "./events.ts";
+import { isDeleted, isWanted } from "./definitions.ts";
+import type { MoveCommand } from "./events.ts";
 
 /** One virtual server to be moved, and to whom. */
 export interface Move {
@@ -14,11 +15,12 @@ export interface Move {
 }
 
 /** What a command means now. Servers that are where they should be are not in the plan. */
-export function planMoves(state: ControllerState, command: Command): Move[] {
+export function planMoves(state: ControllerState, command: MoveCommand): Move[] {
   const partner = partnerOf(state.me);
   const moves: Move[] = [];
   for (const server of state.servers) {
     const { index, config } = server;
+    if (isDeleted(server) || (command.kind !== "transfer" && !isWanted(state, server))) continue;
     const theirs = partnerOwns(state, index);
     const owner = theirs ? partner : server.phase.kind === "off" ? undefined : state.me;
     const to =
@@ -30,13 +32,15 @@ export function planMoves(state: ControllerState, command: Command): Move[] {
             ? partner
             : state.me;
     if (command.kind === "transfer" && config.name !== command.virtualServer) continue;
-    if (owner !== undefined && owner !== to) moves.push({ index, to });
+    // One that is not to be served has no owner; it is told so.
+    const isNamed = command.kind === "transfer" && !isWanted(state, server);
+    if (isNamed || (owner !== undefined && owner !== to)) moves.push({ index, to });
   }
   return moves;
 }
 
-const hard = (code: string, message: string): Veto => ({ code, severity: "hard", message });
-const soft = (code: string, message: string): Veto => ({ code, severity: "soft", message });
+export const hard = (code: string, message: string): Veto => ({ code, severity: "hard", message });
+export const soft = (code: string, message: string): Veto => ({ code, severity: "soft", message });
 
 /** Every reason against the moves, hard ones first. */
 export function vetoes(state: ControllerState, moves: readonly Move[]): Veto[] {
@@ -48,12 +52,16 @@ export function vetoes(state: ControllerState, moves: readonly Move[]): Veto[] {
   if (state.partner && state.partner.configuration !== state.configuration)
     list.push(hard("configurationDiffers", "the two configurations differ"));
   for (const { index, to } of moves) {
-    const name = state.servers[index]?.config.name ?? `#${index}`;
+    const server = state.servers[index];
+    const name = server?.config.name ?? `#${index}`;
+    if (server && !isWanted(state, server))
+      list.push(hard("notStarted", `${name} is not to be served: there is nothing to be moved`));
+    if (state.changes[index]) list.push(hard("changeUnderWay", `${name} is being changed`));
     if (state.transfers[index])
       list.push(hard("transferUnderWay", `${name} is being moved already`));
     if (isQueued(state, index))
       list.push(hard("transferUnderWay", `${name} waits for its turn to be moved already`));
-    const kind = state.servers[index]?.phase.kind;
+    const kind = server?.phase.kind;
     if (kind === "starting" || kind === "stopping")
       list.push(hard("serverBusy", `${name} is ${kind} here`));
     if (to === state.me && !state.dataLinkUp)

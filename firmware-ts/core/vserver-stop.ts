@@ -260,10 +260,22 @@ function advance(state: State, phase: Stopping, context: Context): Step {
   return [last, [...effects, ...more]];
 }
 
-/** Nothing is left to wait for; the address goes off the NIC by itself. */
+/** Nothing is left to wait for; the addresses go off the NIC by themselves, and count as left there until that is known. */
 function finished(state: State, phase: Stopping, context: Context): Step {
-  const [, effects] = waitFor(state, "unaddress", [{ op: "removeAddresses" }], context);
-  return [stopped(state, phase, context), effects];
+  const addresses = [...new Set([...state.config.addresses, ...state.leftover])];
+  const work: Work = { op: "removeAddresses", addresses };
+  const [, effects] = waitFor(state, "unaddress", [work], context);
+  return [stopped({ ...state, leftover: addresses }, phase, context), effects];
+}
+
+/** What it had left on its interface is gone from there; undefined when that is not what the outcome says. */
+export function hasLeft(
+  state: State,
+  token: string,
+  outcome: Outcome<string | undefined>,
+): State | undefined {
+  const isIt = token === makeToken(state, "unaddress", "removeAddresses");
+  return isIt && outcome.ok ? { ...state, leftover: [] } : undefined;
 }
 
 function stopped(state: State, phase: Stopping, context: Context): State {

@@ -1,5 +1,6 @@
 /** Words of the virtual server machine; see core/vserver.ts. */
 import type { VirtualServerConfig } from "../schema/config.ts";
+import type { Definition } from "../schema/definition.ts";
 import type { ReservationKey } from "../schema/reservation.ts";
 import type { Effect } from "./effects.ts";
 import type { Claim } from "./ownership.ts";
@@ -49,7 +50,7 @@ export const forcedStopSteps: readonly StopStep[] = [
 ];
 
 /** Why a virtual server stops, which decides what happens when it has. */
-export type StopReason = "transfer" | "leave" | "fenced" | "failed";
+export type StopReason = "transfer" | "leave" | "fenced" | "failed" | "stopped" | "changed";
 
 /** What a step waits for. */
 interface Waiting {
@@ -90,8 +91,15 @@ export type Phase =
   | { readonly kind: "failed"; readonly fault: string; readonly retryAtMs: number };
 
 export interface VirtualServerState {
+  /** Its number. */
   readonly index: number;
+  /** What is wanted of it, and what it has or had: `config` follows the definition when nothing runs with the former one any more. */
+  readonly definition: Definition;
   readonly config: VirtualServerConfig;
+  /** What its place and its disks were last made for here; not whole: that is under way, or has failed. */
+  readonly made: { readonly config: VirtualServerConfig; readonly isWhole: boolean } | undefined;
+  /** Addresses, with their prefix lengths, that may still be on its interface although nothing uses them. */
+  readonly leftover: readonly string[];
   readonly phase: Phase;
   /** Ownership of each disk under `key`. */
   readonly claims: Readonly<Record<string, Claim>>;

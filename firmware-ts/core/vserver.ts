@@ -14,7 +14,8 @@
  * system is shut down without writing, and nothing is released, because there is nothing left to release.
  */
 
-import { bareAddresses } from "../schema/config.ts";
+import { bareAddresses, type VirtualServerConfig } from "../schema/config.ts";
+import { bareAddress } from "../schema/ip-address.ts";
 import type { Outcome } from "../schema/outcome.ts";
 import { explain } from "../schema/outcome.ts";
 import type {
@@ -80,6 +81,31 @@ export function restartService(state: State, context: Context): Step {
   });
 }
 
+/**
+ * The file service starts anew with another configuration, which its place is made for; the disks are the same. What it had under the former one is
+ * silent first, and off the interface before anything answers again.
+ */
+export function changeInPlace(
+  state: State,
+  config: VirtualServerConfig,
+  notBeforeMs: number,
+  context: Context,
+): Step {
+  const had = [...state.config.addresses, ...state.leftover];
+  const leftover = [...new Set(had)].filter((each) => !config.addresses.includes(each));
+  return enter({ ...state, config, leftover }, "hush", context, {
+    decidedMs: context.nowMs,
+    notBeforeMs,
+    inPlace: true,
+  });
+}
+
+/** Between two states of it every disk has become ours. */
+export function hasClaimed(before: State, after: State): boolean {
+  if (before.phase.kind !== "starting" || before.phase.step !== "claim") return false;
+  return after.phase.kind === "starting" && after.phase.step !== "claim";
+}
+
 /** The kernel closed the gate by itself: prove again that the disks are ours, then open it again. */
 export function reopenGate(state: State, context: Context): Step {
   return enter(state, "open", context, {
@@ -136,10 +162,14 @@ function begin(state: State, step: StartStep, carried: Carried, context: Context
     case "export":
       return work([{ op: "startService" }]);
     case "address":
-      return work([{ op: "addAddresses" }]);
+      return work(addressWorks(state));
     case "hush": {
       const [pending, effects] = waitFor(state, step, [{ op: "stopService" }], context);
-      const close: Effect = { kind: "gate", command: { kind: "gateClose", token, addresses } };
+      const all = [...addresses, ...state.leftover.map(bareAddress)];
+      const close: Effect = {
+        kind: "gate",
+        command: { kind: "gateClose", token, addresses: all },
+      };
       return [[token, ...pending], [close, ...effects], state.claims];
     }
     case "open": {
@@ -155,6 +185,13 @@ function begin(state: State, step: StartStep, carried: Carried, context: Context
     default:
       throw new Error(`vserver: unknown step ${String(step)}`);
   }
+}
+
+/** Those that it does not have any more go before the others come. */
+function addressWorks({ config, leftover }: State): Work[] {
+  const goes = leftover.filter((each) => !config.addresses.includes(each));
+  const add: Work = { op: "addAddresses" };
+  return goes.length > 0 ? [{ op: "removeAddresses", addresses: goes }, add] : [add];
 }
 
 function beginClaims(state: State, context: Context): Begun {
@@ -264,7 +301,9 @@ function settle(state: State, phase: Starting, token: string, context: Context):
   const steps = phase.inPlace ? orderInPlace : order;
   const following = steps[steps.indexOf(phase.step) + 1];
   if (!following) throw new Error(`vserver: nothing follows ${phase.step}`);
-  const [next, effects] = enter(state, following, context, phase);
+  // What it had left on its interface is its own again, or gone.
+  const now = phase.step === "address" ? { ...state, leftover: [] } : state;
+  const [next, effects] = enter(now, following, context, phase);
   const opened = phase.openedMs;
   if (opened === undefined || next.phase.kind !== "starting") return [next, effects];
   return [{ ...next, phase: { ...next.phase, openedMs: opened } }, effects];

@@ -1,7 +1,9 @@
 /** What the HTTP API needs from the daemon, and the shared counters and answers of its parts. */
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
+import type { Change } from "../core/events.ts";
 import type { ApiErrorCode } from "../schema/api.ts";
+import type { DefinitionView } from "../schema/api-change.ts";
 import type {
   CommandAnswer,
   CommandRequest,
@@ -30,6 +32,10 @@ export interface ApiBackend {
     virtualServer: string | undefined,
     request: CommandRequest,
   ) => Promise<CommandAnswer>;
+  /** Of every virtual server that is not deleted. */
+  readonly definitions: () => readonly DefinitionView[];
+  /** `server` is checked by its schema alone. Resolves when the change is stored and known to both controllers, or refused. */
+  readonly change: (change: Change, request: CommandRequest) => Promise<CommandAnswer>;
   readonly panel: () => PanelView;
   readonly press: (button: PanelButton) => void;
   /** The page of `/metrics`, in Prometheus' text format 0.0.4. */

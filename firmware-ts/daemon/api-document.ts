@@ -21,13 +21,13 @@ import {
   virtualServerStatusSchema,
 } from "../schema/status.ts";
 
-const error = apiErrorSchema.meta({ id: "Error" });
+export const error = apiErrorSchema.meta({ id: "Error" });
 const answer = commandAnswerSchema.meta({ id: "CommandAnswer" });
 const request = commandRequestSchema.meta({ id: "CommandRequest" });
 const virtualServer = virtualServerStatusSchema.meta({ id: "VirtualServer" });
 const panel = panelViewSchema.meta({ id: "Panel" });
 
-const json = <T extends z.ZodType>(schema: T, description: string) => ({
+export const json = <T extends z.ZodType>(schema: T, description: string) => ({
   description,
   content: { "application/json": { schema } },
 });
@@ -35,11 +35,11 @@ const text = (description: string) => ({
   description,
   content: { "text/plain": { schema: z.string() } },
 });
-const refusals = {
+export const refusals = {
   400: json(error, "the request is not understood; nothing was done"),
   500: json(error, "the daemon failed; see its log"),
 };
-const nameParameter = z.strictObject({ name: virtualServerNameSchema });
+export const nameParameter = z.strictObject({ name: virtualServerNameSchema });
 
 export const statusRoute = createRoute({
   method: "get",
@@ -68,7 +68,7 @@ export const eventsRoute = createRoute({
   },
 });
 
-const commandResponses = {
+export const commandResponses = {
   200: json(answer, "dry run: what would happen, and what speaks against it"),
   202: json(answer, "accepted: the plan that is being carried out"),
   409: json(error, "not possible now; every reason is listed"),

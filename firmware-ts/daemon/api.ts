@@ -10,16 +10,12 @@ import { getRequestListener, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
+import type { z } from "zod";
 import { apiBodyBytesMax, apiEventsMax, sequenceTextSchema } from "../schema/api.ts";
+import { issueWords } from "../schema/config-words.ts";
 import type { Outcome } from "../schema/outcome.ts";
-import { type CommandRequest, commandRequestSchema } from "../schema/status.ts";
-import {
-  type ApiBackend,
-  type ApiCounters,
-  ApiError,
-  type CommandKind,
-  sendError,
-} from "./api-backend.ts";
+import { type ApiBackend, type ApiCounters, ApiError, sendError } from "./api-backend.ts";
+import { type App, bindChanges, bindCommands, findVirtualServer } from "./api-commands.ts";
 import * as routes from "./api-document.ts";
 import { streamEvents } from "./api-events.ts";
 import { listenOnSocket } from "./api-socket.ts";
@@ -28,11 +24,6 @@ const headerBytesMax = 8 * 1024;
 const headersTimeoutMs = 5_000;
 const requestTimeoutMs = 10_000;
 const connectionsMax = 64;
-/** A decision takes milliseconds; a daemon that has made none by then will not. */
-const commandTimeoutMs = 10_000;
-
-type Bindings = { Bindings: HttpBindings };
-type App = OpenAPIHono<Bindings>;
 
 export interface Api {
   readonly counters: Readonly<ApiCounters>;
@@ -47,7 +38,7 @@ export interface Api {
 /** Builds the API; nothing listens until `listen`. */
 export function createApi(backend: ApiBackend): Api {
   const counters: ApiCounters = { requests: 0, errors: {}, streams: 0, streamsDropped: 0 };
-  const app: App = new OpenAPIHono<Bindings>({
+  const app: App = new OpenAPIHono<{ Bindings: HttpBindings }>({
     defaultHook: (result) => {
       if (!result.success)
         throw new ApiError(400, "badRequest", describeIssues(result.error.issues));
@@ -60,6 +51,7 @@ export function createApi(backend: ApiBackend): Api {
   });
   bindReaders(app, backend, counters);
   bindCommands(app, backend);
+  bindChanges(app, backend);
   let cachedDocument: object | undefined;
   const document = () => (cachedDocument ??= app.getOpenAPI31Document(routes.documentHead));
   app.get("/v1/openapi.json", (context) => context.json(document()));
@@ -116,63 +108,6 @@ function bindReaders(app: App, backend: ApiBackend, counters: ApiCounters): void
   );
 }
 
-/** Everything that asks the daemon to do something. */
-function bindCommands(app: App, backend: ApiBackend): void {
-  const run = async (kind: CommandKind, name: string | undefined, body: unknown) => {
-    const request = parseCommand(body);
-    const answer = await withTimeout(backend.command(kind, name, request));
-    if (!answer.accepted && !request.dryRun)
-      throw new ApiError(409, "notPossible", `${kind} is not possible now`, answer.vetoes);
-    return { answer, status: request.dryRun ? (200 as const) : (202 as const) };
-  };
-  app.openapi(routes.takeoverRoute, async (context) => {
-    const { answer, status } = await run("takeover", undefined, context.req.valid("json"));
-    return context.json(answer, status);
-  });
-  app.openapi(routes.givebackRoute, async (context) => {
-    const { answer, status } = await run("giveback", undefined, context.req.valid("json"));
-    return context.json(answer, status);
-  });
-  app.openapi(routes.transferRoute, async (context) => {
-    const { name } = findVirtualServer(backend, context.req.valid("param").name);
-    const { answer, status } = await run("transfer", name, context.req.valid("json"));
-    return context.json(answer, status);
-  });
-  app.openapi(routes.pressRoute, (context) => {
-    backend.press(context.req.valid("json").button);
-    return context.json(backend.panel(), 200);
-  });
-}
-
-/** A request without a body means all defaults, which the route's validator does not fill in then. */
-function parseCommand(body: unknown): CommandRequest {
-  const request = commandRequestSchema.parse(body);
-  // SAFETY forcedIsAudited: an override without a stated reason is refused.
-  if (request.force && request.reason.trim() === "")
-    throw new ApiError(400, "badRequest", "reason: expected a reason together with force");
-  return request;
-}
-
-function findVirtualServer(backend: ApiBackend, name: string) {
-  const found = backend.status().virtualServers.find((each) => each.name === name);
-  if (found === undefined)
-    throw new ApiError(404, "notFound", `expected the name of a virtual server, found ${name}`);
-  return found;
-}
-
-async function withTimeout<T>(promise: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    const message = "no decision in time: look at the status before trying again";
-    timer = setTimeout(() => reject(new ApiError(503, "busy", message)), commandTimeoutMs);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 /** A body must state its length, which is judged before a byte of it is read; Node's parser holds the sender to it. */
 function refuseLongBody(length: string | undefined, encoding: string | undefined): void {
   if (encoding !== undefined)
@@ -181,12 +116,15 @@ function refuseLongBody(length: string | undefined, encoding: string | undefined
     throw new ApiError(413, "tooLarge", `expected a body of at most ${apiBodyBytesMax} bytes`);
 }
 
-function describeIssues(
-  issues: readonly { path: readonly PropertyKey[]; message: string }[],
-): string {
-  const lines = issues.map(({ path, message }) =>
-    path.length === 0 ? message : `${path.map(String).join(".")}: ${message}`,
-  );
+/** Of a virtual server, in the words of the configuration file; keys are written as the client has written them. */
+function describeIssues(issues: readonly z.core.$ZodIssue[]): string {
+  const lines = issues.flatMap((issue) => {
+    const [first, ...rest] = issue.path.map((part) => (typeof part === "symbol" ? "" : part));
+    const base = first === "server" ? (["virtualServers", 0, ...rest] as const) : undefined;
+    const path = issue.path.map(String).join(".");
+    const messages = base ? issueWords(issue, base) : [issue.message];
+    return messages.map((message) => (path === "" ? message : `${path}: ${message}`));
+  });
   return lines.join("; ").slice(0, 500);
 }
 

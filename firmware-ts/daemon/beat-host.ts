@@ -17,6 +17,7 @@ export interface BeatHostSetup {
   readonly configuration: number;
   readonly timing: Timing;
   readonly links: readonly LinkName[];
+  readonly coordinators: readonly string[];
   readonly encode: (beat: Beat) => Uint8Array;
   readonly decode: (frame: Uint8Array) => { ok: true; beat: Beat } | { ok: false; reason: string };
   readonly tell: (message: FromBeat) => void;
@@ -62,11 +63,16 @@ export function hostBeatLoop(setup: BeatHostSetup): BeatHost {
         renew: (addresses, leaseMs, decidedAtMs) =>
           machine?.gate.renew(addresses, leaseMs, toProcessMs(decidedAtMs)) ?? notOpen,
         close: (addresses) => machine?.gate.close(addresses) ?? notOpen,
+        know: (addresses) => machine?.gate.know(addresses) ?? notOpen,
         seal: () => machine?.gate.seal() ?? notOpen,
       },
       tell: setup.tell,
       reserve: (serial, command, deadlineMs, settle) =>
         void machine?.reserve(serial, command, deadlineMs).then(settle),
+      writeRecord: (serial, record, settle) => {
+        if (machine) void machine.writeRecord(serial, record).then(settle);
+        else settle("failed");
+      },
     },
   });
 

@@ -17,8 +17,8 @@ const connectionsMax = 4096;
 export class ClientList {
   readonly #machine: Machine;
   readonly #server: string;
-  readonly #addresses: readonly string[];
-  readonly #path: string | undefined;
+  #addresses: readonly string[] = [];
+  #path: string | undefined;
   readonly #log: (message: string) => void;
   #serving = false;
   /** What the volume knows; undefined as long as that is the last owner's. */
@@ -30,10 +30,15 @@ export class ClientList {
   constructor(machine: Machine, server: VirtualServerConfig, log: (message: string) => void) {
     this.#machine = machine;
     this.#server = server.name;
+    this.#log = (message) => log(`${server.name}: ${message}`);
+    this.change(server);
+  }
+
+  /** It has other addresses from now on or, while it is not mounted, another volume. */
+  change(server: VirtualServerConfig): void {
     this.#addresses = bareAddresses(server);
     const disk = server.volumes[0]?.disk;
-    this.#path = disk === undefined ? undefined : machine.mountPath(server, disk);
-    this.#log = (message) => log(`${server.name}: ${message}`);
+    this.#path = disk === undefined ? undefined : this.#machine.mountPath(server, disk);
   }
 
   /** A volume that has just been mounted tells of the last owner's clients. */

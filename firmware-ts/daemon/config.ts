@@ -2,7 +2,8 @@
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { judgeConfig } from "../core/config-check.ts";
-import { type ConfigOutcome, configBytesMax, configFailure } from "../schema/config-text.ts";
+import { type ConfigOutcome, configBytesMax } from "../schema/config-text.ts";
+import { textFailure } from "../schema/toml-document.ts";
 
 /**
  * Loads and checks the configuration at `path`. Never rejects: a file that cannot be read is a problem like any
@@ -22,6 +23,6 @@ export async function loadConfig(path: string): Promise<ConfigOutcome> {
     }
   } catch (error) {
     const message = `cannot be read: ${error instanceof Error ? error.message : String(error)}`;
-    return configFailure([{ file: path, line: 1, path: "", message }]);
+    return textFailure([{ file: path, line: 1, path: "", message }]);
   }
 }

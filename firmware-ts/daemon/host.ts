@@ -10,12 +10,14 @@ import type { CommandAnswer } from "../schema/status.ts";
 import { monotonicMs } from "./clock.ts";
 import type { Journal } from "./journal.ts";
 import type { Performer } from "./performer.ts";
+import type { Volume } from "./volume.ts";
 
 export interface HostSetup {
   readonly initial: ControllerState;
   readonly coordinators: readonly string[];
   readonly disks: Disks;
   readonly performer: Performer;
+  readonly volume: Pick<Volume, "read" | "write">;
   readonly journal: Journal;
   readonly persist: (record: PersistentRecord) => void;
   readonly beat: (message: ToBeat) => void;
@@ -64,6 +66,8 @@ export function hostLoop(setup: HostSetup): Host {
       reserve: (serial, command, deadlineMs, settle) =>
         void setup.disks.reserve(serial, command, deadlineMs).then(settle),
       work: setup.performer.perform,
+      readVolume: setup.volume.read,
+      writeVolume: setup.volume.write,
       answer: setup.answer,
       report: setup.report,
       stepped: ({ event, effects }) => setup.journal.write(event, effects),

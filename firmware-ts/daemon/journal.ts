@@ -7,6 +7,7 @@
 import { closeSync, fstatSync, openSync, renameSync, writeSync } from "node:fs";
 import type { Effect } from "../core/effects.ts";
 import type { ControllerEvent } from "../core/events.ts";
+import type { Definition } from "../schema/definition.ts";
 
 /** Size at which a new file is begun, and how many old ones are kept. */
 const fileBytesMax = 16 * 1024 * 1024;
@@ -17,6 +18,8 @@ export interface JournalHeader {
   readonly startedAt: string;
   readonly config: unknown;
   readonly configuration: number;
+  /** With which it began. */
+  readonly definitions: readonly Definition[];
 }
 
 export interface Journal {

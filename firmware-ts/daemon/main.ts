@@ -1,17 +1,17 @@
 /**
- * One controller's daemon. Order of a start: configuration → timing proved → interfaces of an earlier life gone → the beat process (gates
- * closed) → what else an earlier life left behind cleaned up → decisions → outside (API, MQTT). Nothing is served before the decisions say so.
+ * One controller's daemon. Order of a start: configuration → timing proved → interfaces of an earlier life gone → the common volume read, which says
+ * what virtual servers there are → the beat process (gates closed) → what else an earlier life left behind cleaned up → decisions → outside
+ * (API, MQTT). Nothing is served before the decisions say so.
  */
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
-import { newController } from "../core/controller.ts";
 import { deriveTiming, type Timing } from "../core/timing.ts";
 import type { BeatCounters, FromBeat } from "../loop/channel.ts";
 import type { Happening } from "../loop/controller-loop.ts";
 import type { Config } from "../schema/config.ts";
-import { formatProblem } from "../schema/config-text.ts";
 import { explain } from "../schema/outcome.ts";
-import { sharedConfigurationCrc } from "../wire/configuration.ts";
+import { formatProblem } from "../schema/toml-document.ts";
+import { begin, exitEarly, stopSignals } from "./begin.ts";
 import { loadConfig } from "./config.ts";
 import { createEventRing } from "./events.ts";
 import { type Host, hostLoop } from "./host.ts";
@@ -19,7 +19,8 @@ import { openJournal } from "./journal.ts";
 import { openOutside } from "./outside.ts";
 import { createPerformer } from "./performer.ts";
 import { openRecordStore } from "./record.ts";
-import { openMachine, silenceEarlierLife, startBeatProcess } from "./wiring.ts";
+import { createVolume } from "./volume.ts";
+import { openMachine } from "./wiring.ts";
 
 /** Exit codes of sysexits(3): what a supervisor may want to know. */
 const exitConfig = 78;
@@ -50,7 +51,6 @@ async function main(): Promise<void> {
 async function run(configPath: string, config: Config, timing: Timing): Promise<void> {
   const startedMs = performance.now();
   const store = openRecordStore(config.controller.stateDir);
-  const configuration = sharedConfigurationCrc(config);
   const events = createEventRing(config.controller.id);
   let counters: BeatCounters = { links: {}, refused: {}, renewals: 0, tickLateMsMax: 0 };
   let loop: Host | undefined;
@@ -65,22 +65,31 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     if (message.kind === "observation") happen({ kind: "seen", observation: message.observation });
     else if (message.kind === "reserved")
       happen({ kind: "reserved", token: message.token, answer: message.answer });
+    else if (message.kind === "volumeWritten") volume.written(message);
     else if (message.kind === "counters") counters = message.counters;
     else if (message.kind === "log") log(`beat: ${message.message}`);
   };
-  const carriers = await silenceEarlierLife(config, { log });
-  if (!carriers.ok) {
-    log(explain(carriers.fault));
-    process.exit(exitSoftware);
-  }
-  const beat = await startBeatProcess(configPath, fromBeat, (why) => {
-    if (leaving) return;
-    // Without it no gate is renewed and no beat is sent: the partner takes over, and we start anew.
-    log(`the beat process ended (${why}); this controller stops`);
-    process.exit(exitSoftware);
-  });
+  const { definitions, carriers, configuration, initial, beat, common } = await begin(
+    configPath,
+    config,
+    {
+      timing,
+      log,
+      fromBeat,
+      beatEnded(why) {
+        if (leaving) return;
+        // Without it no gate is renewed and no beat is sent: the partner takes over, and we start anew.
+        log(`the beat process ended (${why}); this controller stops`);
+        process.exit(exitSoftware);
+      },
+      failed(fault) {
+        log(explain(fault));
+        process.exit(exitSoftware);
+      },
+    },
+  );
 
-  const machine = await openMachine(config, carriers.value, {
+  const machine = await openMachine(config, definitions, carriers, {
     diskPath: (serial, up, reason) => happen({ kind: "diskPath", serial, up, reason }),
     diskFenced: (serial, reason) => happen({ kind: "diskFenced", serial, reason }),
     deviceLost: (serial, reason) => happen({ kind: "deviceLost", serial, reason }),
@@ -100,11 +109,18 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
   const startedAt = new Date().toISOString();
   const journal = openJournal(
     `${config.controller.stateDir}/journal.jsonl`,
-    { version: 1, startedAt, config, configuration },
+    { version: 1, startedAt, config, configuration, definitions },
     { log },
   );
-  const performer = createPerformer(config, machine.value, log);
-  const initial = newController({ config, timing, configuration });
+  const performer = createPerformer(definitions, machine.value, log);
+  const volume = createVolume({
+    common,
+    beat: beat.send,
+    total: config.shelf.coordinators.length,
+    machine: machine.value,
+    pair: config.pair.id,
+    log,
+  });
   const outside = openOutside({
     config,
     log,
@@ -127,9 +143,10 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     coordinators: config.shelf.coordinators,
     disks: machine.value.disks,
     performer,
+    volume,
     journal,
     persist: (record) => store.write(record),
-    beat,
+    beat: beat.send,
     report: (report) => {
       const event = events.add(report);
       log(`${event.severity} ${event.code}: ${event.message}`);
@@ -142,7 +159,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
       // A controller that fences itself ends at once; one that leaves tidies up, within a limit.
       if (code !== 0) process.exit(code);
       setTimeout(() => process.exit(code), tidyMs).unref();
-      void Promise.allSettled([outside.close(), machine.value.close()]).then(() =>
+      void Promise.allSettled([outside.close(), common.close(), machine.value.close()]).then(() =>
         process.exit(code),
       );
     },
@@ -158,8 +175,10 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
   for (const happening of early.splice(0)) loop.happen(happening);
   loop.start(store.read());
 
-  for (const signal of ["SIGTERM", "SIGINT"] as const)
+  for (const signal of stopSignals) {
+    process.off(signal, exitEarly);
     process.on(signal, () => happen({ kind: "shutdown", reason: `asked to stop (${signal})` }));
+  }
   await outside.open();
 }
 

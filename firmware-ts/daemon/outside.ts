@@ -7,10 +7,10 @@ import type { ControllerState } from "../core/controller-state.ts";
 import type { Command } from "../core/events.ts";
 import { initialPanel, type PanelEffect, type PanelEvent, panelStep } from "../core/panel.ts";
 import { view } from "../core/panel-view.ts";
-import { type Counted, statusOf } from "../core/show.ts";
+import { type Counted, definitionsOf, statusOf } from "../core/show.ts";
 import type { Config } from "../schema/config.ts";
 import { explain } from "../schema/outcome.ts";
-import type { CommandAnswer, CommandRequest, Status } from "../schema/status.ts";
+import type { CommandAnswer, Status } from "../schema/status.ts";
 import { createMetrics } from "../telemetry/metrics.ts";
 import type { Publisher } from "../telemetry/mqtt.ts";
 import { createApi } from "./api.ts";
@@ -21,6 +21,9 @@ const publishEveryMs = 250;
 
 /** Commands whose answer is still to come. */
 const waitingMax = 64;
+
+/** A command before it has its number. */
+type Wish = Command extends infer C ? (C extends { id: number } ? Omit<C, "id"> : never) : never;
 
 export interface OutsideSetup {
   readonly config: Config;
@@ -49,19 +52,14 @@ export function openOutside(setup: OutsideSetup): Outside {
   let timer: NodeJS.Timeout | undefined;
   const status = (): Status => statusOf(setup.state(), setup.counted());
 
-  function command(
-    kind: Command["kind"],
-    virtualServer: string | undefined,
-    request: CommandRequest,
-    by: string,
-  ): Promise<CommandAnswer> {
+  function command(wish: Wish): Promise<CommandAnswer> {
     const id = nextId;
     nextId += 1;
     return new Promise((resolve) => {
-      // The decisions answer each command in the step that takes it; what is left over was asked of a loop that ended.
+      // The decisions answer each command, within seconds; what is left over was asked of a loop that ended.
       if (waiting.size >= waitingMax) waiting.clear();
       waiting.set(id, resolve);
-      setup.command({ id, kind, ...(virtualServer ? { virtualServer } : {}), request, by });
+      setup.command({ ...wish, id });
     });
   }
 
@@ -73,7 +71,7 @@ export function openOutside(setup: OutsideSetup): Outside {
 
   async function ask({ command: kind }: PanelEffect): Promise<void> {
     const request = { dryRun: false, force: false, reason: "asked at the front panel" };
-    const answer = await command(kind, undefined, request, "panel");
+    const answer = await command({ kind, request, by: "panel" });
     panelEvent({ kind: "answer", answer, nowMs: performance.now() });
   }
 
@@ -82,7 +80,15 @@ export function openOutside(setup: OutsideSetup): Outside {
     events: (after) => events.after(after),
     subscribe: (listener) => events.subscribe(listener),
     command: (kind, virtualServer, request) =>
-      command(kind, virtualServer, request, request.by ?? "api"),
+      command({
+        kind,
+        ...(virtualServer ? { virtualServer } : {}),
+        request,
+        by: request.by ?? "api",
+      }),
+    definitions: () => definitionsOf(setup.state()),
+    change: (change, request) =>
+      command({ kind: "change", change, request, by: request.by ?? "api" }),
     panel: () => view(panel, status()),
     press: (button) =>
       panelEvent({ kind: "button", button, status: status(), nowMs: performance.now() }),

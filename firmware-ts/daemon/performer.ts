@@ -2,9 +2,10 @@
 
 import type { Machine, ServerPlace } from "../../hal/port/machine.ts";
 import type { LocalDevice } from "../../hal/port/storage.ts";
-import type { Work } from "../core/effects.ts";
+import type { Lifecycle, Work } from "../core/effects.ts";
 import { WorkQueue } from "../loop/work-queue.ts";
-import type { Config, VirtualServerConfig } from "../schema/config.ts";
+import type { VirtualServerConfig } from "../schema/config.ts";
+import type { Definition } from "../schema/definition.ts";
 import { bareAddress } from "../schema/ip-address.ts";
 import { done, failed, good, type Outcome } from "../schema/outcome.ts";
 import { ClientList } from "./clients.ts";
@@ -24,49 +25,83 @@ const clientsIdleMs = 500;
 const clientsRefusedMs = 100;
 
 interface Bench {
-  readonly server: VirtualServerConfig;
+  /** Its number; a name may be another one's later. */
+  readonly number: number;
+  server: VirtualServerConfig;
   /** Local device of each attached disk. */
   readonly devices: Map<string, LocalDevice>;
   readonly clients: ClientList;
 }
 
 export interface Performer {
-  /** Performs one work; `settle` gets its outcome, or `timeout` when the limit ends first. */
+  /** Performs one work, or a change of the whole; `settle` gets its outcome, or `timeout` when the limit ends first. */
   perform(
     name: string,
-    work: Work,
+    work: Work | Lifecycle,
     limitMs: number,
     settle: (outcome: Outcome<string | undefined>) => void,
   ): void;
   close(): void;
 }
 
+/** `definitions`: of those that the machine was opened with. */
 export function createPerformer(
-  config: Config,
+  definitions: readonly Definition[],
   machine: Machine,
   log: (message: string) => void,
 ): Performer {
   const benches = new Map<string, Bench>();
-  for (const server of config.virtualServers)
-    benches.set(server.name, {
-      server,
-      devices: new Map(),
-      clients: new ClientList(machine, server, log),
-    });
+  const add = ({ number, server }: Definition) => {
+    const clients = new ClientList(machine, server, log);
+    benches.set(server.name, { number, server, devices: new Map(), clients });
+  };
+  for (const each of definitions) if (each.wanted !== "deleted") add(each);
   const watch = setInterval(() => {
     for (const { clients } of benches.values()) void clients.save();
   }, clientsEveryMs);
   watch.unref();
 
-  const queue = new WorkQueue({
+  async function define(name: string, definition: Definition, limitMs: number): Promise<Outcome> {
+    const defined = await machine.define(definition, limitMs);
+    const bench = benches.get(name);
+    if (!defined.ok) return defined;
+    if (!bench) add(definition);
+    else {
+      bench.server = definition.server;
+      bench.clients.change(definition.server);
+    }
+    return done;
+  }
+
+  async function forget(name: string, number: number, limitMs: number): Promise<Outcome> {
+    const bench = benches.get(name);
+    const isIts = bench?.number === number;
+    if (isIts) await bench.clients.idle(clientsIdleMs);
+    const forgotten = await machine.forget(number, name, limitMs);
+    if (forgotten.ok && isIts) benches.delete(name);
+    return forgotten;
+  }
+
+  /** A change of the whole takes its turn like a work: it never meets one of the parts half-way. */
+  async function runAny(
+    name: string,
+    work: Work | Lifecycle,
+    limitMs: number,
+  ): Promise<Outcome<string | undefined>> {
+    if (work.op === "define") return await define(name, work.definition, limitMs);
+    if (work.op === "forget") return await forget(name, work.number, limitMs);
+    const bench = benches.get(name);
+    if (!bench) throw new Error(`perform: no virtual server ${name}`);
+    return await run(machine, bench, work, limitMs);
+  }
+
+  const queue = new WorkQueue<Work | Lifecycle>({
     after(delayMs, then) {
       const timer = setTimeout(then, delayMs);
       return () => clearTimeout(timer);
     },
     run(name, work, limitMs, ended) {
-      const bench = benches.get(name);
-      if (!bench) throw new Error(`perform: no virtual server ${name}`);
-      void run(machine, bench, work, limitMs)
+      void runAny(name, work, limitMs)
         .catch((error: unknown) =>
           failed("ioError", work.op, "the driver failed unexpectedly", error),
         )
@@ -136,7 +171,7 @@ async function run(
       const { addresses, nic, restore, route } = machine.place(server.name);
       const restored = restore();
       if (!restored.ok) return restored;
-      const added = await eachAddress(server, (address, length) =>
+      const added = await eachAddress(server.addresses, (address, length) =>
         addresses.add(nic, address, length),
       );
       // Gateways are found by the addresses.
@@ -144,7 +179,9 @@ async function run(
     }
     case "removeAddresses": {
       const { addresses, nic } = machine.place(server.name);
-      return await eachAddress(server, (address, length) => addresses.remove(nic, address, length));
+      return await eachAddress(work.addresses, (address, length) =>
+        addresses.remove(nic, address, length),
+      );
     }
     case "announce":
       return await announce(machine.place(server.name), bench, work.clients);
@@ -156,7 +193,7 @@ async function run(
 /** Value: clients that the volume does not know of. */
 async function kill(
   machine: Machine,
-  { server, clients }: Bench,
+  { server, clients, devices }: Bench,
   limitMs: number,
 ): Promise<Outcome<string | undefined>> {
   const unsaved = await clients.unsaved();
@@ -164,16 +201,17 @@ async function kill(
   // Killed first, so that no client is ever answered with the error of the refusal (see "seal").
   machine.services.kill(server.name);
   // The volume is given up: a service that waits for its disk would not even die.
-  for (const { disk } of server.volumes) machine.block.refuse(disk);
+  const disks = new Set([...server.volumes.map(({ disk }) => disk), ...devices.keys()]);
+  for (const disk of disks) machine.block.refuse(disk);
   const stopped = await machine.services.stop(server.name, limitMs);
   return stopped.ok ? good(unsaved) : stopped;
 }
 
 async function eachAddress(
-  server: VirtualServerConfig,
+  list: readonly string[],
   change: (address: string, prefixLength: number) => Promise<Outcome>,
 ): Promise<Outcome> {
-  for (const text of server.addresses) {
+  for (const text of list) {
     const outcome = await change(bareAddress(text), prefix(text));
     if (!outcome.ok) return outcome;
   }

@@ -7,7 +7,10 @@ import type { ControllerState } from "../core/controller-state.ts";
 import type { ControllerEvent } from "../core/events.ts";
 import { deriveTiming } from "../core/timing.ts";
 import { configSchema } from "../schema/config.ts";
+import type { Definition } from "../schema/definition.ts";
+import { fileDefinitions } from "../schema/file-definitions.ts";
 import { journalLine, readJournalLine } from "./journal.ts";
+import { stepBeforeVolume } from "./replay-before-volume.ts";
 
 export interface Replay {
   /** Lives of the process found in the journal. */
@@ -21,7 +24,11 @@ export interface Replay {
 const differencesMax = 20;
 
 interface Line {
-  readonly header?: { readonly config: unknown; readonly configuration: number };
+  readonly header?: {
+    readonly config: unknown;
+    readonly configuration: number;
+    readonly definitions?: readonly Definition[];
+  };
   readonly event?: ControllerEvent;
   readonly effects?: unknown;
 }
@@ -29,6 +36,7 @@ interface Line {
 /** Replays the lines of one journal file, oldest first. A line that is cut short (a crash) ends the life before it. */
 export function replayJournal(lines: readonly string[]): Replay {
   let state: ControllerState | undefined;
+  let step: typeof stepBeforeVolume = controllerStep;
   let lives = 0;
   let events = 0;
   const differences: string[] = [];
@@ -37,8 +45,13 @@ export function replayJournal(lines: readonly string[]): Replay {
     const line = parse(text);
     if (line?.header) {
       const config = configSchema.parse(line.header.config);
-      const { configuration } = line.header;
-      state = newController({ config, timing: deriveTiming(config.timing), configuration });
+      const { configuration, definitions = fileDefinitions(config) } = line.header;
+      const timing = deriveTiming(config.timing);
+      const initial = newController({ config, timing, configuration, definitions });
+      const isOld = line.header.definitions === undefined;
+      // What beats said then was the fingerprint of the file alone.
+      state = isOld ? { ...initial, configuration } : initial;
+      step = isOld ? stepBeforeVolume : controllerStep;
       lives += 1;
       return;
     }
@@ -47,7 +60,7 @@ export function replayJournal(lines: readonly string[]): Replay {
       return;
     }
     events += 1;
-    const [next, effects] = controllerStep(state, line.event);
+    const [next, effects] = step(state, line.event);
     state = next;
     const now = journalLine(effects);
     const then = journalLine(line.effects);

@@ -2,44 +2,58 @@
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { realTimeFlag } from "../../hal/linux/realtime.ts";
-import type { FromBeat, ToBeat } from "../loop/channel.ts";
+import type { BeatOpening, FromBeat, ToBeat } from "../loop/channel.ts";
 
+export { openCommonVolume } from "../../hal/bench/common-volume.ts";
 export { openBenchMachine as openMachine } from "../../hal/bench/machine.ts";
 export { silenceEarlierLife } from "../../hal/bench/places.ts";
+export { type Carriers, openCarriers } from "../../hal/linux/carriers.ts";
 
 /** A beat process that is not ready by then will not be. */
 const readyMs = 10_000;
 
-/** Starts the beat process and waits until its gates are closed; returns the way to speak to it. */
-export async function startBeatProcess(
+export interface BeatProcess {
+  /** Tells it what to open, and waits until its gates are closed. Rejects when it ends, or does not come to that. */
+  open(opening: BeatOpening): Promise<void>;
+  send(message: ToBeat): void;
+}
+
+/** Starts the beat process: it loads, and waits for the word to open. `ended` is called whenever it ends. */
+export function startBeatProcess(
   configPath: string,
   receive: (message: FromBeat) => void,
   ended: (reason: string) => void,
-): Promise<(message: ToBeat) => void> {
+): BeatProcess {
   const entry = fileURLToPath(new URL("./beat-main.ts", import.meta.url));
   const child = fork(entry, [configPath], {
     execArgv: [...new Set([...process.execArgv, realTimeFlag])],
     serialization: "advanced",
     stdio: ["ignore", "inherit", "inherit", "ipc"],
   });
-  child.on("exit", (code, signal) => ended(`${signal ?? code}`));
-  await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new Error(`the beat process was not ready in ${readyMs} ms`)),
-      readyMs,
-    );
-    child.once("exit", () => reject(new Error("the beat process ended before it was ready")));
-    child.on("message", (message) => {
-      const said = message as FromBeat;
-      if (said.kind === "ready") {
-        clearTimeout(timer);
-        resolve();
-      } else {
-        receive(said);
-      }
-    });
+  const ready = Promise.withResolvers<void>();
+  // Whoever never opens it is told by `ended`.
+  ready.promise.catch(() => undefined);
+  child.on("exit", (code, signal) => {
+    ready.reject(new Error("the beat process ended before it was ready"));
+    ended(`${signal ?? code}`);
   });
-  return (message) => {
+  child.on("message", (message) => {
+    const said = message as FromBeat;
+    if (said.kind === "ready") ready.resolve();
+    else receive(said);
+  });
+  const send = (message: ToBeat | BeatOpening) => {
     if (child.connected) child.send(message);
+  };
+  return {
+    async open(opening) {
+      const timer = setTimeout(
+        () => ready.reject(new Error(`the beat process was not ready in ${readyMs} ms`)),
+        readyMs,
+      );
+      send(opening);
+      await ready.promise.finally(() => clearTimeout(timer));
+    },
+    send,
   };
 }

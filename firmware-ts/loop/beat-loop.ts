@@ -8,11 +8,13 @@ import { type BeatState, newBeatState } from "../core/beat-state.ts";
 import type { BeatEffect, BeatEvent } from "../core/beat-types.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Beat } from "../schema/beat.ts";
+import type { RecordWritten, VolumeRecord } from "../schema/definition.ts";
 import type { ControllerId, LinkName } from "../schema/ids.ts";
 import { explain, failed, type Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import type { FromBeat, ToBeat } from "./channel.ts";
 import type { Unstamped } from "./unstamped.ts";
+import { VolumeDisks } from "./volume-disks.ts";
 import { Waiting } from "./waiting.ts";
 
 /** How often last words are said on the slowest link: a beat may be lost. */
@@ -34,6 +36,8 @@ export interface BeatHost {
     readonly open: Lease;
     readonly renew: Lease;
     close(addresses: readonly string[]): Outcome;
+    /** All floating addresses from now on: see hal/port/gate. */
+    know(addresses: readonly string[]): Outcome;
     seal(): Outcome;
   };
   /** To the main process, in order. */
@@ -45,6 +49,8 @@ export interface BeatHost {
     deadlineMs: number,
     settle: (answer: ReservationAnswer) => void,
   ): void;
+  /** A record to one coordinator; `settle` is called once, when nothing of the writing can happen any more. */
+  writeRecord(serial: string, record: VolumeRecord, settle: (result: RecordWritten) => void): void;
 }
 
 export interface BeatLoopSetup {
@@ -55,15 +61,17 @@ export interface BeatLoopSetup {
   readonly configuration: number;
   readonly timing: Timing;
   readonly links: readonly LinkName[];
+  readonly coordinators: readonly string[];
   /** The decisions; others only to see mistakes caught. */
   readonly machine?: typeof beatStep;
 }
 
 type Happening = Unstamped<BeatEvent>;
 
-type Reserve = Extract<ToBeat, { kind: "reserve" }>;
+/** What is passed on to the disks: no business of the beats. */
+type DiskRequest = Extract<ToBeat, { kind: "reserve" | "volumeWrite" }>;
 
-type GateEffect = Extract<BeatEffect, { kind: "open" | "renew" | "close" | "seal" }>;
+type GateEffect = Extract<BeatEffect, { kind: "open" | "renew" | "close" | "know" | "seal" }>;
 
 const tick: Happening = { kind: "tick" };
 
@@ -86,11 +94,12 @@ export class BeatLoop {
   readonly #machine: typeof beatStep;
   readonly #timing: Timing;
   #state: BeatState;
-  readonly #events = new Waiting<Happening | Reserve>();
+  readonly #events = new Waiting<Happening | DiskRequest>();
   #effects: readonly BeatEffect[] = [];
   #next = 0;
   /** Outcomes of gate calls: the machine hears of them before anything else, and is never entered twice. */
   readonly #outcomes = new Waiting<BeatEvent>();
+  readonly #volume: VolumeDisks;
   #dueMs = 0;
   #ended: (() => void) | undefined;
   /** Frames that were refused, by reason. */
@@ -103,6 +112,7 @@ export class BeatLoop {
     this.#machine = setup.machine ?? beatStep;
     this.#timing = setup.timing;
     this.#state = newBeatState({ ...setup, nowMs: setup.host.nowMs() });
+    this.#volume = new VolumeDisks(setup.coordinators, setup.host);
   }
 
   get state(): BeatState {
@@ -140,7 +150,7 @@ export class BeatLoop {
     return lateMs;
   }
 
-  offer(event: Happening | Reserve): void {
+  offer(event: Happening | DiskRequest): void {
     this.#events.push(event);
     this.#host.wake(false);
   }
@@ -202,15 +212,21 @@ export class BeatLoop {
     if (outcome) return this.#step(outcome);
     const happening = this.#events.shift();
     if (!happening) return;
-    if (happening.kind === "reserve") return this.#reserve(happening);
+    if (happening.kind === "reserve" || happening.kind === "volumeWrite")
+      return this.#pass(happening);
     const nowMs = this.#host.nowMs();
     if (happening !== tick) return this.#step(stamped(happening, nowMs));
     this.#ticked(nowMs);
     this.#step({ kind: "tick", nowMs });
   }
 
-  #reserve({ token, serial, command, deadlineMs }: Reserve): void {
-    this.#host.reserve(serial, command, deadlineMs, (answer) =>
+  #pass(request: DiskRequest): void {
+    const { token, deadlineMs } = request;
+    if (request.kind === "volumeWrite")
+      return this.#volume.write(request.record, deadlineMs, (written) =>
+        this.#host.tell({ kind: "volumeWritten", token, written }),
+      );
+    this.#host.reserve(request.serial, request.command, deadlineMs, (answer) =>
       this.#host.tell({ kind: "reserved", token, answer }),
     );
   }
@@ -232,6 +248,8 @@ export class BeatLoop {
         return this.#outcome(effect, this.#lease(effect));
       case "close":
         return this.#outcome(effect, gate.close(effect.addresses));
+      case "know":
+        return this.#outcome(effect, gate.know(effect.addresses));
       case "seal":
         return this.#outcome(effect, gate.seal());
       case "observe":

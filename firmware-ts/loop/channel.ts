@@ -3,8 +3,20 @@
  * monotonic clock). Both ends are ours and of one version: a malformed message is a broken invariant.
  */
 import type { GateCommand, Mandate, Observation } from "../core/beat-types.ts";
+import type { VolumeRecord, VolumeWritten } from "../schema/definition.ts";
 import type { LinkName } from "../schema/ids.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
+
+/** The first word of the main process, which alone reads the common volume: nothing is opened before it. */
+export interface BeatOpening {
+  readonly kind: "opening";
+  /** Every floating address of the pair, without prefix. */
+  readonly floating: readonly string[];
+  /** VLANs of the data NIC on which the gate is put, too. */
+  readonly vlans: readonly number[];
+  /** The fingerprint that the beats say. */
+  readonly configuration: number;
+}
 
 export type ToBeat =
   | { readonly kind: "mandate"; readonly mandate: Mandate }
@@ -18,12 +30,20 @@ export type ToBeat =
       readonly serial: string;
       readonly command: ReservationCommand;
       readonly deadlineMs: number;
+    }
+  /** A record for the common volume, on all coordinator disks. */
+  | {
+      readonly kind: "volumeWrite";
+      readonly token: string;
+      readonly record: VolumeRecord;
+      readonly deadlineMs: number;
     };
 
 export type FromBeat =
   | { readonly kind: "ready" }
   | { readonly kind: "observation"; readonly observation: Observation }
   | { readonly kind: "reserved"; readonly token: string; readonly answer: ReservationAnswer }
+  | { readonly kind: "volumeWritten"; readonly token: string; readonly written: VolumeWritten }
   | { readonly kind: "counters"; readonly counters: BeatCounters }
   | { readonly kind: "log"; readonly message: string };
 

@@ -7,8 +7,9 @@
  */
 import { controllerStep } from "../core/controller.ts";
 import type { ControllerState } from "../core/controller-state.ts";
-import type { Effect, Report, Work } from "../core/effects.ts";
+import type { Effect, Lifecycle, Report, Work } from "../core/effects.ts";
 import type { ControllerEvent } from "../core/events.ts";
+import type { VolumeRecord, VolumeView, VolumeWritten } from "../schema/definition.ts";
 import type { PersistentRecord } from "../schema/journal.ts";
 import type { Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
@@ -44,12 +45,30 @@ export interface ControllerHost {
     deadlineMs: number,
     settle: (answer: ReservationAnswer) => void,
   ): void;
-  /** `settle` is called once, after `limitMs` at the latest. */
+  /** `settle` is called once, after `limitMs` at the latest. All that is done to one virtual server is done in turn. */
   work(
     virtualServer: string,
-    work: Work,
+    work: Work | Lifecycle,
     limitMs: number,
     settle: (outcome: Outcome<string | undefined>) => void,
+  ): void;
+  /**
+   * What a majority of the coordinator disks hold or, thorough, all that answer within `limitMs`; `settle` is called once, after `limitMs` at the
+   * latest.
+   */
+  readVolume(
+    limitMs: number,
+    isThorough: boolean,
+    settle: (outcome: Outcome<VolumeView>) => void,
+  ): void;
+  /**
+   * Offers a record to all coordinator disks, with what the kernel says of a virtual server that is served here as its state. `settle` is
+   * called once, soon after `limitMs` at the latest; a disk that is slow may take the record later.
+   */
+  writeVolume(
+    record: VolumeRecord,
+    limitMs: number,
+    settle: (written: VolumeWritten) => void,
   ): void;
   answer(id: number, answer: CommandAnswer): void;
   report(report: Report): void;
@@ -176,12 +195,17 @@ export class ControllerLoop {
         return host.beat({ kind: "mandate", mandate: effect.mandate });
       case "reserve":
         return this.#reserve(effect);
-      case "work": {
-        const { token, virtualServer, work, limitMs } = effect;
-        return host.work(virtualServer, work, limitMs, (outcome) =>
-          this.offer({ kind: "done", token, outcome }),
-        );
+      case "work":
+        return this.#work(effect.virtualServer, effect.work, effect);
+      case "define": {
+        const { definition } = effect;
+        return this.#work(definition.server.name, { op: "define", definition }, effect);
       }
+      case "forget":
+        return this.#work(effect.name, { op: "forget", number: effect.number }, effect);
+      case "volumeRead":
+      case "volumeWrite":
+        return this.#volume(effect);
       case "answer":
         return host.answer(effect.id, effect.answer);
       case "report":
@@ -191,6 +215,27 @@ export class ControllerLoop {
       default:
         throw new Error(`controller loop: unknown effect ${JSON.stringify(effect)}`);
     }
+  }
+
+  #work(
+    virtualServer: string,
+    work: Work | Lifecycle,
+    { token, limitMs }: { readonly token: string; readonly limitMs: number },
+  ): void {
+    this.#host.work(virtualServer, work, limitMs, (outcome) =>
+      this.offer({ kind: "done", token, outcome }),
+    );
+  }
+
+  #volume(effect: Extract<Effect, { kind: "volumeRead" | "volumeWrite" }>): void {
+    const { token, limitMs } = effect;
+    if (effect.kind === "volumeRead")
+      return this.#host.readVolume(limitMs, effect.isThorough, (outcome) =>
+        this.offer({ kind: "volume", token, outcome }),
+      );
+    this.#host.writeVolume(effect.record, limitMs, (written) =>
+      this.offer({ kind: "volumeWritten", token, written }),
+    );
   }
 
   #reserve(effect: Extract<Effect, { kind: "reserve" }>): void {

@@ -11,8 +11,8 @@ import {
   virtualServerStatusSchema,
 } from "./status.ts";
 
-/** Largest request body that is read. The largest sensible command is about 300 bytes. */
-export const apiBodyBytesMax = 4096;
+/** Largest request body that is read. A virtual server with as much of everything as it may have is about 5 KiB. */
+export const apiBodyBytesMax = 16 * 1024;
 
 /** Most events in one answer. */
 export const apiEventsMax = 1000;

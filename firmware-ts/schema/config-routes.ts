@@ -22,6 +22,28 @@ export function canonicalAddress(text: string): string {
   return parsed ? formatAddress(parsed.bytes) : text;
 }
 
+/** Why nobody can be reached at an address; undefined when it is one that a host may have. */
+export function addressProblem(text: string): string | undefined {
+  const prefix = prefixOf(text);
+  if (!prefix) return undefined;
+  const { family, bits, length } = prefix;
+  const rest = bits.slice(length);
+  // RFC 1122 3.2.1.3, RFC 4291 2.4: this host, loopback, multicast and what is reserved; all ones of a subnet is its broadcast address (but RFC 3021).
+  const unusable =
+    family === 4
+      ? ["00000000", "01111111", "111"].some((head) => bits.startsWith(head))
+      : /^0{127}[01]$/.test(bits) || bits.startsWith("11111111");
+  if (unusable) return "expected an address that a host on a network can have";
+  if (family === 6 && isOfLink(bits))
+    return "expected an address that reaches further than its link, because the gate does not rule over those of the link";
+  if (family === 4 && rest.length > 1 && !/(?=.*0)(?=.*1)/.test(rest))
+    return "expected an address of a host, not that of the network or of its broadcasts";
+  return undefined;
+}
+
+/** fe80::/10 (RFC 4291 2.5.6) is on every link. */
+const isOfLink = (bits: string) => bits.startsWith("1111111010");
+
 /** What is wrong with each route that is wrong, by its place in the list. */
 export function routeProblems(
   addresses: readonly string[],
@@ -52,10 +74,8 @@ function problemOf({ to, via }: RouteText, onLink: readonly Prefix[]): string | 
   if (!gateway) return undefined;
   if (destination && destination.family !== gateway.family)
     return "expected a gateway of the same family as the destination";
-  // fe80::/10 (RFC 4291 2.5.6) is on every link.
-  const isOfLink = gateway.family === 6 && gateway.bits.startsWith("1111111010");
   const reached = onLink.some((each) => covers(each, gateway));
-  if (isOfLink || reached) return undefined;
+  if ((gateway.family === 6 && isOfLink(gateway.bits)) || reached) return undefined;
   return "expected a gateway in the network of one of its addresses, or of a route before it without gateway";
 }
 

@@ -70,6 +70,23 @@ export function describeExpectation(node: SchemaNode | undefined): string | unde
   }
 }
 
+/**
+ * What is wrong at a place of the configuration, in words that say what is expected there; unknown keys come several to an issue. `path`: where that is,
+ * from the top of the configuration.
+ */
+export function issueWords(issue: z.core.$ZodIssue, path: KeyPath): string[] {
+  if (issue.code === "unrecognized_keys")
+    return issue.keys.map((key) => unknownKeyWords(path, toSnake(key)));
+  if (issue.code === "custom" || issue.message.startsWith("expected")) return [issue.message];
+  return [`expected ${describeExpectation(nodeAt(path)) ?? issue.message}`];
+}
+
+/** `key` as it is written in the file. */
+export function unknownKeyWords(table: KeyPath, key: string): string {
+  const hint = suggestKey(table, key);
+  return `unknown key ${JSON.stringify(key.slice(0, 60))}${hint === undefined ? "" : `; ${hint}`}`;
+}
+
 /** " from 5 to 1000" for numbers, " of 1 to 8 entries" for what is counted. */
 function range(low: number | undefined, high: number | undefined, unit: string): string {
   const joint = unit === "" ? "" : " of";
@@ -90,7 +107,7 @@ export function describeFound(value: unknown): string {
 }
 
 /** "did you mean …?", or the table that a known key belongs to; undefined when nothing is near. */
-export function suggestKey(table: KeyPath, key: string): string | undefined {
+function suggestKey(table: KeyPath, key: string): string | undefined {
   const written = toSnake(key);
   const near = closest(written, Object.keys(nodeAt(table)?.properties ?? {}).map(toSnake));
   if (near !== undefined) return `did you mean ${near}?`;

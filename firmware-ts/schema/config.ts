@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { virtualServersMax } from "./beat.ts";
-import { canonicalAddress, routeProblems } from "./config-routes.ts";
+import { contradictions } from "./contradictions.ts";
 import { controllerIdSchema, virtualServerNameSchema } from "./ids.ts";
 import { bareAddress, parsePrefix } from "./ip-address.ts";
 
@@ -40,11 +40,36 @@ const prefix = z
 /** iproute2 numbers its own tables from 253 on; larger ones have no name. */
 const routingTable = z.number().int().min(1).max(252);
 
+/** Volumes of one virtual server, and the largest id of one. */
+export const volumesMax = 8;
+
 const volume = z.strictObject({
+  /**
+   * What file handles and sessions know it by; it stays the same for as long as the volume is there, whatever becomes of its neighbours in the list.
+   * Absent: one is chosen (`withIds`).
+   */
+  id: z.number().int().min(1).max(volumesMax).optional(),
   disk: serial,
   /** Path under which clients mount the volume; the same on both controllers. */
   export: path.max(64),
 });
+
+/**
+ * Gives an id to each volume that has none: one more than the largest there is or, when that is the largest possible, the lowest free one. A list without any
+ * is numbered from 1. A volume that is added gets the id of one that has gone as late as possible: clients may still hold handles of that one.
+ */
+function withIds<V extends { id?: number | undefined }>(volumes: V[]): (V & { id: number })[] {
+  const taken = new Set(volumes.flatMap(({ id }) => id ?? []));
+  let last = Math.max(0, ...taken);
+  return volumes.map((each) => {
+    if (each.id !== undefined) return { ...each, id: each.id };
+    last += 1;
+    let id = last;
+    if (id > volumesMax) for (id = 1; taken.has(id); ) id += 1;
+    taken.add(id);
+    return { ...each, id };
+  });
+}
 
 /** `address/prefix`, or `default`. */
 const destination = z.union([z.literal("default"), prefix]);
@@ -61,7 +86,8 @@ const route = z.strictObject({
 /** Packets from these addresses are routed by that table. */
 const routingRule = z.strictObject({ from: prefix, table: routingTable });
 
-const virtualServer = z.strictObject({
+/** As somebody writes it: volumes may be without ids. */
+export const virtualServerInputSchema = z.strictObject({
   name: virtualServerNameSchema,
   home: controllerIdSchema,
   addresses: z.array(floatingAddress).min(1).max(8),
@@ -69,7 +95,12 @@ const virtualServer = z.strictObject({
   vlan: z.number().int().min(1).max(4094).optional(),
   routes: z.array(route).max(16).default([]),
   rules: z.array(routingRule).max(16).default([]),
-  volumes: z.array(volume).min(1).max(8),
+  volumes: z.array(volume).min(1).max(volumesMax),
+});
+export type VirtualServerInput = z.infer<typeof virtualServerInputSchema>;
+
+export const virtualServerSchema = virtualServerInputSchema.extend({
+  volumes: virtualServerInputSchema.shape.volumes.transform(withIds),
 });
 
 /**
@@ -131,7 +162,7 @@ export const configSchema = z
       initiatorName: z.string().min(1).max(200),
       coordinators: z.array(serial).min(1).max(7),
     }),
-    virtualServers: z.array(virtualServer).min(1).max(virtualServersMax),
+    virtualServers: z.array(virtualServerSchema).max(virtualServersMax).default([]),
     mqtt: z
       .strictObject({
         url: z
@@ -165,8 +196,10 @@ export function bareAddresses({ addresses }: VirtualServerConfig): string[] {
 const nicNameMax = 15;
 
 /** The VLANs of the data NIC that virtual servers are on. */
-export function vlansOf({ virtualServers }: Pick<Config, "virtualServers">): ReadonlySet<number> {
-  return new Set(virtualServers.flatMap(({ vlan }) => vlan ?? []));
+export function vlansOf(
+  servers: readonly Pick<VirtualServerConfig, "vlan">[],
+): ReadonlySet<number> {
+  return new Set(servers.flatMap(({ vlan }) => vlan ?? []));
 }
 
 /** The name of a VLAN of the data NIC. */
@@ -174,14 +207,11 @@ export function vlanName(nic: string, vlan: number): string {
   return `${nic}.${vlan}`;
 }
 
-/** All gates are renewed in one batch, which must not take longer than the gate takes for an interruption: 0.66 ms for so many, 1.7 ms for 192. */
-const addressesMax = 128;
-
 /** Rules that span several keys: an odd number of coordinators, and nothing used twice. */
 function refuseContradictions(
   config: {
     shelf: { coordinators: string[] };
-    virtualServers: z.infer<typeof virtualServer>[];
+    virtualServers: z.infer<typeof virtualServerSchema>[];
     data: { nic: string };
     links: { serial?: unknown; network?: unknown; disk: boolean };
   },
@@ -193,40 +223,18 @@ function refuseContradictions(
     complain(["shelf", "coordinators"], "expected an odd number of coordinator disks");
   if (!config.links.serial && !config.links.network)
     complain(["links"], "expected at least one of links.serial and links.network");
-  const addressCount = config.virtualServers.reduce((sum, each) => sum + each.addresses.length, 0);
-  if (addressCount > addressesMax)
-    complain(
-      ["virtualServers"],
-      `expected at most ${addressesMax} addresses of all virtual servers`,
-    );
-  const used = new Map<string, string>();
-  const claim = (what: string, path: (string | number)[], by: string) => {
-    const other = used.get(what);
-    if (other !== undefined) complain(path, `${what} is already used by ${other}`);
-    else used.set(what, by);
-  };
-  config.shelf.coordinators.forEach((disk, i) => {
-    claim(`disk ${disk}`, ["shelf", "coordinators", i], "shelf.coordinators");
+  const { coordinators } = config.shelf;
+  coordinators.forEach((disk, i) => {
+    if (coordinators.indexOf(disk) < i)
+      complain(["shelf", "coordinators", i], `disk ${disk} is already used by shelf.coordinators`);
   });
-  config.virtualServers.forEach((server, i) => {
-    claim(`name ${server.name}`, ["virtualServers", i, "name"], "another virtual server");
-    server.addresses.forEach((text, j) => {
-      claim(
-        `address ${canonicalAddress(text)}`,
-        ["virtualServers", i, "addresses", j],
-        server.name,
-      );
-    });
-    if (server.vlan !== undefined && vlanName(config.data.nic, server.vlan).length > nicNameMax)
+  config.virtualServers.forEach(({ vlan }, i) => {
+    if (vlan !== undefined && vlanName(config.data.nic, vlan).length > nicNameMax)
       complain(
         ["virtualServers", i, "vlan"],
-        `the name of ${vlanName(config.data.nic, server.vlan)} is longer than ${nicNameMax} characters: the data NIC needs a shorter one`,
+        `the name of ${vlanName(config.data.nic, vlan)} is longer than ${nicNameMax} characters: the data NIC needs a shorter one`,
       );
-    for (const [j, message] of routeProblems(server.addresses, server.routes))
-      complain(["virtualServers", i, "routes", j], message);
-    server.volumes.forEach((each, j) => {
-      claim(`disk ${each.disk}`, ["virtualServers", i, "volumes", j, "disk"], server.name);
-      claim(`export ${each.export}`, ["virtualServers", i, "volumes", j, "export"], server.name);
-    });
   });
+  for (const { server, path, message } of contradictions(coordinators, config.virtualServers))
+    complain(["virtualServers", ...(server === -1 ? [] : [server]), ...path], message);
 }

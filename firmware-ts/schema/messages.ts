@@ -1,5 +1,5 @@
 /**
- * Messages that ride on beats: how two living controllers agree on a planned move. They are delivered once and in order
+ * Messages that ride on beats: how two living controllers agree on a planned move, and tell each other of changed definitions. They are delivered once and in order
  * within a session, and forgotten when the partner is lost: the takeover then decides.
  */
 import { z } from "zod";
@@ -10,6 +10,7 @@ const server = z
   .int()
   .min(0)
   .max(virtualServersMax - 1);
+const sequence = z.number().int().min(0).max(0xffff_ffff);
 const whyBytesMax = 160;
 const why = z.string().max(whyBytesMax);
 
@@ -32,6 +33,10 @@ export const messageSchema = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("started"), server }),
   /** "I could not start it, and I hold nothing of it": the source takes it back. */
   z.strictObject({ type: z.literal("failed"), server, why }),
+  /** "I have written a definition of this number": it is to be read on the common volume. */
+  z.strictObject({ type: z.literal("changed"), number: server, sequence }),
+  /** "I have read it, or a later one." */
+  z.strictObject({ type: z.literal("known"), number: server, sequence }),
 ]);
 export type Message = z.infer<typeof messageSchema>;
 

@@ -14,6 +14,7 @@ export type LinkColour = z.infer<typeof linkColourSchema>;
 export const virtualServerStateSchema = z.enum([
   "elsewhere", // the partner has it
   "nowhere", // nobody known has it
+  "stopped", // as wanted
   "starting",
   "serving",
   "silent", // all is here, but the addresses are closed until it is proved again that this controller alone may answer

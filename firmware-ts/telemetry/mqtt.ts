@@ -193,8 +193,9 @@ class BrokerPublisher implements Publisher {
     this.#flushTimer = undefined;
     if (this.#latest === undefined) return;
     const nowMs = performance.now();
-    for (const message of stateMessages(this.#base, this.#latest))
-      this.#outbox.setState(message, nowMs);
+    const messages = stateMessages(this.#base, this.#latest);
+    for (const message of messages) this.#outbox.setState(message, nowMs);
+    this.#outbox.keepOnly(new Set(messages.map(({ topic }) => topic)));
     this.#latest = undefined;
     this.#pump();
   }

@@ -8,10 +8,10 @@
 import type { OperatorEvent } from "../schema/status.ts";
 import type { StateMessage } from "./topics.ts";
 
-/** Topics of one controller: 16 virtual servers, 3 links, status; with room for what comes. */
-export const outboxStatesMax = 64;
+/** Topics of one controller: 64 virtual servers, 3 links, status; with room for what has just gone. */
+export const outboxStatesMax = 128;
 export const outboxEventsMax = 256;
-/** A message larger than this is dropped: no status of 16 virtual servers comes near it. */
+/** A message larger than this is dropped: no status of 64 virtual servers comes near it. */
 export const outboxPayloadBytesMax = 128 * 1024;
 /** State whose substance has not changed is published again this often, for its ages. */
 const refreshMs = 10_000;
@@ -31,6 +31,8 @@ interface Slot {
 export interface Outbox {
   readonly dropped: () => number;
   readonly setState: (message: StateMessage, nowMs: number) => void;
+  /** Topics that are no more: a message without payload takes what the broker retains of each away (MQTT 5, 3.3.1.3). */
+  readonly keepOnly: (topics: ReadonlySet<string>) => void;
   readonly addEvent: (topic: string, event: OperatorEvent) => void;
   /** The next message to send: states first, because they are few and say where things stand. */
   readonly take: () => OutMessage | undefined;
@@ -44,6 +46,11 @@ export function createOutbox(): Outbox {
   const states = new Map<string, Slot>();
   let events: OutMessage[] = [];
   let dropped = 0;
+
+  /** What takes a topic away is sent once, and then nothing is known of it any more. */
+  function goneOf(topic: string): Slot {
+    return { message: { topic, payload: "", substance: "" }, queuedMs: 0, waiting: true };
+  }
 
   function push(event: OutMessage, place: "front" | "back"): void {
     if (place === "front") events.unshift(event);
@@ -63,6 +70,9 @@ export function createOutbox(): Outbox {
       else if (slot === undefined && states.size >= outboxStatesMax) dropped += 1;
       else states.set(message.topic, { message, queuedMs: nowMs, waiting: true });
     },
+    keepOnly(topics) {
+      for (const topic of states.keys()) if (!topics.has(topic)) states.set(topic, goneOf(topic));
+    },
     addEvent(topic, event) {
       const payload = toJson(event);
       if (payload === undefined || payload.length > outboxPayloadBytesMax) dropped += 1;
@@ -72,7 +82,9 @@ export function createOutbox(): Outbox {
       for (const slot of states.values()) {
         if (!slot.waiting) continue;
         slot.waiting = false;
-        return { topic: slot.message.topic, payload: slot.message.payload, retain: true };
+        const { topic, payload } = slot.message;
+        if (payload === "") states.delete(topic);
+        return { topic, payload, retain: true };
       }
       return events.shift();
     },
@@ -81,6 +93,7 @@ export function createOutbox(): Outbox {
       else {
         const slot = states.get(message.topic);
         if (slot !== undefined) slot.waiting = true;
+        else if (message.payload === "") states.set(message.topic, goneOf(message.topic));
       }
     },
     resendStates() {

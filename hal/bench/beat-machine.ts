@@ -1,7 +1,8 @@
 /** The beat process of one bench controller: serial line on a pty, UDP on the interconnect, beats on the coordinator disks, the gate. */
-import { bareAddresses, type Config, vlansOf } from "../../firmware-ts/schema/config.ts";
+import type { Config } from "../../firmware-ts/schema/config.ts";
 import { good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { giveBackRegularly } from "../block/memory.ts";
+import { writeRecord } from "../block/volume-slots.ts";
 import { vlansPresent } from "../linux/carriers.ts";
 import { openDiskLink } from "../linux/disk-link.ts";
 import { createGate } from "../linux/gate.ts";
@@ -16,22 +17,32 @@ import { slotOn } from "./slots.ts";
 /** Above ordinary real-time work, below the kernel's own threads (which start at 50). */
 const beatPriority = 20;
 
+/** What the gate is to rule over: addresses without prefix, and the VLANs of the data NIC on which it is put, too. */
+export interface Gated {
+  readonly floating: readonly string[];
+  readonly vlans: readonly number[];
+}
+
 /** Closes every floating address in the kernel, then opens the links. Faults: `gateFailed`. */
 export function openBeatMachine(
   config: Config,
+  gated: Gated,
   handlers: BeatMachineHandlers,
 ): Promise<Outcome<BeatMachine>> {
-  return Promise.resolve(open(config, handlers));
+  return Promise.resolve(open(config, gated, handlers));
 }
 
-function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachine> {
+function open(
+  config: Config,
+  { floating, vlans }: Gated,
+  handlers: BeatMachineHandlers,
+): Outcome<BeatMachine> {
   const gate = createGate();
   if (!gate.ok) return gate;
   const { nic } = config.data;
-  const floating = config.virtualServers.flatMap(bareAddresses);
-  const closed = gate.value.setUp(nic, floating, vlansPresent(nic, vlansOf(config)));
+  const closed = gate.value.setUp(nic, floating, vlansPresent(nic, new Set(vlans)));
   if (!closed.ok) return closed;
-  const coordinators = openCoordinators(config);
+  const coordinators = openCoordinators(config, "beat");
   const links: Link[] = [];
   const { serial, network } = config.links;
   if (serial) links.push(openSerialLink({ ...serial, handlers: handlers.serial }));
@@ -47,7 +58,7 @@ function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachin
   links.push(
     openDiskLink({
       me: config.controller.id,
-      slots: coordinators.disks.map(slotOn),
+      slots: [...coordinators.disks.values()].map(slotOn),
       periodMs: config.timing.diskBeatIntervalMs,
       handlers: handlers.disk,
     }),
@@ -58,6 +69,11 @@ function open(config: Config, handlers: BeatMachineHandlers): Outcome<BeatMachin
     gate: gate.value,
     reserve: (serialNumber, command, deadlineMs) =>
       coordinators.reserve(serialNumber, command, deadlineMs),
+    writeRecord(serialNumber, record) {
+      const device = coordinators.disks.get(serialNumber);
+      if (!device) throw new Error(`coordinators: ${serialNumber} is none of them`);
+      return writeRecord({ device, serial: serialNumber, pair: config.pair.id }, record);
+    },
     realTime: () => takeRealTimePriority(beatPriority),
     async close() {
       await Promise.all(links.map((link) => link.close()));

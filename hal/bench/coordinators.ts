@@ -1,6 +1,7 @@
 /**
- * The coordinator disks, over sessions of the beat process alone: the nexus that is registered and races is the nexus that
- * writes the beats, so an accepted beat proves the registration (docs/design/0001).
+ * Sessions to the coordinator disks. Those of the beat process register, race, and write beats and records: the nexus that is registered is the one
+ * that writes, so an accepted write proves the registration (docs/design/0001). Those of the main process read the common volume, and are
+ * registered nowhere: a write exclusive reservation lets whoever asks read (SPC-4 5.12.1).
  */
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import type {
@@ -23,7 +24,8 @@ const timing = {
 } as const;
 
 export interface Coordinators {
-  readonly disks: readonly IscsiDisk[];
+  /** By serial, in the order of the configuration. */
+  readonly disks: ReadonlyMap<string, IscsiDisk>;
   reserve(
     serial: string,
     command: ReservationCommand,
@@ -32,29 +34,31 @@ export interface Coordinators {
   close(): Promise<void>;
 }
 
-/** Opens all sessions in the background; a disk that is not there answers `failed` until it is. */
-export function openCoordinators(config: Config): Coordinators {
+/**
+ * Opens all sessions in the background; a disk that is not there answers `failed` until it is. Each role is an initiator of its own:
+ * one name and ISID in two places at once would end each other's sessions.
+ */
+export function openCoordinators(config: Config, role: "beat" | "volume"): Coordinators {
   const { shelf } = config;
   const bySerial = new Map<string, IscsiDisk>();
   shelf.coordinators.forEach((serial, index) => {
-    const letIoFlow = (session: number) => void bySerial.get(serial)?.grant(session);
     const disk: IscsiDisk = new IscsiDisk({
       ...portalOf(shelf.portal),
       targetName: shelf.target,
-      initiatorName: `${shelf.initiatorName}-beat`,
+      initiatorName: `${shelf.initiatorName}-${role}`,
       isid: isidOf(index),
       serial,
       timing,
       handlers: {
         // Beats are ours to try at any time: whether they may land is the disk's word, and its refusal is what we ask for.
-        up: (session) => queueMicrotask(() => letIoFlow(session)),
-        fenced: () => queueMicrotask(() => letIoFlow(disk.status().session)),
+        up: (session) => void disk.grant(session),
+        fenced: () => queueMicrotask(() => void disk.grant(disk.status().session)),
       },
     });
     bySerial.set(serial, disk);
   });
   return {
-    disks: [...bySerial.values()],
+    disks: bySerial,
     reserve(serial, command, deadlineMs) {
       const disk = bySerial.get(serial);
       if (!disk) throw new Error(`coordinators: ${serial} is none of them`);

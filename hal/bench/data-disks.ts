@@ -1,30 +1,28 @@
 /**
  * The data disks of a controller: one block service process holds their sessions, reservations and I/O alike, and each disk can be
- * made a local block device.
- *
- * Obligations: I/O flows only while the disk itself says that our key holds it: verified at attach, and again in every new
- * session before a single write of it is let through. A path that comes back to a disk that is no longer ours is
- * reported as fenced.
+ * made a local block device (data-disk.ts). Disks come and go with the virtual servers that they belong to.
  */
+import { readdirSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
 import { crc32 } from "node:zlib";
 import type { Config } from "../../firmware-ts/schema/config.ts";
+import type { Definition } from "../../firmware-ts/schema/definition.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import type { ReservationKey } from "../../firmware-ts/schema/reservation.ts";
+import type {
+  ReservationAnswer,
+  ReservationCommand,
+} from "../../firmware-ts/schema/reservation.ts";
 import { Attachment } from "../block/attach.ts";
 import { BlockServiceClient } from "../block/service/client.ts";
+import type { DiskSpec } from "../block/service/protocol.ts";
 import type { MachineHandlers } from "../port/machine.ts";
 import type { BlockService, Disks } from "../port/storage.ts";
+import { DataDisk } from "./data-disk.ts";
+import { sessionOf } from "./numbering.ts";
 import { isidOf, portalOf } from "./portal.ts";
 
-const type = "exclusiveAccessRegistrantsOnly";
-
-/** A session that is back within this time was a reconnect, not a lost path. */
-const pathGraceMs = 150;
-
-/** How long `open` waits for a disk before the controller starts without it. */
-const openWaitMs = 2000;
-
-const verifyMs = 1000;
+/** How long a disk is waited for before the controller goes on without it. */
+export const openWaitMs = 2000;
 
 /** A lost path is noticed within keepalive plus its timeout even when no command is under way. */
 const timing = {
@@ -39,34 +37,26 @@ const timing = {
 export interface DataDisks extends Disks, BlockService {
   /** Whether the disk says, or does not deny, that it is held under our key. Asks, and changes nothing. */
   isOurs(serial: string): Promise<boolean>;
+  /**
+   * Opens the disks of a virtual server's volumes and closes those that it has no more; a disk that is not there is waited for in the
+   * background. Idempotent. Faults: `stillMounted`, `refused` (another virtual server has it), the service's own.
+   */
+  define(definition: Definition, waitMs: number): Promise<Outcome>;
+  /** Closes all disks of a number. Idempotent. Faults: `stillMounted`, the service's own. */
+  forget(number: number): Promise<Outcome>;
 }
 
-interface Disk {
-  readonly serial: string;
-  key: ReservationKey | undefined;
-  attachment: Attachment | undefined;
-  attached: boolean;
-  up: boolean;
-  told: boolean;
-  grace: NodeJS.Timeout | undefined;
-}
-
-/** Starts the block service and opens every data disk of the configuration. Fault: the service's own. */
+/** Starts the block service and opens every data disk of the definitions. Fault: the service's own. */
 export async function openDataDisks(
   config: Config,
+  definitions: readonly Definition[],
   handlers: MachineHandlers,
 ): Promise<Outcome<DataDisks>> {
-  const runDir = config.controller.runDir;
-  const nbdSocketPath = `${runDir}/nbd.sock`;
-  const disks = new Map<string, Disk>();
+  const nbdSocketPath = `${config.controller.runDir}/nbd.sock`;
+  let disks: BenchDataDisks | undefined;
   const client = await BlockServiceClient.start(nbdSocketPath, {
-    path: (serial, up, reason) => {
-      const disk = disks.get(serial);
-      if (disk) onPath(disk, up, reason);
-    },
-    fenced: (serial, reason) => {
-      if (disks.get(serial)?.attached) handlers.diskFenced(serial, reason);
-    },
+    path: (serial, up, reason) => disks?.find(serial)?.onPath(up, reason),
+    fenced: (serial, reason) => disks?.find(serial)?.onFenced(reason),
     nbdFault: (reason, detail) => handlers.log(`nbd: ${reason}: ${detail}`),
     ended: (reason) => {
       // Every volume has lost its device; starting anew is the clean way back.
@@ -75,147 +65,172 @@ export async function openDataDisks(
     },
   });
   if (!client.ok) return client;
-  const service = client.value;
+  disks = new BenchDataDisks(config, client.value, nbdSocketPath, handlers);
+  const opened = Promise.all(definitions.map((each) => disks.define(each, openWaitMs)));
+  await disks.removeLeftovers(
+    definitions.flatMap(({ server }) => server.volumes.map((v) => v.disk)),
+  );
+  // A disk that is away must not keep the controller from serving the others.
+  const patience = delay(openWaitMs + 500, [], { ref: false });
+  for (const outcome of await Promise.race([opened, patience]))
+    if (!outcome.ok) handlers.log(explain(outcome.fault));
+  return good(disks);
+}
 
-  function onPath(disk: Disk, up: boolean, reason: string): void {
-    disk.up = up;
-    clearTimeout(disk.grace);
-    if (up) {
-      if (disk.attached) void verifyAgain(disk);
-      if (disk.told) handlers.diskPath(disk.serial, true, reason);
-      disk.told = false;
-    } else {
-      disk.grace = setTimeout(() => {
-        disk.told = true;
-        handlers.diskPath(disk.serial, false, reason);
-      }, pathGraceMs);
+interface Owned {
+  readonly number: number;
+  readonly disk: DataDisk;
+}
+
+class BenchDataDisks implements DataDisks {
+  readonly #config: Config;
+  readonly #service: BlockServiceClient;
+  readonly #nbdSocketPath: string;
+  readonly #handlers: MachineHandlers;
+  readonly #owned = new Map<string, Owned>();
+
+  constructor(
+    config: Config,
+    service: BlockServiceClient,
+    nbdSocketPath: string,
+    handlers: MachineHandlers,
+  ) {
+    this.#config = config;
+    this.#service = service;
+    this.#nbdSocketPath = nbdSocketPath;
+    this.#handlers = handlers;
+  }
+
+  find(serial: string): DataDisk | undefined {
+    return this.#owned.get(serial)?.disk;
+  }
+
+  async define({ number, server }: Definition, waitMs: number): Promise<Outcome> {
+    const specs = server.volumes.map(({ id, disk }) => this.#specOf(number, id, disk));
+    for (const { serial } of specs) {
+      const owner = this.#owned.get(serial)?.number ?? number;
+      if (owner !== number)
+        return failed("refused", `open disk ${serial}`, `virtual server number ${owner} has it`);
+    }
+    const isWanted = ({ disk }: Owned) =>
+      !disk.isClosing && specs.some((spec) => isSame(spec, disk.spec));
+    const closed = await this.#close((each) => each.number === number && !isWanted(each));
+    if (!closed.ok) return closed;
+    const added = specs.filter(({ serial }) => !this.#owned.has(serial));
+    const disks = added.map((spec) => this.#add(number, spec));
+    await Promise.all(disks.map((disk) => disk.open(waitMs)));
+    return done;
+  }
+
+  forget(number: number): Promise<Outcome> {
+    return this.#close((each) => each.number === number);
+  }
+
+  reserve(
+    serial: string,
+    command: ReservationCommand,
+    deadlineMs: number,
+  ): Promise<ReservationAnswer> {
+    return this.#get(serial).reserve(command, deadlineMs);
+  }
+
+  attach(serial: string) {
+    return this.#get(serial).attach();
+  }
+
+  isOurs(serial: string): Promise<boolean> {
+    return this.#get(serial).isOurs();
+  }
+
+  refuse(serial: string): void {
+    this.#get(serial).refuse();
+  }
+
+  detach(serial: string) {
+    return this.#get(serial).detach();
+  }
+
+  async close(): Promise<void> {
+    await this.#close(() => true);
+    await this.#service.close();
+  }
+
+  /** Devices that an earlier life has made of disks that are no virtual server's any more. Never rejects. */
+  async removeLeftovers(serials: readonly string[]): Promise<void> {
+    const known = new Set(serials.map((serial) => `${this.#nameOf(serial)}.disk`));
+    const prefix = this.#nameOf("");
+    for (const file of filesIn(this.#folder)) {
+      if (!file.startsWith(prefix) || !file.endsWith(".disk") || known.has(file)) continue;
+      const name = file.slice(0, -".disk".length);
+      const left = new Attachment({ ...this.#attachmentOf(name), ...nothing });
+      const removed = await left
+        .close()
+        .catch((error: unknown) => failed("ioError", "remove what is left of a disk", name, error));
+      if (!removed.ok) this.#handlers.log(`${name}: ${explain(removed.fault)}`);
     }
   }
 
-  async function verifyAgain(disk: Disk): Promise<void> {
-    const allowed = await allow(disk);
-    if (allowed.ok || !disk.attached || !disk.up) return;
-    handlers.log(`disk ${disk.serial}: ${explain(allowed.fault)}`);
-    if (allowed.fault.code === "fenced") handlers.diskFenced(disk.serial, "no longer ours");
+  get #folder(): string {
+    return `${this.#config.controller.runDir}/disks`;
   }
 
-  function allow(disk: Disk): ReturnType<typeof service.allow> {
-    if (disk.key === undefined)
-      return Promise.resolve(failed("attachFailed", `attach ${disk.serial}`, "never claimed"));
-    return service.allow(disk.serial, { key: disk.key, type }, verifyMs);
+  /** The state directory is what two controllers on one machine never share. */
+  #nameOf(serial: string): string {
+    const { stateDir, id } = this.#config.controller;
+    return `${crc32(stateDir).toString(16)}-${id}-${serial}`;
   }
 
-  function find(serial: string): Disk {
-    const disk = disks.get(serial);
-    if (!disk) throw new Error(`data disk ${serial} is not in the configuration`);
-    return disk;
+  #attachmentOf(name: string) {
+    return { name, nbdSocketPath: this.#nbdSocketPath, folder: this.#folder };
   }
 
-  await openAll(config, service, disks, nbdSocketPath, handlers);
-
-  return good({
-    reserve(serial, command, deadlineMs) {
-      const disk = find(serial);
-      if (command.op === "register") disk.key = command.key;
-      // The service lets no more I/O through before it sends a release.
-      if (command.op === "release") disk.attached = false;
-      return service.reserve(serial, command, deadlineMs);
-    },
-    async attach(serial) {
-      const disk = find(serial);
-      if (!disk.attachment)
-        return failed("diskLost", `attach ${serial}`, "the disk was never seen since the start");
-      const allowed = await allow(disk);
-      if (!allowed.ok) return allowed;
-      disk.attached = true;
-      const attached = await disk.attachment.attach();
-      return attached.ok ? good({ path: attached.value, ...allowed.value }) : attached;
-    },
-    async isOurs(serial) {
-      const answer = await service.reserve(serial, { op: "readReservation" }, verifyMs);
-      return answer.status !== "reservation" || answer.holder?.key === find(serial).key;
-    },
-    refuse(serial) {
-      find(serial).attached = false;
-      // The answer says when nothing is under way any more; nobody waits for that here.
-      void service.forbid(serial);
-    },
-    async detach(serial) {
-      const disk = find(serial);
-      const detached = disk.attachment ? await disk.attachment.detach() : done;
-      if (!detached.ok) return detached;
-      disk.attached = false;
-      return await service.forbid(serial);
-    },
-    async close() {
-      for (const disk of disks.values()) {
-        clearTimeout(disk.grace);
-        await disk.attachment?.close();
-      }
-      await service.close();
-    },
-  });
-}
-
-/** Opens all disks and prepares their devices, so that a takeover finds everything but the device itself. */
-async function openAll(
-  config: Config,
-  service: BlockServiceClient,
-  disks: Map<string, Disk>,
-  nbdSocketPath: string,
-  handlers: MachineHandlers,
-): Promise<void> {
-  const serials = config.virtualServers.flatMap((server) => server.volumes.map((v) => v.disk));
-  const open = async (serial: string, index: number) => {
-    const disk: Disk = {
+  #specOf(number: number, volume: number, serial: string): DiskSpec {
+    const { shelf } = this.#config;
+    return {
+      ...portalOf(shelf.portal),
       serial,
-      key: undefined,
-      attachment: undefined,
-      attached: false,
-      up: true,
-      told: false,
-      grace: undefined,
-    };
-    disks.set(serial, disk);
-    const spec = {
-      ...portalOf(config.shelf.portal),
-      serial,
-      targetName: config.shelf.target,
-      initiatorName: config.shelf.initiatorName,
-      // Coordinators have the first numbers; they are other nexuses anyway, under another name.
-      isid: isidOf(config.shelf.coordinators.length + index),
+      targetName: shelf.target,
+      initiatorName: shelf.initiatorName,
+      isid: isidOf(sessionOf(this.#config, number, volume)),
       exported: true,
       timing,
     };
-    let opened = await service.open(spec, openWaitMs);
-    if (!opened.ok || opened.value.sizeBytes === 0) {
-      handlers.diskPath(serial, false, "not found at start");
-      disk.told = true;
-      // The device needs the disk's size; the service keeps trying, and so do we, in the background.
-      do opened = await service.open(spec, openWaitMs);
-      while (!opened.ok || opened.value.sizeBytes === 0);
-      handlers.diskPath(serial, true, "found");
-      disk.told = false;
-    }
-    disk.attachment = new Attachment({
-      // The state directory is what two controllers on one machine never share.
-      name: `${crc32(config.controller.stateDir).toString(16)}-${config.controller.id}-${serial}`,
-      nbdSocketPath,
-      exportName: serial,
-      folder: `${config.controller.runDir}/disks`,
-      sizeBytes: opened.value.sizeBytes,
-      blockSizeBytes: opened.value.blockSizeBytes,
-      onLost: (reason) => {
-        if (disk.attached) handlers.deviceLost(serial, reason);
-        // Nobody uses it, and the next attach makes it anew.
-        else handlers.log(`disk ${serial}: ${reason}`);
-      },
+  }
+
+  #add(number: number, spec: DiskSpec): DataDisk {
+    const attachment = this.#attachmentOf(this.#nameOf(spec.serial));
+    const setup = { spec, service: this.#service, attachment, handlers: this.#handlers };
+    const disk = new DataDisk(setup);
+    this.#owned.set(spec.serial, { number, disk });
+    return disk;
+  }
+
+  /** All of them are tried; the first fault is told. */
+  async #close(which: (owned: Owned) => boolean): Promise<Outcome> {
+    const outcomes = [...this.#owned.values()].filter(which).map(async ({ disk }) => {
+      const closed = await disk.close();
+      if (closed.ok) this.#owned.delete(disk.serial);
+      return closed;
     });
-    const prepared = await disk.attachment.prepare();
-    if (!prepared.ok) handlers.log(`disk ${serial}: ${explain(prepared.fault)}`);
-  };
-  const all = Promise.all(serials.map(open));
-  // A disk that is away must not keep the controller from serving the others.
-  const patience = new Promise((resolve) => setTimeout(resolve, openWaitMs + 500).unref());
-  await Promise.race([all, patience]);
+    return (await Promise.all(outcomes)).find((each) => !each.ok) ?? done;
+  }
+
+  #get(serial: string): DataDisk {
+    const disk = this.find(serial);
+    if (!disk) throw new Error(`data disk ${serial} is no virtual server's`);
+    return disk;
+  }
+}
+
+/** What removes a device needs to know neither of these. */
+const nothing = { exportName: "", sizeBytes: 0, blockSizeBytes: 512 } as const;
+
+const isSame = (one: DiskSpec, other: DiskSpec) => JSON.stringify(one) === JSON.stringify(other);
+
+function filesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
 }

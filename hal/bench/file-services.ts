@@ -1,10 +1,12 @@
 /** The file services of a controller: one nfs-ganesha for each virtual server, with a spare waiting for the next start. */
+import { rmSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import {
   bareAddresses,
   type Config,
   type VirtualServerConfig,
 } from "../../firmware-ts/schema/config.ts";
+import type { Definition } from "../../firmware-ts/schema/definition.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { explainEnd } from "../linux/ganesha/instance.ts";
@@ -13,6 +15,7 @@ import { createPortMapper, type PortMapper } from "../linux/ganesha/port-mapper.
 import { createGanesha, filesIn, type Ganesha } from "../linux/ganesha.ts";
 import { programsOf } from "../linux/place/programs.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
+import { exportIdOf } from "./numbering.ts";
 import type { Places } from "./places.ts";
 
 /** Where ganesha keeps the records of NFSv4 clients, on the first volume of the virtual server. */
@@ -27,103 +30,161 @@ const spareMsMax = 3000;
 /** Time for what an earlier life left to die. */
 const leftoversMs = 2000;
 
-/** Kills what an earlier life left behind, starts the spares, and returns the services. */
+export interface BenchServices extends FileServices {
+  /**
+   * Makes the service of a virtual server, or lets its next start be another one: what runs goes on as it is. `prepare` replaces a spare of the former kind. Its
+   * place must be there. Idempotent.
+   */
+  define(definition: Definition): void;
+  /** Ends it, its spare and its port mapper. Idempotent. Fault `timeout`: something of it lives. */
+  forget(name: string, limitMs: number): Promise<Outcome>;
+}
+
+/** Kills what an earlier life left behind, of every name, also those that are no more. */
 export async function openFileServices(
   config: Config,
   handlers: MachineHandlers,
   mountPath: Machine["mountPath"],
-  places: Places,
-): Promise<FileServices> {
-  const servers = new Map<string, Ganesha>();
+  places: Pick<Places, "of" | "folder">,
+): Promise<BenchServices> {
   const runDir = `${config.controller.runDir}/services`;
-  // Of every name, also those that the configuration has no more.
   const cleaned = await killLeftovers(filesIn(runDir), leftoversMs);
-  if (!cleaned.ok) handlers.log(explain(cleaned.fault));
-  const mappers: PortMapper[] = [];
-  const exportIds = exportIdsOf(config);
-  for (const server of config.virtualServers) {
-    const { name } = server;
-    const place = programsOf(places.of(name), places.folder, name);
-    const portMapper = createPortMapper(place, bareAddresses(server));
-    mappers.push(portMapper);
+  if (cleaned.ok) rmSync(runDir, { recursive: true, force: true });
+  else handlers.log(explain(cleaned.fault));
+  return new GaneshaServices(runDir, handlers, mountPath, places);
+}
+
+interface Entry {
+  definition: Definition;
+  readonly ganesha: Ganesha;
+  readonly portMapper: PortMapper;
+  /** When its next spare is made. */
+  waiting: NodeJS.Timeout | undefined;
+}
+
+class GaneshaServices implements BenchServices {
+  readonly #runDir: string;
+  readonly #handlers: MachineHandlers;
+  readonly #mountPath: Machine["mountPath"];
+  readonly #places: Pick<Places, "of" | "folder">;
+  readonly #entries = new Map<string, Entry>();
+  readonly #spares = new SpareLine();
+
+  constructor(
+    runDir: string,
+    handlers: MachineHandlers,
+    mountPath: Machine["mountPath"],
+    places: Pick<Places, "of" | "folder">,
+  ) {
+    this.#runDir = runDir;
+    this.#handlers = handlers;
+    this.#mountPath = mountPath;
+    this.#places = places;
+  }
+
+  define(definition: Definition): void {
+    const { name } = definition.server;
+    const entry = this.#entries.get(name);
+    if (entry) entry.definition = definition;
+    else this.#entries.set(name, this.#make(definition));
+  }
+
+  #make(definition: Definition): Entry {
+    const { name } = definition.server;
+    const place = programsOf(this.#places.of(name), this.#places.folder, name);
+    const portMapper = createPortMapper(place);
     const ganesha = createGanesha({
       name,
-      runDir,
+      runDir: this.#runDir,
       portMapper,
       place,
-      log: (message) => handlers.log(`${name}: ${message}`),
+      log: (message) => this.#handlers.log(`${name}: ${message}`),
       onEnd: (end) => {
         if (!end.expected) {
-          handlers.log(`${name}: the file service ended: ${JSON.stringify(end)}`);
-          handlers.serviceExited(name, explainEnd(end));
+          this.#handlers.log(`${name}: the file service ended: ${JSON.stringify(end)}`);
+          this.#handlers.serviceExited(name, explainEnd(end));
         }
-        prepareSoon(name);
+        this.#prepareSoon(name);
       },
-      onHung: (reason) => handlers.serviceHung(name, reason),
+      onHung: (reason) => this.#handlers.serviceHung(name, reason),
     });
-    servers.set(name, ganesha);
+    return { definition, ganesha, portMapper, waiting: undefined };
   }
 
-  const find = (name: string): Ganesha => {
-    const ganesha = servers.get(name);
-    if (!ganesha) throw new Error(`file service ${name} is not in the configuration`);
-    return ganesha;
-  };
-
-  const spares = new SpareLine();
-  const prepare = (name: string): Promise<Outcome> =>
-    spares.next(
-      () => prepareNow(name),
-      () => find(name).spareHeld(),
-    );
-
-  /** All that a spare is told is in the configuration: where its volumes will be mounted, too. */
-  async function prepareNow(name: string): Promise<Outcome> {
-    const server = config.virtualServers.find((each) => each.name === name);
-    if (!server) throw new Error(`file service ${name} is not in the configuration`);
-    const paths = server.volumes.map(({ disk }) => mountPath(server, disk));
-    const spec = specOf(server, paths, exportIds);
-    return spec.ok ? await find(name).prepare(spec.value) : spec;
+  async forget(name: string, limitMs: number): Promise<Outcome> {
+    const entry = this.#entries.get(name);
+    if (!entry) return done;
+    clearTimeout(entry.waiting);
+    const closed = await entry.ganesha.close({ timeoutMs: limitMs });
+    if (!closed.ok) return closed;
+    await entry.portMapper.stop();
+    // Its end was told in the meantime, which made it get ready once more.
+    clearTimeout(entry.waiting);
+    this.#entries.delete(name);
+    return done;
   }
 
-  const waiting = new Map<string, NodeJS.Timeout>();
-  function prepareSoon(name: string): void {
-    clearTimeout(waiting.get(name));
-    waiting.set(
-      name,
-      setTimeout(() => void prepare(name), spareAfterMs),
+  #find(name: string): Entry {
+    const entry = this.#entries.get(name);
+    if (!entry) throw new Error(`file service ${name} is no virtual server's`);
+    return entry;
+  }
+
+  prepare(name: string): Promise<Outcome> {
+    return this.#spares.next(
+      () => this.#prepareNow(name),
+      () => this.#entries.get(name)?.ganesha.spareHeld() ?? Promise.resolve(),
     );
   }
 
-  async function start(
+  /** All that a spare is told is in the definition: where its volumes will be mounted, too. */
+  async #prepareNow(name: string): Promise<Outcome> {
+    const entry = this.#entries.get(name);
+    // It may have gone while it stood in line.
+    if (!entry) return done;
+    const { server } = entry.definition;
+    const paths = server.volumes.map(({ disk }) => this.#mountPath(server, disk));
+    const spec = specOf(entry.definition.number, server, paths);
+    return spec.ok ? await entry.ganesha.prepare(spec.value) : spec;
+  }
+
+  #prepareSoon(name: string): void {
+    const entry = this.#entries.get(name);
+    if (!entry) return;
+    clearTimeout(entry.waiting);
+    entry.waiting = setTimeout(() => void this.prepare(name), spareAfterMs);
+  }
+
+  async start(
     server: VirtualServerConfig,
     mountPaths: readonly string[],
     limitMs: number,
   ): Promise<Outcome> {
-    const ganesha = find(server.name);
-    const spec = specOf(server, mountPaths, exportIds);
+    const { ganesha, definition } = this.#find(server.name);
+    const spec = specOf(definition.number, server, mountPaths);
     if (!spec.ok) return spec;
     // Whatever ends next, this one or the next move's, is followed by a start that cannot wait.
-    prepareSoon(server.name);
-    return await startProved(ganesha, spec.value, limitMs, handlers.log);
+    this.#prepareSoon(server.name);
+    return await startProved(ganesha, spec.value, limitMs, this.#handlers.log);
   }
 
-  return {
-    start,
-    kill: (name) => find(name).kill(),
-    stop(name, limitMs) {
-      const ganesha = find(name);
-      // At once, also when a start is under way; then wait until the kernel has let go of everything.
-      ganesha.kill();
-      return ganesha.stop({ timeoutMs: limitMs });
-    },
-    prepare,
-    async close() {
-      for (const timer of waiting.values()) clearTimeout(timer);
-      for (const ganesha of servers.values()) await ganesha.close({ timeoutMs: leftoversMs });
-      for (const mapper of mappers) await mapper.stop();
-    },
-  };
+  kill(name: string): void {
+    this.#find(name).ganesha.kill();
+  }
+
+  stop(name: string, limitMs: number): Promise<Outcome> {
+    const { ganesha } = this.#find(name);
+    // At once, also when a start is under way; then wait until the kernel has let go of everything.
+    ganesha.kill();
+    return ganesha.stop({ timeoutMs: limitMs });
+  }
+
+  async close(): Promise<void> {
+    for (const { waiting } of this.#entries.values()) clearTimeout(waiting);
+    for (const { ganesha } of this.#entries.values())
+      await ganesha.close({ timeoutMs: leftoversMs });
+    for (const { portMapper } of this.#entries.values()) await portMapper.stop();
+  }
 }
 
 /**
@@ -171,23 +232,17 @@ export async function startProved(
   }
 }
 
-/** Numbers of exports are part of every file handle: from the configuration's order, which both controllers share. */
-function exportIdsOf(config: Config): ReadonlyMap<string, number> {
-  const volumes = config.virtualServers.flatMap((server) => server.volumes);
-  return new Map(volumes.map((volume, i) => [volume.export, i + 1]));
-}
-
 function specOf(
+  number: number,
   server: VirtualServerConfig,
   mountPaths: readonly string[],
-  exportIds: ReadonlyMap<string, number>,
 ): Outcome<FileServiceSpec> {
   const [first] = mountPaths;
   if (first === undefined) return failed("badInput", `file service ${server.name}`, "no volume");
   return good({
     addresses: bareAddresses(server),
     exports: server.volumes.map((volume, i) => ({
-      id: exportIds.get(volume.export) ?? i + 1,
+      id: exportIdOf(number, volume.id),
       path: mountPaths[i] ?? first,
       pseudo: volume.export,
     })),

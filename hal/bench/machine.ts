@@ -1,24 +1,26 @@
 /** One controller of the bench: real kernel, real file service, real file system, disks of the user-space shelf. */
 import { mkdirSync } from "node:fs";
-import { join } from "node:path";
-import type { Config, VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
-import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { join, relative } from "node:path";
+import type { Config } from "../../firmware-ts/schema/config.ts";
+import type { Definition } from "../../firmware-ts/schema/definition.ts";
+import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { giveBackRegularly } from "../block/memory.ts";
 import { createAddresses } from "../linux/addresses.ts";
 import type { Carriers } from "../linux/carriers.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
-import { mountsBelow } from "../linux/mount-table.ts";
 import { MountWatch, watchedFileSystems } from "../linux/mount-watch.ts";
 import { prepareNic } from "../linux/nic.ts";
 import type { DeviceFolder } from "../linux/place/devices.ts";
+import { recordedState } from "../linux/place/recorded-state.ts";
 import { Readiness } from "../linux/readiness.ts";
 import { takeRealTimePriority } from "../linux/realtime.ts";
 import { createServiceStates } from "../linux/service-state.ts";
-import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
+import type { Machine, MachineHandlers } from "../port/machine.ts";
 import type { BlockService, FileSystems } from "../port/storage.ts";
 import { type DataDisks, openDataDisks } from "./data-disks.ts";
-import { openFileServices } from "./file-services.ts";
+import { type BenchServices, openFileServices } from "./file-services.ts";
 import { openPlaces, type Places } from "./places.ts";
+import { Roster, sideBySide } from "./roster.ts";
 
 /** Below the beat process, above everything ordinary: a file server under load must not look like a hung controller. */
 const mainPriority = 10;
@@ -28,13 +30,15 @@ const nfsPort = 2049;
 
 /**
  * Opens everything that the main loop touches. What an earlier life of this controller left (services, mounts, addresses,
- * devices) is removed before it returns.
+ * devices) is removed before it returns, also of virtual servers that are no more.
  */
 export async function openBenchMachine(
   config: Config,
+  all: readonly Definition[],
   carriers: Carriers,
   handlers: MachineHandlers,
 ): Promise<Outcome<Machine>> {
+  const definitions = sideBySide(all, handlers.log);
   const { nic } = config.data;
   const prepared = prepareNic(nic);
   if (!prepared.ok) return prepared;
@@ -42,29 +46,37 @@ export async function openBenchMachine(
   if (!addresses.ok) return addresses;
   const readiness = Readiness.open();
   if (!readiness.ok) return readiness;
-  const opened = openPlaces(config, carriers, readiness.value, handlers);
+  const watching = { readiness: readiness.value, addressLost: handlers.addressLost };
+  const opened = await openPlaces(config, definitions, { carriers, ...watching });
   if (!opened.ok) return opened;
   const places = opened.value;
   const mountPath: Machine["mountPath"] = (server, disk) =>
     join(places.folder.path, server.name, disk);
   const services = await openFileServices(config, handlers, mountPath, places);
-  const storage = await openStorage(config, handlers, {
+  const storage = await openStorage(config, definitions, handlers, {
     places,
     services,
     mountPath,
     readiness: readiness.value,
   });
   if (!storage.ok) return storage;
-  const { disks, block, fileSystems } = storage.value;
-  for (const { name } of config.virtualServers) void services.prepare(name);
+  const { disks, block, fileSystems, roster } = storage.value;
+  for (const { server } of definitions) void services.prepare(server.name);
   const stopWatching = addresses.value.watchCarrier(nic, handlers.carrier);
   return good({
+    define: (definition, limitMs) => roster.define(definition, limitMs),
+    forget: (number, name, limitMs) => roster.forget(number, name, limitMs),
     disks,
     block,
     fileSystems,
     services,
     states: createServiceStates(),
-    place: places.server,
+    place: (name) => places.server(name),
+    placeState: (server) =>
+      recordedState(
+        server.volumes.map(({ disk }) => ({ disk, path: mountPath(server, disk) })),
+        () => places.of(server.name).routes(),
+      ),
     servicePort: nfsPort,
     mountPath,
     realTime: () => takeRealTimePriority(mainPriority),
@@ -82,12 +94,13 @@ interface Storage {
   readonly disks: DataDisks;
   readonly block: BlockService;
   readonly fileSystems: FileSystems;
+  readonly roster: Roster;
   stopWatching(): void;
 }
 
 interface StorageParts {
   readonly places: Places;
-  readonly services: FileServices;
+  readonly services: BenchServices;
   readonly mountPath: Machine["mountPath"];
   readonly readiness: Readiness;
 }
@@ -95,6 +108,7 @@ interface StorageParts {
 /** Disks and file systems; what befalls them by itself ends the file service before it is told. Mounts of an earlier life are gone. */
 async function openStorage(
   config: Config,
+  definitions: readonly Definition[],
   handlers: MachineHandlers,
   { places, services, mountPath, readiness }: StorageParts,
 ): Promise<Outcome<Storage>> {
@@ -102,90 +116,99 @@ async function openStorage(
   if (!mounts.ok) return mounts;
   const ext4 = createFileSystems(undefined, handlers.log);
   const fileSystems = watchedFileSystems(ext4, mounts.value, (path, reason) => {
-    const volume = volumesOf(config).find((each) => mountPath(each.server, each.disk) === path);
-    if (volume) void onBroken(volume, reason);
+    // Volumes are mounted in a folder for each virtual server, under the names of their disks (mountPath).
+    const [name, disk] = relative(places.folder.path, path).split("/");
+    if (name !== undefined && disk !== undefined) void onBroken(name, disk, reason);
   });
-  const forgotten = await abandonForgotten(places, fileSystems);
-  if (!forgotten.ok) return forgotten;
-  for (const { server, disk } of volumesOf(config)) {
-    const path = mountPath(server, disk);
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-    const gone = await fileSystems.abandon(path);
-    if (!gone.ok) return gone;
-  }
+  const abandoned = await abandonAll(definitions, places, mountPath, fileSystems, handlers);
+  if (!abandoned.ok) return abandoned;
+  for (const definition of definitions) services.define(definition);
   giveBackRegularly({ collect: true });
-  const nameOf = (serial: string): string => {
-    const volume = volumesOf(config).find(({ disk }) => disk === serial);
-    if (!volume) throw new Error(`disk ${serial} is not in the configuration`);
-    return volume.server.name;
-  };
-  const disks = await openDataDisks(config, {
+  let roster: Roster | undefined;
+  const disks = await openDataDisks(config, definitions, {
     ...handlers,
     deviceLost(serial, reason) {
       // Before its clients are told of errors: the volume is well, and will be served in a moment.
-      services.kill(nameOf(serial));
+      const owner = roster?.ownerOf(serial);
+      if (owner !== undefined) services.kill(owner);
       handlers.deviceLost(serial, reason);
     },
   });
   if (!disks.ok) return disks;
-  const onBroken = async ({ server, disk }: Volume, reason: string) => {
+  const onBroken = async (name: string, disk: string, reason: string) => {
     // Before more of its clients are told of errors.
-    services.kill(server.name);
+    services.kill(name);
     // A journal that was not written because the disk is another's by now is no fault of the file system.
     if (await disks.value.isOurs(disk)) handlers.volumeFailed(disk, reason);
     else handlers.diskFenced(disk, `no longer ours, and its file system: ${reason}`);
   };
+  const made = new Roster({ places, services, disks: disks.value, log: handlers.log }, definitions);
+  roster = made;
+  const devicesOf = (serial: string) => {
+    const owner = made.ownerOf(serial);
+    return owner === undefined ? undefined : places.folder.devices(owner);
+  };
   return good({
     disks: disks.value,
-    block: withNodes(disks.value, (serial) => places.folder.devices(nameOf(serial))),
+    block: withNodes(disks.value, devicesOf),
     fileSystems,
+    roster: made,
     stopWatching: () => mounts.value.close(),
   });
 }
 
-interface Volume {
-  readonly server: VirtualServerConfig;
-  readonly disk: string;
-}
-
-const volumesOf = ({ virtualServers }: Config): Volume[] =>
-  virtualServers.flatMap((server) => server.volumes.map(({ disk }) => ({ server, disk })));
-
 /** Block devices have a node in the device file of their virtual server for as long as they are attached. */
-function withNodes(block: BlockService, devicesOf: (serial: string) => DeviceFolder): BlockService {
-  const nodes = new Map<string, string>();
+function withNodes(
+  block: BlockService,
+  devicesOf: (serial: string) => DeviceFolder | undefined,
+): BlockService {
+  const nodes = new Map<string, { readonly devices: DeviceFolder; readonly path: string }>();
   return {
     async attach(serial) {
+      const devices = devicesOf(serial);
+      if (!devices)
+        return failed("attachFailed", `attach ${serial}`, "it is no disk of a virtual server here");
       const attached = await block.attach(serial);
       if (!attached.ok) return attached;
       const { path } = attached.value;
-      nodes.set(serial, path);
-      const added = devicesOf(serial).add(path);
+      nodes.set(serial, { devices, path });
+      const added = devices.add(path);
       // Without it a file service would give its files other handles.
       return added.ok ? attached : failed("attachFailed", `attach ${serial}`, path, added.fault);
     },
     refuse: (serial) => block.refuse(serial),
     detach(serial) {
       const node = nodes.get(serial);
-      if (node !== undefined) devicesOf(serial).remove(node);
+      node?.devices.remove(node.path);
       nodes.delete(serial);
       return block.detach(serial);
     },
   };
 }
 
-/** Volumes of virtual servers that the configuration no longer names; another one may hold those disks by now. */
-async function abandonForgotten(
+/** All volumes of an earlier life. Of virtual servers that are no more, another one may hold those disks by now. */
+async function abandonAll(
+  definitions: readonly Definition[],
   { folder, forgotten }: Places,
+  mountPath: Machine["mountPath"],
   fileSystems: Pick<FileSystems, "abandon">,
+  { log }: MachineHandlers,
 ): Promise<Outcome> {
-  for (const name of forgotten) {
-    const below = mountsBelow(join(folder.path, name));
-    if (!below.ok) return below;
-    for (const { path } of below.value) {
+  const names = [...forgotten, ...definitions.map(({ server }) => server.name)];
+  for (const name of names) {
+    const volumes = folder.volumes(name);
+    if (!volumes.ok) return volumes;
+    for (const { path } of volumes.value) {
       const gone = await fileSystems.abandon(path);
       if (!gone.ok) return gone;
     }
   }
+  for (const name of forgotten) {
+    const removed = folder.remove(name);
+    if (!removed.ok) log(explain(removed.fault));
+  }
+  for (const { server } of definitions)
+    for (const { disk } of server.volumes)
+      mkdirSync(mountPath(server, disk), { recursive: true, mode: 0o700 });
   return done;
 }

@@ -1,95 +1,209 @@
-/** The places of all virtual servers of a controller: made when the controller starts, whoever serves them. */
+/** The places of all virtual servers of a controller: made when a virtual server is defined, whoever serves it. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { type Config, type VirtualServerConfig, vlansOf } from "../../firmware-ts/schema/config.ts";
+import type { Config } from "../../firmware-ts/schema/config.ts";
+import { canonicalAddress } from "../../firmware-ts/schema/config-routes.ts";
+import type { Definition } from "../../firmware-ts/schema/definition.ts";
+import { parsePrefix } from "../../firmware-ts/schema/ip-address.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { type Carriers, openCarriers } from "../linux/carriers.ts";
+import type { Carriers } from "../linux/carriers.ts";
 import { expediteGracePeriods } from "../linux/grace-periods.ts";
 import { PlacesFolder } from "../linux/place/folder.ts";
 import { Place, placeNic } from "../linux/place/place.ts";
 import type { Readiness } from "../linux/readiness.ts";
 import type { MachineHandlers, ServerPlace } from "../port/machine.ts";
+import { macOf } from "./numbering.ts";
 
 export interface Places {
   /** Where volumes are mounted, a folder for each virtual server. */
   readonly folder: PlacesFolder;
-  /** Virtual servers of an earlier configuration, whose programs and volumes may still be there. Nobody reaches them any more. */
+  /** Virtual servers of an earlier life that are no more, whose programs and volumes may still be there. Nobody reaches them any more. */
   readonly forgotten: readonly string[];
   of(name: string): Place;
   server(name: string): ServerPlace;
+  /**
+   * Makes the place, or changes it beside what runs in it: addresses that it has no more are taken off, routes and rules are put right where its addresses
+   * are. Idempotent. Faults: `ioError`, `addressFailed`, `badInput`.
+   */
+  define(definition: Definition): Promise<Outcome>;
+  /** Removes it; its folder must be empty of mounts (`stillMounted`). Idempotent. Faults: `ioError`, `addressFailed`. */
+  forget(name: string): Promise<Outcome>;
+}
+
+interface Entry {
+  readonly place: Place;
+  server: Definition["server"];
 }
 
 /** Where their networks are held. */
 const networksOf = ({ controller }: Config) => join(controller.runDir, "networks");
-const namesOf = ({ virtualServers }: Config) => new Set(virtualServers.map(({ name }) => name));
 
 /**
  * Silences what an earlier life left, before the gate is set up anew: the old one knows every address of that life, and its leases have ended
- * or do so by themselves; the new one knows only what the configuration names today. Value: what interfaces are made on today, which is there
- * before the gate is. Faults: `ioError`, `addressFailed`.
+ * or do so by themselves; the new one knows only the addresses of today. Faults: `ioError`, `addressFailed`.
  */
 export async function silenceEarlierLife(
   config: Config,
   { log }: Pick<MachineHandlers, "log">,
-): Promise<Outcome<Carriers>> {
+): Promise<Outcome> {
   // First, because every interface of an earlier life waits for one.
   const expedited = expediteGracePeriods();
   if (!expedited.ok) log(explain(expedited.fault));
-  const silenced = await silenceAll(networksOf(config), namesOf(config));
-  return silenced.ok ? await openCarriers(config.data.nic, vlansOf(config)) : silenced;
+  return silenceAll(networksOf(config));
 }
 
-/** Makes them anew, where `silenceEarlierLife` has been. Faults: `ioError`, `addressFailed`. */
-export function openPlaces(
+/** What places need of the rest of the machine: what interfaces are made on, and who hears of addresses that are lost. */
+export interface PlaceParts {
+  readonly carriers: Carriers;
+  readonly readiness: Readiness;
+  readonly addressLost: MachineHandlers["addressLost"];
+}
+
+/** Makes them anew, where `silenceEarlierLife` has been, and takes away those of others. Faults: `ioError`, `addressFailed`. */
+export async function openPlaces(
   config: Config,
-  carriers: Carriers,
-  readiness: Readiness,
-  { addressLost }: Pick<MachineHandlers, "addressLost">,
-): Outcome<Places> {
-  const networks = networksOf(config);
+  definitions: readonly Definition[],
+  parts: PlaceParts,
+): Promise<Outcome<Places>> {
   const folder = new PlacesFolder(join(config.controller.runDir, "places"));
-  const names = namesOf(config);
   const prepared = folder.prepare();
   if (!prepared.ok) return prepared;
   const seen = namesIn(folder.path);
   if (!seen.ok) return seen;
-  const places = new Map<string, Place>();
-  for (const [index, { name, vlan }] of config.virtualServers.entries()) {
-    const made = folder.make(name);
+  const names = new Set(definitions.map(({ server }) => server.name));
+  const released = await silenceAll(networksOf(config), (name) => !names.has(name));
+  if (!released.ok) return released;
+  const forgotten = seen.value.filter((name) => !names.has(name));
+  const places = new BenchPlaces(config, folder, forgotten, parts);
+  for (const definition of definitions) {
+    const made = await places.define(definition);
     if (!made.ok) return made;
-    const opened = Place.open({
-      name,
-      carrier: carriers.of(vlan),
-      mac: macOf(config, index),
-      holdPath: join(networks, name),
-    });
-    if (!opened.ok) return opened;
-    const watched = opened.value.watchAddresses(readiness, (reason) => addressLost(name, reason));
-    if (!watched.ok) return watched;
-    places.set(name, opened.value);
   }
-  const of = (name: string): Place => {
-    const place = places.get(name);
-    if (!place) throw new Error(`places: no virtual server ${name}`);
-    return place;
-  };
-  return good({
-    folder,
-    forgotten: seen.value.filter((name) => !names.has(name)),
-    of,
-    server: (name) => serverPlace(of(name), serverOf(config, name)),
-  });
+  return good(places);
 }
 
+class BenchPlaces implements Places {
+  readonly folder: PlacesFolder;
+  readonly forgotten: readonly string[];
+  readonly #config: Config;
+  readonly #parts: PlaceParts;
+  readonly #entries = new Map<string, Entry>();
+
+  constructor(
+    config: Config,
+    folder: PlacesFolder,
+    forgotten: readonly string[],
+    parts: PlaceParts,
+  ) {
+    this.#config = config;
+    this.#parts = parts;
+    this.folder = folder;
+    this.forgotten = forgotten;
+  }
+
+  of(name: string): Place {
+    return this.#entry(name).place;
+  }
+
+  server(name: string): ServerPlace {
+    const { place } = this.#entry(name);
+    return {
+      addresses: place.addresses,
+      nic: placeNic,
+      restore: () => place.restore(),
+      route: () => Promise.resolve(this.#route(name)),
+    };
+  }
+
+  async define(definition: Definition): Promise<Outcome> {
+    const { server } = definition;
+    const entry = this.#entries.get(server.name);
+    if (!entry) return await this.#make(definition);
+    if (entry.server.vlan !== server.vlan)
+      return failed("refused", `define ${server.name}`, "its interface is on another VLAN");
+    entry.server = server;
+    return await this.#putRight(entry);
+  }
+
+  async forget(name: string): Promise<Outcome> {
+    const entry = this.#entries.get(name);
+    const gone = this.folder.remove(name);
+    if (!gone.ok) return gone;
+    // One that was never made whole may have a network all the same.
+    if (!entry) return await Place.silence(this.#holdOf(name), { forever: true });
+    const removed = await entry.place.remove();
+    if (removed.ok) this.#entries.delete(name);
+    return removed;
+  }
+
+  async #make({ number, server }: Definition): Promise<Outcome> {
+    const { name } = server;
+    const made = this.folder.make(name);
+    if (!made.ok) return made;
+    const holdPath = this.#holdOf(name);
+    // What an attempt that failed half-way has left would be in the way.
+    const silenced = await Place.silence(holdPath, { forever: false });
+    if (!silenced.ok) return silenced;
+    const { carriers, readiness, addressLost } = this.#parts;
+    const opened = Place.open({
+      name,
+      carrier: carriers.of(server.vlan),
+      mac: macOf(this.#config, number),
+      holdPath,
+    });
+    if (!opened.ok) return opened;
+    this.#entries.set(name, { place: opened.value, server });
+    return opened.value.watchAddresses(readiness, (reason) => addressLost(name, reason));
+  }
+
+  /** The gate forgets an address when this has taken it off, not before: what the gate does not know passes. */
+  async #putRight({ place, server }: Entry): Promise<Outcome> {
+    const present = await place.addresses.list(placeNic);
+    if (!present.ok) return present;
+    const wanted = new Set(server.addresses.map(withPrefix));
+    const isWanted = (each: (typeof present.value)[number]) =>
+      wanted.has(withPrefix(`${each.address}/${each.prefixLength}`));
+    for (const each of present.value) {
+      if (isWanted(each)) continue;
+      const removed = await place.addresses.remove(placeNic, each.address, each.prefixLength);
+      if (!removed.ok) return removed;
+    }
+    // With an address that is still to come, gateways may be out of reach; its routes come with it.
+    const isComplete = present.value.filter(isWanted).length === wanted.size;
+    return isComplete ? place.route(server.routes, server.rules) : done;
+  }
+
+  #route(name: string): Outcome {
+    const { place, server } = this.#entry(name);
+    return place.route(server.routes, server.rules);
+  }
+
+  #holdOf(name: string): string {
+    return join(networksOf(this.#config), name);
+  }
+
+  #entry(name: string): Entry {
+    const entry = this.#entries.get(name);
+    if (!entry) throw new Error(`places: no virtual server ${name}`);
+    return entry;
+  }
+}
+
+const withPrefix = (text: string) => `${canonicalAddress(text)}/${parsePrefix(text)?.length}`;
+
 /**
- * All of them before the first is made, also those of an earlier configuration: their numbers, and with them their hardware addresses, may be
- * others' by now, and of an address that the configuration does not name the gate knows nothing. Faults: `ioError`, `addressFailed`.
+ * All of them before the first is made, also those of virtual servers that are no more: their numbers, and with them their hardware addresses, may be
+ * others' by now, and of an address that no virtual server of today has the gate knows nothing. `isForever`: of which names nothing is to be held
+ * there any longer. Faults: `ioError`, `addressFailed`.
  */
-export async function silenceAll(networks: string, names: ReadonlySet<string>): Promise<Outcome> {
+export async function silenceAll(
+  networks: string,
+  isForever: (name: string) => boolean = () => false,
+): Promise<Outcome> {
   const held = namesIn(networks);
   if (!held.ok) return held;
   const outcomes = await Promise.all(
-    held.value.map((name) => Place.silence(join(networks, name), { forever: !names.has(name) })),
+    held.value.map((name) => Place.silence(join(networks, name), { forever: isForever(name) })),
   );
   return outcomes.find((each) => !each.ok) ?? done;
 }
@@ -101,25 +215,4 @@ function namesIn(folder: string): Outcome<string[]> {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return good([]);
     return failed("ioError", `look into ${folder}`, "not read", error);
   }
-}
-
-function serverOf(config: Config, name: string): VirtualServerConfig {
-  const server = config.virtualServers.find((each) => each.name === name);
-  if (!server) throw new Error(`places: no virtual server ${name}`);
-  return server;
-}
-
-function serverPlace(place: Place, { routes, rules }: VirtualServerConfig): ServerPlace {
-  return {
-    addresses: place.addresses,
-    nic: placeNic,
-    restore: () => place.restore(),
-    route: () => Promise.resolve(place.route(routes, rules)),
-  };
-}
-
-/** Locally administered, and of one controller: a standby that says something by itself must not move the other's port in the switch. */
-function macOf({ pair, controller }: Config, index: number): Uint8Array {
-  const side = controller.id === "a" ? 1 : 2;
-  return Uint8Array.of(0x02, 0xdd, pair.id >> 8, pair.id & 0xff, side, index + 1);
 }

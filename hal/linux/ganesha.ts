@@ -12,7 +12,7 @@
  * registrations of the port mapper alone that other virtual servers share.
  */
 
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { writeBlkidCache } from "./ganesha/blkid-cache.ts";
 import { readyClientRecords } from "./ganesha/client-records.ts";
@@ -78,7 +78,7 @@ export interface Ganesha {
   /** How often `kill` was called: what dies between two equal answers was not ended by this driver. */
   killCount(): number;
   state(): GaneshaState;
-  /** `stop`, and the spare too. */
+  /** `stop`, and the spare too; nothing of it is left then. */
   close(options: { timeoutMs: number }): Promise<Outcome>;
 }
 
@@ -181,7 +181,9 @@ class Driver implements Ganesha {
   close({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
     return this.#inTurn(async () => {
       await this.#endSpare(timeoutMs);
-      return await this.#stop(timeoutMs);
+      const stopped = await this.#stop(timeoutMs);
+      if (stopped.ok) rmSync(this.#blkidFile, { force: true });
+      return stopped;
     });
   }
 
@@ -248,12 +250,12 @@ class Driver implements Ganesha {
   }
 
   /** What must be there before a server touches its volume; each part waits for something else. */
-  async #makeReady({ recoveryDir, exports }: FileService): Promise<Outcome> {
+  async #makeReady({ recoveryDir, exports, addresses }: FileService): Promise<Outcome> {
     const paths = exports.map((each) => each.path);
     const { log } = this.#options;
     const hasGraceEnd = (await graceEnd()).ok;
     const [mapped, made] = await Promise.all([
-      this.#options.portMapper.ensure(),
+      this.#options.portMapper.ensure(addresses),
       readyClientRecords(recoveryDir, { hasGraceEnd, log }),
       writeBlkidCache(this.#blkidFile, paths),
     ]);

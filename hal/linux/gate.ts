@@ -126,6 +126,8 @@ class NetfilterGate implements Gate {
   #vlans: readonly string[] = [];
   /** The spelling under which the caller knows an address, by its bytes. */
   #spelling = new Map<string, string>();
+  /** Of these the kernel has not said whether it rules over them. Where it does not, an element that expires would leave the address open. */
+  #unsure: ReadonlySet<string> = new Set();
 
   constructor(socket: NetlinkSocket, table: string, now: () => number) {
     this.#socket = socket;
@@ -143,9 +145,9 @@ class NetfilterGate implements Gate {
     }
     this.#nic = nic;
     this.#vlans = vlans;
-    this.#spelling = new Map(floating.map((text) => [keyOf(text), text]));
+    this.#spelling = spellings(floating);
     // Add, delete, add: whatever was there is replaced in the one transaction, and the gate is never absent.
-    return this.#commit(operation, [
+    const made = this.#commit(operation, [
       nft.addTable(this.#table),
       nft.deleteTable(this.#table),
       nft.addTable(this.#table),
@@ -155,6 +157,42 @@ class NetfilterGate implements Gate {
         ...this.#chainCommands("egress", device, egressPriority, egressRules),
       ]),
     ]);
+    if (made.ok) this.#unsure = new Set();
+    return made;
+  }
+
+  know(floating: readonly string[]): Outcome {
+    const operation = "change address gate";
+    const parsed = parseAll(floating, operation);
+    if (!parsed.ok) return parsed;
+    const wanted = spellings(floating);
+    const changed = (from: Map<string, string>, isSame: (key: string) => boolean) =>
+      [...from].filter(([key]) => !isSame(key)).map(([, text]) => text);
+    const gone = changed(this.#spelling, (key) => wanted.has(key));
+    const added = changed(wanted, (key) => this.#spelling.has(key) && !this.#unsure.has(key));
+    const leases = this.read();
+    if (!leases.ok) return leases;
+    const closed = this.close(gone.filter((text) => leases.value.has(text)));
+    if (!closed.ok) return closed;
+    // What is on its way in or out is ruled over until the kernel says otherwise, and not to be opened.
+    this.#unsure = new Set([...gone, ...added].map(keyOf));
+    this.#spelling = new Map([...this.#spelling, ...wanted]);
+    const made = this.#members(operation, added, gone);
+    if (!made.ok) return made;
+    this.#spelling = wanted;
+    this.#unsure = new Set();
+    return done;
+  }
+
+  /** Puts addresses into the floating sets, and takes others out; what is so already is none of the kernel's concern. */
+  #members(operation: string, added: readonly string[], gone: readonly string[]): Outcome {
+    const [more, fewer] = [parseAll(added, operation), parseAll(gone, operation)];
+    if (!more.ok) return more;
+    if (!fewer.ok) return fewer;
+    const adding = [...more.value].map(([family, list]) =>
+      nft.ensureElements(this.#table, sets[family].floating.name, list),
+    );
+    return this.#without(operation, this.#deleteEach(fewer.value, "floating"), adding);
   }
 
   open(addresses: readonly string[], leaseMs: number, decidedAtMs?: number): Outcome {
@@ -181,20 +219,32 @@ class NetfilterGate implements Gate {
     const operation = "close address gate";
     const keys = parseAll(addresses, operation);
     if (!keys.ok) return keys;
-    let commands = this.#deleteEach(keys.value);
-    // The kernel refuses a batch with an absent element as a whole and names all that are absent; the rest is
-    // tried again. An element may expire in between, hence a loop, which ends as every round leaves fewer.
-    const all = commands.length;
-    while (commands.length > 0) {
-      const refusals = this.#refusals(operation, commands);
+    return this.#without(operation, this.#deleteEach(keys.value));
+  }
+
+  /**
+   * Performs deletions of elements, whether the elements are there or not, and other commands in the same transaction. The kernel refuses a batch with an absent
+   * element as a whole and names all that are absent; the rest is tried again. An element may expire in between, hence a loop, which
+   * ends as every round leaves fewer.
+   */
+  #without(
+    operation: string,
+    deletions: readonly nft.Command[],
+    others: readonly nft.Command[] = [],
+  ): Outcome {
+    let left = deletions;
+    while (left.length + others.length > 0) {
+      const refusals = this.#refusals(operation, [...left, ...others]);
       if (!refusals.ok) return refusals;
       if (refusals.value.size === 0) break;
-      const other = [...refusals.value].find(([, number]) => number !== errno.ENOENT);
+      const other = [...refusals.value].find(
+        ([index, number]) => index >= left.length || number !== errno.ENOENT,
+      );
       if (other) return failed("gateFailed", operation, `kernel says ${errorName(-other[1])}`);
-      commands = commands.filter((_, index) => !refusals.value.has(index));
+      left = left.filter((_, index) => !refusals.value.has(index));
     }
     // Absent elements look the same to the kernel when their sets are absent, and then nothing is closed.
-    const standing = commands.length < all ? this.read() : done;
+    const standing = left.length < deletions.length ? this.read() : done;
     return standing.ok ? done : standing;
   }
 
@@ -257,6 +307,8 @@ class NetfilterGate implements Gate {
     // For any other address the gate would not exist.
     const stranger = addresses.find((text) => !this.#spelling.has(keyOf(text)));
     if (stranger) return failed("badInput", operation, `${stranger} is not the gate's to open`);
+    const unsure = addresses.find((text) => this.#unsure.has(keyOf(text)));
+    if (unsure) return failed("gateFailed", operation, `${unsure} may not be ruled by the gate`);
     let outcome = perform(keys.value);
     for (let fromMs = decidedAtMs; outcome.ok; ) {
       const nowMs = this.#now();
@@ -286,9 +338,9 @@ class NetfilterGate implements Gate {
   }
 
   /** One command for each address, so that a refusal tells which. */
-  #deleteEach(keys: Keys): nft.Command[] {
+  #deleteEach(keys: Keys, of: "open" | "floating" = "open"): nft.Command[] {
     return [...keys].flatMap(([family, list]) =>
-      list.map((key) => nft.deleteElements(this.#table, sets[family].open.name, [key])),
+      list.map((key) => nft.deleteElements(this.#table, sets[family][of].name, [key])),
     );
   }
 
@@ -350,6 +402,11 @@ function parseAll(addresses: readonly string[], operation: string): Outcome<Keys
     keys.set(address.family, [...(keys.get(address.family) ?? []), address.bytes]);
   }
   return good(keys);
+}
+
+/** How the caller spells each address, by its bytes. */
+function spellings(addresses: readonly string[]): Map<string, string> {
+  return new Map(addresses.map((text) => [keyOf(text), text]));
 }
 
 function keyOf(text: string): string {

@@ -6,6 +6,8 @@ export interface MountEntry {
   readonly path: string;
   readonly source: string;
   readonly type: string;
+  /** Major and minor number of the device, as in `7:1`. */
+  readonly device: string;
   /** Of the mount, and of the file system itself. */
   readonly options: readonly string[];
   readonly superOptions: readonly string[];
@@ -17,13 +19,14 @@ export function parseMountTable(text: string): MountEntry[] {
   for (const line of text.split("\n")) {
     // Any number of optional fields ends with a lone dash.
     const [head = "", tail = ""] = line.split(" - ");
-    const [, , , , path, options = ""] = head.split(" ");
+    const [, , device = "", , path, options = ""] = head.split(" ");
     const [type, source, superOptions = ""] = tail.split(" ");
     if (path === undefined || type === undefined || source === undefined) continue;
     entries.push({
       path: unescaped(path),
       source: unescaped(source),
       type,
+      device,
       options: options.split(","),
       superOptions: superOptions.split(","),
     });
@@ -40,8 +43,19 @@ function unescaped(text: string): string {
 
 /** The mount that is visible at the path, or undefined. Fault `ioError`. */
 export function mountAt(path: string): Outcome<MountEntry | undefined> {
+  const found = mountsAt([path]);
+  return found.ok ? good(found.value.get(path)) : found;
+}
+
+/** The mounts that are visible at these paths. Fault `ioError`. */
+export function mountsAt(paths: readonly string[]): Outcome<ReadonlyMap<string, MountEntry>> {
   const table = mountTable();
-  return table.ok ? good(table.value.findLast((entry) => entry.path === path)) : table;
+  if (!table.ok) return table;
+  return good(
+    new Map(
+      table.value.filter(({ path }) => paths.includes(path)).map((each) => [each.path, each]),
+    ),
+  );
 }
 
 /** The mounts that are visible at these paths or above one of them. Fault `ioError`. */

@@ -115,12 +115,13 @@ export class NetworkNamespace {
     closeSync(this.#descriptor);
   }
 
-  /** Lets go of it: it ends with the last process and socket in it, and its interfaces with it. */
+  /** Lets go of it: it ends with the last process and socket in it, and its interfaces with it. After a fault it is still held, and open. */
   remove(): Outcome {
-    this.close();
     const released = unbindMount(this.path);
+    if (released < 0 && released !== -errno.EINVAL)
+      return failed("ioError", `remove network namespace ${this.path}`, errorName(released));
+    this.close();
     rmSync(this.path, { force: true });
-    if (released >= 0 || released === -errno.EINVAL) return done;
-    return failed("ioError", `remove network namespace ${this.path}`, errorName(released));
+    return done;
   }
 }

@@ -145,6 +145,11 @@ export function addElements(
   );
 }
 
+/** Adds elements to a set that never expire; one that is there already stays. */
+export function ensureElements(table: string, set: string, keys: readonly Uint8Array[]): Command {
+  return command(messageType.newElement, messageFlag.create, ...elements(table, set, keys));
+}
+
 /** Refused with ENOENT when the element is absent or has expired, though it may still lie in memory. */
 export function deleteElements(table: string, set: string, keys: readonly Uint8Array[]): Command {
   return command(messageType.deleteElement, 0, ...elements(table, set, keys));

@@ -209,7 +209,8 @@ function addressesIn(
   return good(addresses);
 }
 
-function unrefused(
+/** The answer, unless the kernel refused the question. Fault `addressFailed`. */
+export function unrefused(
   answer: Outcome<NetlinkAnswer>,
   operation: string,
   sequence: number,

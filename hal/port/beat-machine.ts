@@ -1,4 +1,5 @@
 /** Everything that the beat process of one controller touches, put together by the wiring of a HAL. */
+import type { RecordWritten, VolumeRecord } from "../../firmware-ts/schema/definition.ts";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type {
   ReservationAnswer,
@@ -17,6 +18,8 @@ export interface BeatMachine {
     command: ReservationCommand,
     deadlineMs: number,
   ): Promise<ReservationAnswer>;
+  /** Writes a record of the common volume to a coordinator disk, through the same nexus. Settles when nothing of it can happen any more. */
+  writeRecord(serial: string, record: VolumeRecord): Promise<RecordWritten>;
   /** Gives the process real-time priority; children of it stay ordinary. */
   realTime(): Outcome;
   close(): Promise<void>;

@@ -14,6 +14,12 @@ export interface Gate {
    */
   setUp(nic: string, floating: readonly string[], vlans?: readonly string[]): Outcome;
   /**
+   * The complete list of floating addresses from now on, in one transaction. One that is new is closed; one that is no longer there is closed before the gate
+   * forgets it, and must not be on any interface by then: what the gate does not know passes. All others keep their lease. After a fault
+   * (`badInput`, `gateFailed`) what was to change can be neither opened nor renewed until a call succeeds; the rest goes on. Idempotent.
+   */
+  know(floating: readonly string[]): Outcome;
+  /**
    * Adds an address for `leaseMs`. Opening an open gate is a fault (`gateFailed`): use `renew`. A lease counts
    * from `decidedAtMs` (performance.now(), default: the call), also when the process is stopped on its way to the
    * kernel; one that is over by then closes the gate (`gateExpired`).

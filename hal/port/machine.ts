@@ -1,5 +1,6 @@
 /** Everything that the main loop of one controller touches, put together by the wiring of a HAL. */
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import type { Definition, RecordedState } from "../../firmware-ts/schema/definition.ts";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Addresses, Connection } from "./addresses.ts";
 import type { BlockService, Disks, FileSystems } from "./storage.ts";
@@ -46,6 +47,18 @@ export interface ServerPlace {
 }
 
 export interface Machine {
+  /**
+   * Gets a virtual server ready to be served here, or changes what is ready to what it is to be from now on: place, disks, file service. Beside what runs of it:
+   * addresses that it has no more are taken off at once, routes and rules are put right; new addresses and exports are for its next start. Idempotent, also
+   * after a fault half-way. Nobody else notices. Faults: `refused` (it contradicts what is here), `stillMounted` (a volume that it is to have no
+   * more is in use; nothing was changed), `timeout`, and those of the parts.
+   */
+  define(definition: Definition, limitMs: number): Promise<Outcome>;
+  /**
+   * Removes all of a virtual server from this controller. What is not there is a success, what has that name under another number is left alone. Faults:
+   * `stillMounted` (one of its volumes is in use; nothing was removed), `timeout`, and those of the parts.
+   */
+  forget(number: number, name: string, limitMs: number): Promise<Outcome>;
   readonly disks: Disks;
   readonly block: BlockService;
   readonly fileSystems: FileSystems;
@@ -53,6 +66,11 @@ export interface Machine {
   readonly states: ServiceStates;
   /** Where a virtual server lives on this controller. */
   place(name: string): ServerPlace;
+  /**
+   * What the kernel says of it at this moment, for the common volume: mounts, routes, devices. Empty where it is not served; takes less than a
+   * millisecond, and never fails: what cannot be read is said in its place.
+   */
+  placeState(server: VirtualServerConfig): RecordedState;
   /** Port of the file service, for the list of connections. */
   readonly servicePort: number;
   /** Where the volume of a disk is mounted. */

@@ -18,6 +18,7 @@ import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { doWatched, type StepWatch, watchedHost } from "./steps.ts";
 import { Channel, type Timeline } from "./timeline.ts";
+import { writeRecord } from "./volume.ts";
 import type { Wires } from "./wires.ts";
 
 /** Frames that wait in the sockets of a process that does not read. */
@@ -33,6 +34,8 @@ export interface BeatSetup {
   readonly timing: Timing;
   readonly links: readonly LinkName[];
   readonly coordinators: readonly string[];
+  /** Addresses that the gate knows from the start. */
+  readonly floating: readonly string[];
   readonly timeline: Timeline;
   readonly clock: Clock;
   readonly kernel: Kernel;
@@ -71,6 +74,7 @@ export class BeatProcess {
       carrier: (up) => this.#loop.offer({ kind: "carrier", link: "disk", up }),
     });
     kernel.close(kernel.openGates(), timeline.nowMs);
+    kernel.know(setup.floating, timeline.nowMs);
     this.#loop.start();
     if (setup.links.includes("disk")) this.#pollLater();
   }
@@ -103,6 +107,10 @@ export class BeatProcess {
           kernel.close(addresses, timeline.nowMs);
           return done;
         },
+        know: (addresses) => {
+          kernel.know(addresses, timeline.nowMs);
+          return done;
+        },
         seal: () => {
           kernel.close(kernel.openGates(), timeline.nowMs);
           return done;
@@ -115,6 +123,13 @@ export class BeatProcess {
           serial,
           command,
           deadlineMs,
+          settle,
+        ),
+      writeRecord: (serial, record, settle) =>
+        writeRecord(
+          { ...this.#setup, process, way: wayTo(this.#ways, this.#setup, serial) },
+          serial,
+          record,
           settle,
         ),
     };

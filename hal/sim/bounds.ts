@@ -3,6 +3,7 @@ import { type Timing, tickMs } from "../../firmware-ts/core/timing.ts";
 import { cleanUpMs } from "./controller.ts";
 import { pollEveryMs } from "./disk-beats.ts";
 import type { PlainLoss } from "./plan.ts";
+import { workMs } from "./works.ts";
 
 /** Longer than any limit of a step and any back-off that can be under way when everything is mended. */
 export function mendedWithinMs(timing: Timing): number {
@@ -40,6 +41,12 @@ const registeredMs = cleanUpMs + tickMs + 10;
 
 /** What is served is taken down: flushed, closed, sealed, released and tidied away, or torn off, each step at its slowest in this world. */
 const putAwayMs = 50;
+
+/**
+ * A change that is found by whoever takes over is carried out as soon as that one serves what held before: put away, its place made anew at the slowest, and
+ * started again.
+ */
+export const changeMs = putAwayMs + 1.5 * workMs.define + startMs + 2 * tickMs;
 
 /**
  * How long service may be away when a controller is struck at any moment and nothing else is wrong, by who is left.

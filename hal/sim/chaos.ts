@@ -1,11 +1,14 @@
 /** Everything that can befall a pair, as data: what a property test draws, and what a failing case prints. */
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
+import { strikeWish, type Wish } from "./changes.ts";
 import { ids, type Pair } from "./pair.ts";
 import { breakVolume, loseAddresses, loseDevice, muteService } from "./served-faults.ts";
+import type { RecordTrouble } from "./shelf.ts";
 import type { Wire } from "./wires.ts";
 import type { WorkName } from "./works.ts";
 
 export type Mishap =
+  | Wish
   | { readonly do: "wait"; readonly ms: number }
   /** A number of events: the next mishap strikes between any two of them. */
   | { readonly do: "events"; readonly count: number }
@@ -40,6 +43,14 @@ export type Mishap =
     }
   | { readonly do: "slow"; readonly disk: string; readonly ms: number }
   | { readonly do: "tear"; readonly who: ControllerId; readonly length: number }
+  /** The next records that a controller writes to these disks, or its next readings there. */
+  | {
+      readonly do: "records";
+      readonly who: ControllerId;
+      readonly disks: readonly string[];
+      readonly how: RecordTrouble["how"];
+      readonly count: number;
+    }
   | { readonly do: "lan"; readonly loss: number; readonly lateMs: number }
   | { readonly do: "nic"; readonly who: ControllerId; readonly up: boolean }
   | { readonly do: "die"; readonly who: ControllerId; readonly server: string }
@@ -67,7 +78,7 @@ export type Mishap =
 
 /** The disks that a mishap names: one that this pair does not have is none. */
 function disksOf(pair: Pair, name: string): readonly string[] {
-  const all = [...pair.coordinators, ...pair.dataDisks];
+  const all = [...pair.coordinators, ...pair.allDisks];
   return name === "all" ? all : all.filter((serial) => serial === name);
 }
 
@@ -122,6 +133,13 @@ export function strike(pair: Pair, mishap: Mishap): void {
       return muteService(pair, mishap.who, mishap.server);
     case "nic":
       return pair.dataLink(mishap.who, mishap.up);
+    case "change":
+      return strikeWish(pair, mishap);
+    case "records":
+      for (const name of mishap.disks)
+        for (const disk of disksOf(pair, name))
+          pair.shelf.spoilRecords(disk, mishap.who, { how: mishap.how, left: mishap.count });
+      return;
     default:
       return befall(pair, mishap);
   }
@@ -185,6 +203,8 @@ const works: readonly WorkName[] = [
   "killService",
   "addAddresses",
   "removeAddresses",
+  "define",
+  "forget",
 ];
 
 export { works as workNames };
@@ -198,10 +218,11 @@ export function mendAll(pair: Pair): void {
       pair.cut(link, who, false);
       Object.assign(pair.wires.wire(link, who), { loss: 0, noise: 0, twice: 0, straggleMs: 0 });
     }
-    for (const disk of [...pair.coordinators, ...pair.dataDisks]) {
+    for (const disk of [...pair.coordinators, ...pair.allDisks]) {
       pair.shelf.setAlive(disk, true);
       pair.shelf.setSlow(disk, 0);
       pair.path(who, disk, true);
+      pair.shelf.spoilRecords(disk, who, undefined);
     }
     pair.dataLink(who, true);
     for (const op of works) pair.controllers[who]?.works.release(op);

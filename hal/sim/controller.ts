@@ -2,7 +2,7 @@
 import { newController } from "../../firmware-ts/core/controller.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import type { Effect } from "../../firmware-ts/core/effects.ts";
-import type { Command, ControllerEvent } from "../../firmware-ts/core/events.ts";
+import type { ChangeCommand, ControllerEvent, MoveCommand } from "../../firmware-ts/core/events.ts";
 import { type Timing, tickMs } from "../../firmware-ts/core/timing.ts";
 import type { FromBeat } from "../../firmware-ts/loop/channel.ts";
 import {
@@ -11,10 +11,15 @@ import {
   type ControllerStride,
   type Happening,
 } from "../../firmware-ts/loop/controller-loop.ts";
+import { VolumeRequests } from "../../firmware-ts/loop/volume-requests.ts";
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { bareAddresses } from "../../firmware-ts/schema/config.ts";
+import type { Definition, VolumeView } from "../../firmware-ts/schema/definition.ts";
+import { mergeDefinitions } from "../../firmware-ts/schema/definition-merge.ts";
+import { fileDefinitions } from "../../firmware-ts/schema/file-definitions.ts";
 import { type ControllerId, type LinkName, linkNames } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
+import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
@@ -27,10 +32,12 @@ import { forcedIsAudited } from "./invariants.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Lan } from "./lan.ts";
 import type { Machines } from "./machines.ts";
+import { Places } from "./places.ts";
 import { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { type StepWatch, watchedHost } from "./steps.ts";
 import { Channel, type Timeline } from "./timeline.ts";
+import { readVolume, volumeNow } from "./volume.ts";
 import type { Wires } from "./wires.ts";
 import { Works, workMs } from "./works.ts";
 
@@ -113,11 +120,21 @@ export class Controller {
   readonly files: Files | undefined;
   readonly beat: BeatProcess;
   readonly works: Works;
+  readonly places: Places;
+  #nextCommand = 1;
   readonly initial: ControllerState;
   readonly journal: Journalled[] = [];
   readonly #loop: ControllerLoop;
   modeChanges = 0;
   readonly #ways = new Map<string, Channel>();
+  /** Of the sessions over which the common volume is read. */
+  readonly #volumeWays = new Map<string, Channel>();
+  readonly #requests: VolumeRequests;
+  /** The common volume, as the main process has it. */
+  readonly volume: {
+    readonly read: ControllerHost["readVolume"];
+    readonly write: ControllerHost["writeVolume"];
+  };
   readonly #downward: Channel;
   readonly #upward: Channel;
 
@@ -132,19 +149,32 @@ export class Controller {
     this.hands = new Process(timeline);
     this.served = new Process(timeline);
     this.files = setup.data && this.#newFiles(setup.data);
-    this.initial = newController({ config, timing, configuration });
+    const requests = new VolumeRequests({
+      after: (delayMs, run) => this.#after(delayMs, run),
+      beat: (message) => this.#downward.send(() => this.beat.command(message)),
+      total: config.shelf.coordinators.length,
+    });
+    this.#requests = requests;
+    this.volume = {
+      read: (limitMs, isThorough, settle) => this.#readVolume(limitMs, isThorough, settle),
+      write: (record, limitMs, settle) => requests.write(record, limitMs, settle),
+    };
+    const definitions = this.#definitions();
+    this.initial = newController({ config, timing, configuration, definitions });
     this.#loop = new ControllerLoop({
       initial: this.initial,
       coordinators: config.shelf.coordinators,
       machine: setup.machines.controller,
       host: this.#watched(this.#host()),
     });
+    const places = new Places({ ...setup, me: this.me, definitions });
+    this.places = places;
     this.works = new Works({
       ...setup,
+      places,
       me: this.me,
       hands: this.hands,
       main: this.main,
-      servers: config.virtualServers,
       duration: (work) => workMs[work] * setup.stretch(),
       files: this.files,
       told: setup.tellsWorks ? setup.say : undefined,
@@ -154,6 +184,9 @@ export class Controller {
       me: this.me,
       links: linkNames.filter((name: LinkName) => Boolean(config.links[name])),
       coordinators: config.shelf.coordinators,
+      floating: definitions
+        .filter(({ wanted }) => wanted !== "deleted")
+        .flatMap(({ server }) => bareAddresses(server)),
       tell: (message) => this.#upward.send(() => this.#hear(message)),
     });
     timeline.after(cleanUpMs, () => this.main.give(() => this.#begin()));
@@ -161,6 +194,14 @@ export class Controller {
 
   get state(): ControllerState {
     return this.#loop.state;
+  }
+
+  /** What the file says, and what the common volume says instead, as far as it can be read now. Interfaces of an earlier life are gone by then. */
+  #definitions(): readonly Definition[] {
+    const { config, shelf, kernel } = this.#setup;
+    kernel.addresses.clear();
+    const read = volumeNow(shelf, this.me, config.shelf.coordinators);
+    return read.ok ? mergeDefinitions(config, read.value).definitions : fileDefinitions(config);
   }
 
   #newFiles(data: DataSetup): Files {
@@ -172,10 +213,6 @@ export class Controller {
       files: this.served,
       main: this.main,
       told: this.#setup.tellsWorks ? this.#setup.say : undefined,
-      addressesOf: (name) => {
-        const server = this.#setup.config.virtualServers.find((each) => each.name === name);
-        return server ? bareAddresses(server) : [];
-      },
       way: (disk) => (arrive) => wayTo(this.#ways, this.#setup, disk).send(arrive),
     });
   }
@@ -198,11 +235,45 @@ export class Controller {
       reserve: (serial, command, deadlineMs, settle) =>
         this.#reserve(serial, command, deadlineMs, settle),
       work: (server, work, limitMs, settle) => this.works.perform(server, work, limitMs, settle),
+      readVolume: (limitMs, isThorough, settle) => this.volume.read(limitMs, isThorough, settle),
+      writeVolume: (record, limitMs, settle) => this.volume.write(record, limitMs, settle),
       answer: (_id, answer) => say(told(answer)),
       report: ({ code, message, detail }) => say(`${code}: ${message}${racedOn(detail)}`),
       exit: (code, reason) => this.#exit(code, reason),
       stepped: (stride) => this.#stepped(stride),
     };
+  }
+
+  /** A timer of the main process; the result ends it. */
+  #after(delayMs: number, run: () => void): () => void {
+    const { timeline, clock } = this.#setup;
+    let isOver = false;
+    timeline.after(clock.worldMs(delayMs), () => {
+      if (!isOver) this.main.give(run, true);
+    });
+    return () => {
+      isOver = true;
+    };
+  }
+
+  #readVolume(
+    limitMs: number,
+    isThorough: boolean,
+    settle: (outcome: Outcome<VolumeView>) => void,
+  ): void {
+    readVolume(
+      {
+        ...this.#setup,
+        me: this.me,
+        process: this.main,
+        coordinators: this.#setup.config.shelf.coordinators,
+        way: (serial) => wayTo(this.#volumeWays, this.#setup, serial),
+        after: (delayMs, run) => this.#after(delayMs, run),
+      },
+      limitMs,
+      isThorough,
+      settle,
+    );
   }
 
   #begin(): void {
@@ -233,10 +304,12 @@ export class Controller {
       this.happen({ kind: "seen", observation: message.observation });
     else if (message.kind === "reserved")
       this.happen({ kind: "reserved", token: message.token, answer: message.answer });
+    else if (message.kind === "volumeWritten") this.#requests.written(message);
   }
 
-  command(command: Omit<Command, "id" | "by">): void {
-    this.happen({ kind: "command", command: { id: 1, by: "operator", ...command } });
+  command(command: Omit<MoveCommand, "id" | "by"> | Omit<ChangeCommand, "id" | "by">): void {
+    const id = this.#nextCommand++;
+    this.happen({ kind: "command", command: { ...command, id, by: "operator" } });
   }
 
   #stepped({ event, before, after, effects }: ControllerStride): void {

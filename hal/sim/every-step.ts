@@ -3,6 +3,10 @@
  * again from the same seed for each step and each blow, which strikes immediately before or after that step. The invariants are looked at
  * after every event; service has to be back within its bound, and in the end each virtual server has one owner, which serves it.
  */
+import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
+import { isWanted } from "../../firmware-ts/core/definitions.ts";
+import { disksOf } from "../../firmware-ts/core/vserver-types.ts";
+import { bareAddresses } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import {
   type Blow,
@@ -14,14 +18,15 @@ import {
   upOf,
   victimsOf,
 } from "./blows.ts";
-import { type LeftOver, restartMs, serviceBoundMs } from "./bounds.ts";
+import { changeMs, type LeftOver, restartMs, serviceBoundMs } from "./bounds.ts";
 import { supervise } from "./chaos.ts";
 import { Violation } from "./invariants.ts";
-import { arePaired, judgeClients, judgeHistory, modesOf, violationOf } from "./judge.ts";
+import { judgeClients, judgeHistory, violationOf } from "./judge.ts";
 import { obey } from "./orders.ts";
 import { ids, Pair } from "./pair.ts";
 import { type Deed, describeDeed, type Step, StepCounter, type StepWatch } from "./steps.ts";
 import type { Story } from "./stories.ts";
+import { isWhole, judgeDefinitions, whyNotWhole } from "./wholeness.ts";
 
 /** A story in a world of some size, whose delays are drawn from a seed. */
 export interface Telling {
@@ -72,6 +77,7 @@ function worldOf({ servers, seed }: Telling, watch: StepWatch, traced: boolean):
     seed,
     jitter: true,
     servers,
+    spares: 2,
     clients: { perServer: 1, thinkMs: 40 },
     silent: !traced,
     watch,
@@ -127,6 +133,7 @@ export function stepsOf(telling: Telling, { prepare }: TellOptions = {}): Observ
   };
   try {
     tell(pair, telling.story, begin, () => false);
+    judgeChanges(pair, telling.story);
     judgeHistory(pair);
   } catch (error) {
     return { steps: seen, violation: violationOf(error) };
@@ -158,13 +165,16 @@ interface Struck {
 /** Strikes once, at the step that it was made for. */
 class Striker implements StepWatch {
   readonly #injection: Injection;
+  readonly #furtherMs: number;
   readonly #counter = new StepCounter();
   pair: Pair | undefined;
   isOn = false;
   struck: Struck | undefined;
 
-  constructor(injection: Injection) {
+  /** `furtherMs`: what the story itself may add to the bound. */
+  constructor(injection: Injection, furtherMs: number) {
     this.#injection = injection;
+    this.#furtherMs = furtherMs;
   }
 
   begins(deed: Deed): number | undefined {
@@ -184,7 +194,8 @@ class Striker implements StepWatch {
     if (!isIt || when !== this.#injection.when || !this.pair) return;
     const what = describeDeed(deed);
     if (what !== step.what) throw new Error(`every step: ${what} instead of ${step.what}`);
-    this.struck = hit(this.pair, blows[blow], step.who);
+    const struck = hit(this.pair, blows[blow], step.who);
+    this.struck = { ...struck, boundMs: struck.boundMs + this.#furtherMs };
   }
 }
 
@@ -216,10 +227,18 @@ function leftBy(pair: Pair, { whom }: Blow, victims: readonly ControllerId[]): L
   return isOld ? "member" : "lone";
 }
 
-/** Who serves a virtual server, to the last part: its decisions say so, its kernel answers, and the disk is its own. */
+/** What whoever may serve knows of each virtual server; nobody, when nobody may. */
+function knownBy(pair: Pair): readonly ControllerState[] {
+  return ids.flatMap((who) => {
+    const controller = pair.controllers[who];
+    if (!controller?.alive || controller.frozen) return [];
+    const { state } = controller;
+    return state.mode === "paired" || state.mode === "alone" ? [state] : [];
+  });
+}
+
+/** Who serves a virtual server, to the last part: its decisions say so, its kernel answers, and every disk is its own. */
 function serversOf(pair: Pair, index: number): readonly ControllerId[] {
-  const disk = pair.dataDisks[index] ?? "";
-  const address = pair.addresses[index] ?? "";
   const { nowMs } = pair.timeline;
   return ids.filter((who) => {
     const controller = pair.controllers[who];
@@ -227,25 +246,54 @@ function serversOf(pair: Pair, index: number): readonly ControllerId[] {
     const server = controller.state.servers[index];
     if (server?.phase.kind !== "serving") return false;
     const { mounted, sealed, services } = pair.kernels[who];
-    const holds = pair.shelf.holder(disk)?.by === who && mounted.has(disk) && !sealed.has(disk);
-    return holds && services.has(server.config.name) && pair.kernels[who].isOpen(address, nowMs);
+    const holds = (disk: string) =>
+      pair.shelf.holder(disk)?.by === who && mounted.has(disk) && !sealed.has(disk);
+    const { config } = server;
+    const answers = (address: string) => pair.kernels[who].isOpen(address, nowMs);
+    return (
+      disksOf(config).every(holds) &&
+      services.has(config.name) &&
+      bareAddresses(config).every(answers)
+    );
   });
 }
 
+/** All that is wanted is served by one; what only one of the two knows to be wanted is not decided yet. */
 function isServed(pair: Pair): boolean {
-  return pair.addresses.every((_, index) => serversOf(pair, index).length === 1);
+  const known = knownBy(pair);
+  const count = Math.max(0, ...known.map(({ servers }) => servers.length));
+  const isRight = (index: number) => {
+    const wanted = known.map((state) => {
+      const server = state.servers[index];
+      return server !== undefined && isWanted(state, server);
+    });
+    if (wanted.some((each) => each !== wanted[0])) return false;
+    return !wanted[0] || serversOf(pair, index).length === 1;
+  };
+  return known.length > 0 && Array.from({ length: count }, (_, index) => index).every(isRight);
 }
 
-/** Both are of the pair, and each virtual server is one's alone: to the other it is off, and nothing of it is left there. */
+/** Both are of the pair and know the same, and each virtual server is one's alone: to the other it is off, and nothing of it is left there. */
 function hasOneOwnerEach(pair: Pair): boolean {
-  if (!arePaired(pair)) return false;
-  return pair.addresses.every((_, index) => {
+  if (!isWhole(pair)) return false;
+  const servers = pair.controllers.a?.state.servers ?? [];
+  return servers.every(({ index, config }) => {
     const [owner, second] = serversOf(pair, index);
-    if (owner === undefined || second !== undefined) return false;
-    const other = partnerOf(owner);
-    const phase = pair.controllers[other]?.state.servers[index]?.phase.kind;
-    return phase === "off" && !pair.kernels[other].mounted.has(pair.dataDisks[index] ?? "");
+    if (second !== undefined) return false;
+    return ids.every((who) => {
+      if (who === owner) return true;
+      const phase = pair.controllers[who]?.state.servers[index]?.phase.kind;
+      const isLeft = (disk: string) => pair.kernels[who].mounted.has(disk);
+      return phase === "off" && (owner === undefined || !disksOf(config).some(isLeft));
+    });
   });
+}
+
+/** The changes of a story were made: it is about something. */
+function judgeChanges(pair: Pair, { changes = 0 }: Story): void {
+  const { acknowledged } = pair.ledger;
+  if (acknowledged !== changes)
+    throw new Violation(`notChanged: ${acknowledged} of ${changes} changes were made`);
 }
 
 /** Tells a story, strikes, and judges what becomes of it. Never throws. */
@@ -254,7 +302,7 @@ export function tellStruck(
   injection: Injection,
   { traced = false, prepare }: TellOptions = {},
 ): Told {
-  const striker = new Striker(injection);
+  const striker = new Striker(injection, telling.story.changes ? changeMs : 0);
   const pair = worldOf(telling, striker, traced);
   const took = { servedMs: 0, wholeMs: 0 };
   let violation: string | undefined;
@@ -269,6 +317,7 @@ export function tellStruck(
     if (!struck) throw new Violation("notStruck: the story ended before its step was taken");
     took.servedMs = judgeService(pair, struck, blows[injection.blow]);
     took.wholeMs = judgeWhole(pair);
+    judgeDefinitions(pair);
     judgeClients(pair);
     judgeHistory(pair);
   } catch (error) {
@@ -319,5 +368,5 @@ function judgeWhole(pair: Pair): number {
     pair.run(200);
     if (hasOneOwnerEach(pair)) return wholeMs;
   }
-  throw new Violation(`oneOwner: the pair is not whole again; ${modesOf(pair)}`);
+  throw new Violation(`oneOwner: the pair is not whole again; ${whyNotWhole(pair)}`);
 }

@@ -27,7 +27,6 @@ export interface FilesSetup extends Omit<PagesSetup, "disk" | "send" | "fenced">
   readonly known: (server: string) => Set<number>;
   readonly newInstance: () => number;
   readonly readBarrier: boolean;
-  readonly addressesOf: (server: string) => readonly string[];
   /** Told of each announcement; absent where nobody asks. */
   readonly told: ((text: string) => void) | undefined;
 }
@@ -42,7 +41,9 @@ interface Announcing {
 
 export class Files {
   readonly #setup: FilesSetup;
+  /** By the names of their virtual servers, and by the addresses at which they answer. */
   readonly #services = new Map<string, FileService>();
+  readonly #listening = new Map<string, FileService>();
   readonly #fenced = new Set<string>();
   /** Volumes that still name the connections of their last owner. */
   readonly #unread = new Set<string>();
@@ -53,7 +54,7 @@ export class Files {
   }
 
   service(address: string): FileService | undefined {
-    return this.#services.get(address);
+    return this.#listening.get(address);
   }
 
   /** The disk was verified to be ours: its I/O flows again. */
@@ -100,8 +101,7 @@ export class Files {
     const { kernel, timeline, known, newInstance, files, readBarrier } = this.#setup;
     const pages = kernel.pages.get(server.volumes[0]?.disk ?? "");
     if (!pages) throw new Error(`files: ${server.name} has no mounted volume`);
-    const running = this.#services.get(addresses[0] ?? "");
-    if (running?.alive) return;
+    if (this.#services.get(server.name)?.alive) return;
     const service = new FileService({
       instance: newInstance(),
       process: files,
@@ -112,41 +112,46 @@ export class Files {
       timeline,
       readBarrier,
     });
-    for (const address of addresses) this.#services.set(address, service);
+    this.#services.set(server.name, service);
+    for (const address of addresses) this.#listening.set(address, service);
   }
 
   /** The service of a virtual server ended by itself. */
   died(server: string): void {
-    const addresses = this.#setup.addressesOf(server);
-    for (const address of addresses) this.#resetAll(address);
-    this.stopped(addresses);
+    for (const address of this.#addressesOf(server)) this.#resetAll(address);
+    this.stopped(server);
+  }
+
+  #addressesOf(server: string): string[] {
+    const service = this.#services.get(server);
+    const listening = [...this.#listening].filter(([, each]) => each === service);
+    return listening.map(([address]) => address);
   }
 
   /** The service of a virtual server lives on, and answers nothing any more. */
   muted(server: string): void {
-    for (const address of this.#setup.addressesOf(server)) this.#services.get(address)?.mute();
+    this.#services.get(server)?.mute();
   }
 
   /** Every process of this controller is gone. */
   killed(): void {
-    for (const address of this.#services.keys()) this.#resetAll(address);
+    for (const address of this.#listening.keys()) this.#resetAll(address);
   }
 
   /** The kernel resets the connections of a process that has ended, as far as the gate lets it. */
   #resetAll(address: string): void {
     const { lan, me } = this.#setup;
-    const service = this.#services.get(address);
+    const service = this.#listening.get(address);
     if (!service?.alive) return;
     const { instance } = service;
     for (const station of lan.stations)
       if (station.connectedTo === instance) lan.reset(me, address, station, instance);
   }
 
-  stopped(addresses: readonly string[]): void {
-    for (const address of addresses) {
-      this.#services.get(address)?.stop();
-      this.#services.delete(address);
-    }
+  stopped(server: string): void {
+    for (const address of this.#addressesOf(server)) this.#listening.delete(address);
+    this.#services.get(server)?.stop();
+    this.#services.delete(server);
   }
 
   /** The clients of the last owner are those whom the volume names when it is read for the first time since its mount. */

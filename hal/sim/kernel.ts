@@ -7,10 +7,14 @@ export type GateEnd = "closed" | "expired" | "power";
 export interface GateWatcher {
   opened(address: string): void;
   ended(address: string, how: GateEnd, atMs: number): void;
+  /** An address is on an interface, and the gate does not know it: whoever asks for it is answered. */
+  ungated(address: string): void;
 }
 
 export class Kernel {
   readonly #gates = new Map<string, number>();
+  /** Addresses that the gate rules over. */
+  #known: ReadonlySet<string> = new Set();
   readonly mounted = new Set<string>();
   /** Of the mounted: complete on the disk, and shut for writing. */
   readonly sealed = new Set<string>();
@@ -57,9 +61,18 @@ export class Kernel {
     return (this.#gates.get(address) ?? 0) > nowMs;
   }
 
+  /** From now on the gate rules over these; what is new is closed, and what goes is closed first. */
+  know(addresses: readonly string[], nowMs: number): void {
+    const gone = [...this.#known].filter((each) => !addresses.includes(each));
+    this.close(gone, nowMs);
+    this.#known = new Set(addresses);
+    for (const each of gone) if (this.addresses.has(each)) this.#watcher.ungated(each);
+  }
+
   addAddress(address: string): void {
     this.addresses.add(address);
     this.#missing.delete(address);
+    if (!this.#known.has(address)) this.#watcher.ungated(address);
   }
 
   removeAddress(address: string): void {
@@ -96,9 +109,10 @@ export class Kernel {
     this.mute.delete(name);
   }
 
-  /** Refused when one of the addresses is open already (`gateFailed`). */
+  /** Refused when one of the addresses is open already (`gateFailed`), or is not the gate's to open (`badInput`). */
   open(addresses: readonly string[], untilMs: number, nowMs: number): boolean {
     this.expire(nowMs);
+    if (addresses.some((address) => !this.#known.has(address))) return false;
     if (addresses.some((address) => this.#gates.has(address))) return false;
     this.changes += 1;
     this.firstEndMs = Math.min(this.firstEndMs, untilMs);

@@ -1,6 +1,8 @@
 /** Drawing single mishaps: each kind with what it needs, and with its end if it is to have one. */
+import { drawHandOver, drawWish } from "./changes.ts";
 import type { Mishap } from "./chaos.ts";
 import { workNames } from "./chaos.ts";
+import { spareDisk } from "./spares.ts";
 
 export const mishapKinds = [
   "cut",
@@ -32,6 +34,9 @@ export const mishapKinds = [
   "mute",
   "break",
   "unaddress",
+  "change",
+  "records",
+  "handOver",
 ] as const;
 export type MishapKind = (typeof mishapKinds)[number];
 
@@ -53,7 +58,8 @@ const one = <T>(random: Random, list: readonly T[]): T => {
 const who = (random: Random) => one(random, ["a", "b"] as const);
 const server = (random: Random) => one(random, ["alpha", "beta"] as const);
 const wire = (random: Random) => one(random, ["serial", "network"] as const);
-const disk = (random: Random) => one(random, ["c1", "c2", "c3", "d1", "d2"] as const);
+const disk = (random: Random) =>
+  one(random, ["c1", "c2", "c3", "d1", "d2", "c1", "c2", "c3", "d1", "d2", spareDisk(0)] as const);
 const blind = (random: Random) => one(random, ["a", "b", "nobody", "nobody"] as const);
 const part = (random: Random) => one(random, ["all", "all", "main", "beat"] as const);
 
@@ -125,11 +131,25 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
   device: (random) => ({
     mishap: { do: "device", who: who(random), disk: one(random, ["d1", "d2"] as const) },
   }),
+  break: (random) => ({
+    mishap: { do: "break", who: who(random), disk: one(random, ["d1", "d2"] as const) },
+  }),
   unaddress: (random) => ({
     mishap: { do: "unaddress", who: who(random), server: server(random) },
   }),
-  break: (random) => ({
-    mishap: { do: "break", who: who(random), disk: one(random, ["d1", "d2"] as const) },
+  change: (random) => ({ mishap: drawWish(random) }),
+  handOver: (random) => {
+    const { take, give } = drawHandOver(random);
+    return { mishap: take, undo: give };
+  },
+  records: (random) => ({
+    mishap: {
+      do: "records",
+      who: who(random),
+      disks: one(random, [["c1"], ["c1", "c2"], ["c2", "c3"], ["c1", "c2", "c3"]]),
+      how: one(random, ["failed", "torn", "unheard", "unread"] as const),
+      count: 1 + Math.floor(3 * random()),
+    },
   }),
   shutdown: (random) => again({ do: "shutdown", who: who(random) }),
   upgrade: (random) => again({ do: "shutdown", who: who(random) }),
@@ -168,12 +188,13 @@ function spoiled(
 }
 
 /** Kinds whose end is their point: they end soon. */
-const short: ReadonlySet<MishapKind> = new Set(["pause", "cut", "upgrade"]);
+const short: ReadonlySet<MishapKind> = new Set(["pause", "cut", "upgrade", "handOver"]);
 
 export function drawMishap(random: Random, kind: MishapKind, gapMs: number): Drawn {
   const { mishap, undo } = draws[kind](random);
   const ends = short.has(kind) || random() < 0.7;
   const scale = one(random, [40, 150, 500, gapMs, 2 * gapMs]);
-  const lastsMs = scale * (0.2 + 1.6 * random()) * (kind === "pause" ? 0.5 : 1);
+  const shorter = kind === "pause" ? 0.5 : kind === "handOver" ? 0.25 : 1;
+  const lastsMs = scale * (0.2 + 1.6 * random()) * shorter;
   return { mishap, undo: ends ? undo : undefined, lastsMs };
 }

@@ -4,6 +4,7 @@ import { statusOf } from "../../firmware-ts/core/show.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
 import { bareAddresses } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
+import { orderChange } from "./change-order.ts";
 import { strike } from "./chaos.ts";
 import type { Client } from "./client.ts";
 import { ids, type Pair } from "./pair.ts";
@@ -48,6 +49,8 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   takeover: (pair, words) => command(pair, "takeover", words),
   giveback: (pair, words) => command(pair, "giveback", words),
   transfer: (pair, words) => command(pair, "transfer", words),
+  change: (pair, [who, ...words]) => orderChange(pair, whoOf(who), words),
+  definitions: (pair, whos) => each(whos, (who) => definitions(pair, who)),
   replay: replay,
   hold: (pair, [link, , to]) => pair.wires.hold(wireOf(link), whoOf(to)),
   let: letGo,
@@ -176,11 +179,12 @@ function show(pair: Pair): void {
       continue;
     }
     const { mode, epoch, servers } = controller.state;
-    const phases = servers.map(({ config, phase }) => `${config.name} ${phase.kind}`).join(", ");
-    pair.say(who, `is ${mode}, epoch ${epoch}: ${phases}`);
+    const used = servers.filter(({ definition }) => definition.server.name !== "");
+    const phases = used.map(({ definition: { server }, phase }) => `${server.name} ${phase.kind}`);
+    pair.say(who, `is ${mode}, epoch ${epoch}: ${phases.join(", ")}`);
   }
-  const answers = pair.addresses.map((each) => `${each} by ${pair.answers(each) ?? "nobody"}`);
-  const owners = pair.dataDisks.map((each) => `${each} by ${ownerOf(pair, each)}`);
+  const answers = pair.allAddresses.map((each) => `${each} by ${pair.answers(each) ?? "nobody"}`);
+  const owners = pair.allDisks.map((each) => `${each} by ${ownerOf(pair, each)}`);
   pair.say("-", `answered: ${answers.join(", ")}; held: ${owners.join(", ")}`);
 }
 
@@ -195,6 +199,22 @@ function status(pair: Pair, who: ControllerId): void {
   for (const { name, state, step, fault } of virtualServers) {
     const queued = step === "queued" ? " (queued)" : "";
     pair.say(who, `status: ${name} ${state}${queued}${fault === undefined ? "" : `, ${fault}`}`);
+  }
+}
+
+/** What a controller knows of each virtual server, and what it makes of it. */
+function definitions(pair: Pair, who: ControllerId): void {
+  for (const { definition, config, phase } of alive(pair, who).state.servers) {
+    const { number, sequence, wanted, server } = definition;
+    if (server.name === "") continue;
+    const has = (each: typeof server) =>
+      [...bareAddresses(each), ...each.volumes.map(({ disk }) => disk)].join(" ");
+    const uses =
+      phase.kind !== "off" && has(config) !== has(server) ? `, still with ${has(config)}` : "";
+    pair.say(
+      who,
+      `knows: ${number} ${server.name} ${sequence} ${wanted} at ${server.home} with ${has(server)}; ${phase.kind}${uses}`,
+    );
   }
 }
 

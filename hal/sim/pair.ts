@@ -3,11 +3,12 @@
  * (start, freeze, cut, …), lets time go by, and reads the trace; invariants are checked after every event.
  */
 import { deriveTiming, type Timing, timingFaults } from "../../firmware-ts/core/timing.ts";
-import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
+import type { Config } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { PersistentRecord } from "../../firmware-ts/schema/journal.ts";
 import { Client } from "./client.ts";
 import { Clock } from "./clock.ts";
+import { type ConfigSetup, configOf, serversOf } from "./configs.ts";
 import { Controller, type Journalled, type Stepped } from "./controller.ts";
 import type { Operation } from "./history.ts";
 import {
@@ -19,25 +20,24 @@ import {
 } from "./invariants.ts";
 import { Kernel } from "./kernel.ts";
 import { Lan } from "./lan.ts";
+import { Ledger } from "./ledger.ts";
 import { type Machines, productionMachines } from "./machines.ts";
 import { RecordDisk } from "./record-disk.ts";
 import { Shelf } from "./shelf.ts";
+import { spareAddress, spareDisk } from "./spares.ts";
 import type { StepWatch } from "./steps.ts";
 import { Channel, seeded, Timeline } from "./timeline.ts";
 import { Wires } from "./wires.ts";
 
 export const ids = ["a", "b"] as const;
 
-export interface PairSetup {
+export interface PairSetup extends ConfigSetup {
   readonly seed?: number;
   /** Delays vary with the seed; otherwise they are the same every time. */
   readonly jitter?: boolean;
-  readonly timing?: Partial<Config["timing"]>;
   readonly coordinators?: number;
-  /** Virtual servers, at home on a and b in turn; two if nothing is said. */
-  readonly servers?: number;
-  readonly links?: { readonly serial?: boolean };
-  readonly autoGiveback?: boolean;
+  /** Addresses and disks that no virtual server has at first. */
+  readonly spares?: number;
   readonly onTrace?: (line: string) => void;
   /** Nothing is written down: neither a trace nor journals nor frames. */
   readonly silent?: boolean;
@@ -90,6 +90,12 @@ export class Pair {
   readonly coordinators: readonly string[];
   readonly addresses: readonly string[];
   readonly dataDisks: readonly string[];
+  /** With those that changes may give to a virtual server. */
+  readonly allAddresses: readonly string[];
+  readonly allDisks: readonly string[];
+  readonly ledger: Ledger;
+  /** What was taken from a virtual server last, to be given to another. */
+  inHand: string | undefined;
   #setup: PairSetup;
   readonly #random: () => number;
   readonly #records: Record<ControllerId, RecordDisk> = {
@@ -117,10 +123,14 @@ export class Pair {
     const served = serversOf(setup);
     this.addresses = served.map(({ address }) => address);
     this.dataDisks = served.map(({ disk }) => disk);
+    const spares = Array.from({ length: setup.spares ?? 0 }, (_, i) => i);
+    this.allAddresses = [...this.addresses, ...spares.map(spareAddress)];
+    this.allDisks = [...this.dataDisks, ...spares.map(spareDisk)];
     this.timing = deriveTiming(this.config("a").timing);
     const faults = timingFaults(this.timing);
     if (faults.length > 0) throw new Error(`pair: ${faults.join("; ")}`);
-    this.shelf = new Shelf([...names, ...this.dataDisks]);
+    this.shelf = new Shelf([...names, ...this.allDisks]);
+    this.ledger = new Ledger(this.shelf, names);
     this.wires = new Wires(
       this.timeline,
       this.#random,
@@ -145,7 +155,7 @@ export class Pair {
       this.controllers[to]?.beat.frame(link, beat);
     const refuse: Wires["refuse"] = (to, reason) => this.controllers[to]?.beat.refuse(reason);
     const onFenced: Shelf["onFenced"] = (serial, victim) => {
-      if (!this.dataDisks.includes(serial)) return;
+      if (!this.allDisks.includes(serial)) return;
       const controller = this.controllers[victim];
       // The disk says so with the next command, and a mounted disk always has one.
       new Channel(this.timeline, () => 5).send(() => {
@@ -219,11 +229,15 @@ export class Pair {
         this.say(who, `gate ${how} ${address}`);
         this.#darkSince.set(address, atMs);
       },
+      ungated: (address) => {
+        throw new Violation(`neverUngated: ${address} is on an interface of ${who}`);
+      },
     });
   }
 
   #watched(): Watched {
-    return { ...this, nowMs: this.timeline.nowMs };
+    const { allAddresses: addresses, allDisks: dataDisks } = this;
+    return { ...this, addresses, dataDisks, nowMs: this.timeline.nowMs };
   }
 
   say(who: string, text: string): void {
@@ -273,7 +287,10 @@ export class Pair {
         this.say(who, `exit ${code}: ${reason}`);
       },
       gateUntil: (atMs) => this.#lookAtGates(who, atMs),
-      stepped: this.#setup.stepped,
+      stepped: (step) => {
+        this.ledger.stepped(step);
+        this.#setup.stepped?.(step);
+      },
       journalled: !this.#setup.silent,
       tellsWorks: this.#setup.tellsWorks ?? false,
       watch: this.#setup.watch,
@@ -366,7 +383,7 @@ export class Pair {
 
   path(who: ControllerId, serial: string, up: boolean): void {
     this.shelf.setPath(serial, who, up);
-    if (!this.dataDisks.includes(serial)) return;
+    if (!this.allDisks.includes(serial)) return;
     const reason = up ? "back" : "no path";
     this.timeline.after(10, () =>
       this.controllers[who]?.block.give(() =>
@@ -433,54 +450,4 @@ export class Pair {
     const since = this.#darkSince.get(address);
     return since === undefined ? 0 : this.timeline.nowMs - since;
   }
-}
-
-const serverNames = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"];
-
-function serversOf({ servers }: PairSetup) {
-  return serverNames.slice(0, servers ?? 2).map((name, index) => ({
-    name,
-    home: index % 2 === 0 ? "a" : "b",
-    address: `10.0.0.${100 + index}`,
-    disk: `d${index + 1}`,
-  }));
-}
-
-/** Configurations that were parsed already; few differ, and they do not change. */
-const parsed = new Map<string, Config>();
-const parsedMax = 1000;
-
-/** The configuration of one controller, read as that of a real one. */
-function configOf(who: ControllerId, setup: PairSetup, coordinators: readonly string[]): Config {
-  const { timing, links, autoGiveback, servers } = setup;
-  const text = JSON.stringify([who, timing, links, autoGiveback, servers, coordinators]);
-  const known = parsed.get(text);
-  if (known) return known;
-  const config = configSchema.parse({
-    version: 1,
-    controller: { id: who },
-    pair: { id: 17, keyFile: "/etc/dyad/pair.key" },
-    timing: timing ?? {},
-    links: {
-      ...(links?.serial === false ? {} : { serial: { path: "/dev/ttyS1" } }),
-      network: { local: "192.168.254.1", partner: "192.168.254.2" },
-      disk: true,
-    },
-    data: { nic: "eth0" },
-    shelf: {
-      portal: "10.0.1.1:3260",
-      target: "iqn.2026-11.test:shelf",
-      initiatorName: `iqn.2026-11.test:${who}`,
-      coordinators,
-    },
-    virtualServers: serversOf(setup).map(({ name, home, address, disk }) => ({
-      name,
-      home,
-      addresses: [`${address}/24`],
-      volumes: [{ disk, export: `/${name}` }],
-    })),
-    autoGiveback: autoGiveback ?? false,
-  });
-  if (parsed.size < parsedMax) parsed.set(text, config);
-  return config;
 }

@@ -7,6 +7,7 @@ import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type { Mishap } from "./chaos.ts";
 import { drawMishap, type MishapKind, mishapKinds } from "./mishaps.ts";
 import type { PairSetup } from "./pair.ts";
+import { sparesOfPlans } from "./spares.ts";
 import { seeded } from "./timeline.ts";
 
 export const profiles = [
@@ -16,6 +17,7 @@ export const profiles = [
   "power",
   "pauses",
   "upgrade",
+  "changes",
   "everything",
 ] as const;
 export type Profile = (typeof profiles)[number];
@@ -85,7 +87,7 @@ export const pick = <T>(random: Random, list: readonly T[]): T => {
 
 /** Kinds of each profile; in `quiet` nothing happens but what operators and a healthy shelf do. */
 const kindsOf: Readonly<Record<Profile, readonly MishapKind[]>> = {
-  quiet: ["command", "transfer"],
+  quiet: ["command", "transfer", "change", "handOver"],
   links: [
     "cut",
     "split",
@@ -98,20 +100,36 @@ const kindsOf: Readonly<Record<Profile, readonly MishapKind[]>> = {
     "unaddress",
     "command",
     "transfer",
+    "change",
   ],
-  disks: ["path", "disk", "slow", "fail", "hang", "command", "transfer", "device", "break"],
-  power: ["power", "kill", "crash", "tear", "forget", "transfer"],
-  pauses: ["freeze", "pause", "hang", "mute", "transfer", "command"],
-  upgrade: ["upgrade", "command", "transfer", "shutdown"],
+  disks: [
+    "path",
+    "disk",
+    "slow",
+    "fail",
+    "hang",
+    "command",
+    "transfer",
+    "device",
+    "break",
+    "change",
+    "records",
+  ],
+  power: ["power", "kill", "crash", "tear", "forget", "transfer", "change"],
+  pauses: ["freeze", "pause", "hang", "mute", "transfer", "command", "change"],
+  upgrade: ["upgrade", "command", "transfer", "shutdown", "change"],
+  changes: mishapKinds,
   everything: mishapKinds,
 };
+
+const withoutLosses: readonly Profile[] = ["quiet", "upgrade", "changes"];
 
 /** The plan of a seed: the same wherever and whenever it is drawn. */
 export function drawPlan(seed: number, profile: Profile): Plan {
   const random = seeded(Math.imul(seed, 0x9e3779b1) ^ (profiles.indexOf(profile) * 0x85ebca6b));
   for (let i = 0; i < 4; i += 1) random();
   const setup = drawSetup(random, seed);
-  const plain = profile !== "quiet" && profile !== "upgrade" && random() < 0.1;
+  const plain = !withoutLosses.includes(profile) && random() < 0.1;
   const settleMs = pick(random, [10, 300, 1200, 3000]);
   const restMs = pick(random, [0, 50, 500]);
   const restartMs = pick(random, [20, 100, 600]);
@@ -120,7 +138,11 @@ export function drawPlan(seed: number, profile: Profile): Plan {
   if (plain) return { ...head, kinds: [], ...drawLoss(random) };
   // Swarm: half of the kinds are off, so that those that are on meet each other often.
   const some = all.filter(() => random() < 0.5);
-  const kinds = some.length > 0 ? some : [pick(random, all)];
+  const few = some.length > 0 ? some : [pick(random, all)];
+  const changes = few.flatMap(
+    () => ["change", "change", "records", "handOver", "handOver"] as const,
+  );
+  const kinds = profile === "changes" ? [...few, ...changes] : few;
   return { ...head, kinds, faults: drawFaults(random, kinds, settleMs, profile) };
 }
 
@@ -138,6 +160,7 @@ function drawSetup(random: Random, seed: number): PairSetup {
     timing,
     // Enough of them that some wait for their turn to be moved.
     servers: seed % 8 === 0 ? 6 : 2,
+    spares: sparesOfPlans,
     coordinators: random() < 0.8 ? 3 : pick(random, [1, 5]),
     links: { serial: random() < 0.85 },
     autoGiveback: random() < 0.4,
@@ -155,7 +178,8 @@ function drawFaults(
   profile: Profile,
 ): Fault[] {
   const faults: Fault[] = [];
-  const count = profile === "quiet" ? 3 : 1 + Math.floor(random() * 14);
+  const few = profile === "quiet" ? 3 : 1 + Math.floor(random() * 14);
+  const count = profile === "changes" ? 6 + few : few;
   const gapMs = pick(random, [20, 120, 400, 1200]);
   let atMs = settleMs;
   for (let i = 0; i < count; i += 1) {

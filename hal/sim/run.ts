@@ -4,6 +4,7 @@ import type { Stepped } from "./controller.ts";
 import { judgeClients, judgeHistory, judgeLoss, judgeReturn, violationOf } from "./judge.ts";
 import { ids, Pair } from "./pair.ts";
 import type { Plan } from "./plan.ts";
+import { judgeDefinitions } from "./wholeness.ts";
 
 export interface RunOptions {
   readonly traced?: boolean;
@@ -60,6 +61,7 @@ function play(pair: Pair, plan: Plan, options: RunOptions): void {
     advance(pair, fault.atMs, plan.restartMs);
     pair.runEvents(fault.events);
     options.struck?.(index, pair);
+    pair.ledger.check();
     if (!plan.loss) {
       pair.say("-", `mishap: ${JSON.stringify(fault.mishap)}`);
       strike(pair, fault.mishap);
@@ -70,6 +72,7 @@ function play(pair: Pair, plan: Plan, options: RunOptions): void {
   pair.say("-", "everything is mended");
   mendAll(pair);
   judgeReturn(pair);
+  judgeDefinitions(pair);
   judgeClients(pair);
   judgeHistory(pair);
 }

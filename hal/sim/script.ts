@@ -64,6 +64,7 @@ function setupOf(words: readonly string[]): PairSetup {
   };
   const coordinators = number("coordinators");
   const servers = number("servers");
+  const spares = number("spares");
   const clients: ClientsSetup = {
     perServer: number("clients") ?? 0,
     thinkMs: number("think") ?? 20,
@@ -72,6 +73,7 @@ function setupOf(words: readonly string[]): PairSetup {
   return {
     ...(coordinators ? { coordinators } : {}),
     ...(servers ? { servers } : {}),
+    ...(spares ? { spares } : {}),
     links: { serial: !has("no-serial") },
     autoGiveback: has("auto-giveback"),
     ...(clients.perServer > 0 ? { clients } : {}),

@@ -63,7 +63,7 @@ export function breakVolume(pair: Pair, who: ControllerId, serial: string): void
 /** Somebody takes the addresses of a virtual server from its interface. */
 export function loseAddresses(pair: Pair, who: ControllerId, virtualServer: string): void {
   const controller = pair.controllers[who];
-  const server = pair.config(who).virtualServers.find(({ name }) => name === virtualServer);
+  const server = controller?.places.find(virtualServer);
   const kernel = pair.kernels[who];
   const taken = server ? bareAddresses(server).filter((each) => kernel.addresses.has(each)) : [];
   if (!controller?.alive || taken.length === 0) return;

@@ -5,12 +5,14 @@
  */
 
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
+import type { VolumeRecord } from "../../firmware-ts/schema/definition.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
   ReservationType as TypeName,
 } from "../../firmware-ts/schema/reservation.ts";
+import { emptyPair, type Slot, type SlotPair } from "../../firmware-ts/wire/common-volume.ts";
 import { ReservationType, ReserveOut } from "../../firmware-ts/wire/scsi/reservation.ts";
 import { isConflict } from "../shelf/disk/access.ts";
 import { type Nexus, nexusOf } from "../shelf/disk/nexus.ts";
@@ -42,6 +44,8 @@ interface SimDisk {
   slowMs: number;
   readonly paths: Record<ControllerId, boolean>;
   readonly slots: Record<ControllerId, Beat | undefined>;
+  /** Records of the common volume, by number, on a coordinator disk. */
+  readonly volume: Map<number, SlotPair>;
   /** Files of the volume on it, as far as they have reached the disk. */
   readonly cells: Map<string, number>;
   /** Owed to a nexus whose registration was taken away: its next command is not performed, and is told so (SAM-5 5.14). */
@@ -67,7 +71,25 @@ const oneBlock = {
   fua: false,
 } as const;
 
+const oneRead = { ...oneBlock, name: "read" } as const;
+
+/** The main process reads over sessions of its own, which are registered nowhere. */
+const reader = "unregistered";
+
+const torn: Slot = { kind: "damaged", ours: true, reason: "torn or damaged" };
+
+/**
+ * What becomes of the next records that a controller writes to a disk: nothing is written; half of it; all, and the answer is lost. Or of its next
+ * readings: no answer.
+ */
+export interface RecordTrouble {
+  readonly how: "failed" | "torn" | "unheard" | "unread";
+  left: number;
+}
+
 export class Shelf {
+  /** By disk and controller. */
+  readonly #recordTroubles = new Map<string, RecordTrouble>();
   readonly #disks = new Map<string, SimDisk>();
   /** Called when a nexus lost its registration to another one. */
   onFenced: (serial: string, victim: ControllerId) => void = () => undefined;
@@ -87,6 +109,7 @@ export class Shelf {
         slowMs: 0,
         paths: { a: true, b: true },
         slots: { a: undefined, b: undefined },
+        volume: new Map(),
         cells: new Map(),
         attentions: new Set(),
         aborts: { a: 0, b: 0 },
@@ -119,11 +142,16 @@ export class Shelf {
   }
 
   slowMs(serial: string): number {
-    return this.anySlow ? this.#disk(serial).slowMs : 0;
+    return this.anySlow ? (this.#disks.get(serial)?.slowMs ?? 0) : 0;
+  }
+
+  has(serial: string): boolean {
+    return this.#disks.has(serial);
   }
 
   reachable(serial: string, who: ControllerId): boolean {
-    return isReachable(this.#disk(serial), who);
+    const disk = this.#disks.get(serial);
+    return disk !== undefined && isReachable(disk, who);
   }
 
   /** Performs a command of `who` now; undefined when the disk cannot be reached and will not answer. */
@@ -208,6 +236,67 @@ export class Shelf {
     if (who === "a") disk.slots.a = beat;
     else disk.slots.b = beat;
     return "accepted";
+  }
+
+  spoilRecords(serial: string, who: ControllerId, trouble: RecordTrouble | undefined): void {
+    if (trouble) this.#recordTroubles.set(`${serial} ${who}`, trouble);
+    else this.#recordTroubles.delete(`${serial} ${who}`);
+  }
+
+  /** Whether this writing, or reading, is spoilt so: counted when it is. */
+  #isSpoilt(serial: string, who: ControllerId, how: RecordTrouble["how"]): boolean {
+    if (this.#recordTroubles.size === 0) return false;
+    const trouble = this.#recordTroubles.get(`${serial} ${who}`);
+    if (trouble?.how !== how || trouble.left === 0) return false;
+    trouble.left -= 1;
+    return true;
+  }
+
+  /** All records of a disk, as they are now. Write exclusive reservations let whoever asks read. */
+  readVolume(serial: string, who: ControllerId): ReadonlyMap<number, SlotPair> | "failed" {
+    const disk = this.#disk(serial);
+    if (!isReachable(disk, who) || this.#isSpoilt(serial, who, "unread")) return "failed";
+    return isConflict(disk.reservations, reader, oneRead) ? "failed" : new Map(disk.volume);
+  }
+
+  /** The records of one number, read by the nexus that writes beats. */
+  readPair(serial: string, who: ControllerId, number: number): SlotPair | "failed" {
+    const disk = this.#disk(serial);
+    if (!isReachable(disk, who) || isConflict(disk.reservations, nexusFor(who).id, oneRead))
+      return "failed";
+    return disk.volume.get(number) ?? emptyPair;
+  }
+
+  /** A record begins to be written: from now until `endRecord` its slot is torn. */
+  beginRecord(
+    serial: string,
+    who: ControllerId,
+    number: number,
+    slot: 0 | 1,
+  ): "begun" | "refused" | "failed" {
+    const disk = this.#disk(serial);
+    if (!isReachable(disk, who) || this.#isSpoilt(serial, who, "failed")) return "failed";
+    if (!this.mayWrite(serial, who)) return "refused";
+    this.#putSlot(disk, number, slot, torn);
+    return "begun";
+  }
+
+  /** The last of its bytes is on the disk; false when it is not, or nobody hears of it. */
+  endRecord(serial: string, record: VolumeRecord, slot: 0 | 1): boolean {
+    const disk = this.#disk(serial);
+    if (!disk.alive || this.#isSpoilt(serial, record.owner, "torn")) return false;
+    this.#putSlot(disk, record.definition.number, slot, { kind: "record", record });
+    return !this.#isSpoilt(serial, record.owner, "unheard");
+  }
+
+  #putSlot({ volume }: SimDisk, number: number, slot: 0 | 1, content: Slot): void {
+    const [first, second] = volume.get(number) ?? emptyPair;
+    volume.set(number, slot === 0 ? [content, second] : [first, content]);
+  }
+
+  /** What lies on a disk, whether it can be reached or not. */
+  volumeOf(serial: string): ReadonlyMap<number, SlotPair> {
+    return this.#disk(serial).volume;
   }
 
   /** Writes a file's content to a data disk. */

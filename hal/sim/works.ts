@@ -2,7 +2,7 @@
  * The hands of one controller: works on virtual servers in the order of the production queue, with durations, failures and hangs that
  * a test chooses. Postconditions are the kernel's: a mount needs a device and a disk that lets writes through.
  */
-import type { Work } from "../../firmware-ts/core/effects.ts";
+import type { Lifecycle, Work } from "../../firmware-ts/core/effects.ts";
 import { WorkQueue } from "../../firmware-ts/loop/work-queue.ts";
 import { bareAddresses, type VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
@@ -16,12 +16,13 @@ import {
 import type { Clock } from "./clock.ts";
 import type { Files } from "./files.ts";
 import type { Kernel } from "./kernel.ts";
+import type { Places } from "./places.ts";
 import type { Process } from "./process.ts";
 import type { Shelf } from "./shelf.ts";
 import { doWatched, type StepWatch } from "./steps.ts";
 import type { Timeline } from "./timeline.ts";
 
-export type WorkName = Work["op"];
+export type WorkName = (Work | Lifecycle)["op"];
 
 /** Usual durations, ms; as measured on the bench. */
 export const workMs: Readonly<Record<WorkName, number>> = {
@@ -37,6 +38,8 @@ export const workMs: Readonly<Record<WorkName, number>> = {
   addAddresses: 1,
   removeAddresses: 1,
   announce: 1,
+  define: 15,
+  forget: 8,
 };
 
 /** What a test does to the works of one kind. */
@@ -51,7 +54,7 @@ export interface WorksSetup {
   readonly hands: Process;
   /** The process that asks; its timers count the limits. */
   readonly main: Process;
-  readonly servers: readonly VirtualServerConfig[];
+  readonly places: Places;
   readonly duration: (work: WorkName) => number;
   /** Absent in worlds without clients. */
   readonly files: Files | undefined;
@@ -61,7 +64,7 @@ export interface WorksSetup {
 }
 
 /** A work and how it ended, as a line of the trace. */
-function sentence({ name }: VirtualServerConfig, work: Work, outcome: Outcome<unknown>): string {
+function sentence(name: string, work: Work | Lifecycle, outcome: Outcome<unknown>): string {
   const what = "disk" in work ? `${work.op} ${work.disk}` : work.op;
   return `${name}: ${what}: ${outcome.ok ? "done" : explain(outcome.fault)}`;
 }
@@ -70,7 +73,7 @@ type Settle = (outcome: Outcome<string | undefined>) => void;
 
 export class Works {
   readonly #setup: WorksSetup;
-  readonly #queue: WorkQueue;
+  readonly #queue: WorkQueue<Work | Lifecycle>;
   /** Kills asked for, for each virtual server. */
   readonly #kills = new Map<string, number>();
   readonly trouble = new Map<WorkName, Trouble>();
@@ -92,39 +95,33 @@ export class Works {
           isOver = true;
         };
       },
-      run: (name, work, _limitMs, ended) => this.#run(this.#serverOf(name), work, ended),
+      run: (name, work, _limitMs, ended) => this.#run(name, work, ended),
     });
   }
 
-  perform(name: string, work: Work, limitMs: number, settle: Settle): void {
+  perform(name: string, work: Work | Lifecycle, limitMs: number, settle: Settle): void {
     this.#queue.perform(name, work, limitMs, settle);
-  }
-
-  #serverOf(name: string): VirtualServerConfig {
-    const server = this.#setup.servers.find((each) => each.name === name);
-    if (!server) throw new Error(`works: no virtual server ${name}`);
-    return server;
   }
 
   #killsOf(name: string): number {
     return this.#kills.get(name) ?? 0;
   }
 
-  #run(server: VirtualServerConfig, work: Work, ended: Settle): void {
+  #run(name: string, work: Work | Lifecycle, ended: Settle): void {
     const { me, timeline, hands, main, watch } = this.#setup;
-    if (work.op === "killService") this.#kills.set(server.name, this.#killsOf(server.name) + 1);
-    const kills = this.#killsOf(server.name);
+    if (work.op === "killService") this.#kills.set(name, this.#killsOf(name) + 1);
+    const kills = this.#killsOf(name);
     // A service that is killed while it starts does not come up.
-    const isKilled = () => work.op === "startService" && kills !== this.#killsOf(server.name);
+    const isKilled = () => work.op === "startService" && kills !== this.#killsOf(name);
     const finish = () =>
       hands.give(() => {
         const killed = () => failed("serviceFailed", work.op, "killed while it started");
-        const act = () => (isKilled() ? killed() : this.#outcome(server, work));
-        const deed = { who: me, name: "hands", args: [server.name, work] };
+        const act = () => (isKilled() ? killed() : this.#outcome(name, work));
+        const deed = { who: me, name: "hands", args: [name, work] };
         const outcome = doWatched(watch, deed, () => hands.alive, act);
         if (!outcome) return;
-        this.#setup.told?.(sentence(server, work, outcome));
-        main.give(() => ended(this.#heard(server, work, outcome)));
+        this.#setup.told?.(sentence(name, work, outcome));
+        main.give(() => ended(this.#heard(name, work, outcome)));
       });
     hands.give(() => {
       if (this.trouble.get(work.op)?.kind === "hang") this.#hanging.push(finish);
@@ -133,7 +130,7 @@ export class Works {
   }
 
   /** A service that ended before its start was heard of is not started: whoever asked took no notice of its end. */
-  #heard({ name }: VirtualServerConfig, { op }: Work, outcome: Outcome<string | undefined>) {
+  #heard(name: string, { op }: Work | Lifecycle, outcome: Outcome<string | undefined>) {
     const isGone = op === "startService" && !this.#setup.kernel.services.has(name);
     return isGone && outcome.ok ? failed("serviceFailed", op, "it has ended") : outcome;
   }
@@ -144,20 +141,23 @@ export class Works {
     for (const finish of this.#hanging.splice(0)) finish();
   }
 
-  #outcome(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
+  #outcome(name: string, work: Work | Lifecycle): Outcome<string | undefined> {
     const trouble = this.trouble.get(work.op);
     if (trouble?.kind === "fail" && trouble.left > 0) {
       trouble.left -= 1;
       return failed("ioError", work.op, "injected failure");
     }
-    return this.#perform(server, work);
+    const { places } = this.#setup;
+    if (work.op === "define") return places.define(work.definition);
+    if (work.op === "forget") return places.forget(work.number, name);
+    return this.#perform(places.serverOf(name), work);
   }
 
   #perform(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
-    const { kernel, files } = this.#setup;
+    const { kernel, files, places } = this.#setup;
     switch (work.op) {
       case "attach":
-        return this.#attach(work.disk);
+        return this.#attach(server.name, work.disk);
       case "mount":
         if (!kernel.attached.has(work.disk)) return failed("mountFailed", "mount", "not attached");
         return this.#withDisk(work.disk, "mount", () => {
@@ -184,6 +184,7 @@ export class Works {
         if (kernel.mounted.has(work.disk)) return failed("stillMounted", "detach", "mounted");
         kernel.attached.delete(work.disk);
         kernel.lost.delete(work.disk);
+        places.detach(work.disk);
         return done;
       default:
         return this.#service(server, work);
@@ -191,14 +192,15 @@ export class Works {
   }
 
   /** The disk is asked whether this nexus holds it: keys alone do not tell, for another may have registered the same. */
-  #attach(disk: string): Outcome<string> {
-    const { kernel, shelf, me, files } = this.#setup;
+  #attach(name: string, disk: string): Outcome<string> {
+    const { kernel, shelf, me, files, places } = this.#setup;
     if (!shelf.reachable(disk, me)) return failed("diskLost", "attach", `${disk} does not answer`);
     if (shelf.holder(disk)?.by !== me)
       return failed("fenced", "attach", `the reservation of ${disk} is not ours`);
     // A new device in its place, unless something still uses the one that is gone.
     if (kernel.lost.has(disk) && kernel.mounted.has(disk))
       return failed("attachFailed", "attach", `${disk} is in use`);
+    places.attach(name, disk);
     kernel.lost.delete(disk);
     kernel.attached.add(disk);
     files?.attached(disk);
@@ -206,7 +208,7 @@ export class Works {
   }
 
   #service(server: VirtualServerConfig, work: Work): Outcome<string | undefined> {
-    const { kernel, files } = this.#setup;
+    const { kernel, files, places } = this.#setup;
     const addresses = bareAddresses(server);
     const volumes = server.volumes.map(({ disk }) => disk);
     switch (work.op) {
@@ -223,17 +225,17 @@ export class Works {
         // The volume is given up.
         for (const disk of volumes) files?.refuse(disk);
         kernel.endService(server.name);
-        files?.stopped(addresses);
+        files?.stopped(server.name);
         return { ok: true, value: this.unsavedClients };
       case "stopService":
         kernel.endService(server.name);
-        files?.stopped(addresses);
+        files?.stopped(server.name);
         return done;
       case "addAddresses":
-        for (const address of addresses) kernel.addAddress(address);
+        places.putOn(server.name, server.addresses);
         return done;
       case "removeAddresses":
-        for (const address of addresses) kernel.removeAddress(address);
+        places.takeOff(work.addresses);
         return done;
       case "announce":
         files?.announced(server, addresses);

@@ -177,6 +177,8 @@ function orderOf(who: ControllerId, event: ControllerEvent, names: Names): strin
     case "shutdown":
       return `shutdown ${who}`;
     case "command": {
+      // What an administrator changes has no order of its own: the script would need all of the definition.
+      if (event.command.kind === "change") return undefined;
       const { kind, virtualServer, request } = event.command;
       const server = names.server(virtualServer);
       if (kind === "transfer" && server === undefined) return undefined;

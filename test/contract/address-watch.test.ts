@@ -50,7 +50,7 @@ describe.skipIf(rootMissing)("addresses of a place that are watched", () => {
   });
   afterAll(async () => {
     readiness?.close();
-    await silenceAll(folder, new Set());
+    await silenceAll(folder, () => true);
     await controller?.remove();
     await client?.remove();
     rmSync(folder, { recursive: true, force: true });

@@ -1,6 +1,6 @@
 /** The HTTP API over a real unix socket: every route, every refusal, and readers and writers that misbehave. */
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { type IncomingMessage, request } from "node:http";
+import { request } from "node:http";
 import { createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,8 +8,9 @@ import fc from "fast-check";
 import { afterAll, afterEach, beforeEach, expect, test, vi } from "vitest";
 import { createApi } from "../../firmware-ts/daemon/api.ts";
 import { streamBytesMax, streamsMax } from "../../firmware-ts/daemon/api-events.ts";
-import { apiBodyBytesMax, apiErrorSchema } from "../../firmware-ts/schema/api.ts";
+import { apiBodyBytesMax } from "../../firmware-ts/schema/api.ts";
 import { commandAnswerSchema, statusSchema } from "../../firmware-ts/schema/status.ts";
+import { callApi, errorOf } from "../support/api-call.ts";
 import { type FakeDaemon, fakeDaemon } from "../support/fake-daemon.ts";
 import { until } from "../support/until.ts";
 
@@ -28,42 +29,8 @@ beforeEach(async () => {
 });
 afterEach(() => fake.api.close());
 
-interface Answer {
-  readonly status: number;
-  readonly headers: IncomingMessage["headers"];
-  readonly text: string;
-  readonly json: unknown;
-}
-
-function call(
-  method: string,
-  path: string,
-  body?: string | object,
-  headers: Record<string, string> = {},
-): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const text = typeof body === "object" ? JSON.stringify(body) : body;
-    const type = body === undefined ? {} : { "content-type": "application/json" };
-    const outgoing = request({ socketPath, method, path, headers: { ...type, ...headers } });
-    outgoing.once("error", reject);
-    outgoing.once("response", async (incoming) => {
-      let received = "";
-      for await (const chunk of incoming) received += chunk;
-      const isJson = incoming.headers["content-type"]?.includes("json") ?? false;
-      resolve({
-        status: incoming.statusCode ?? 0,
-        headers: incoming.headers,
-        text: received,
-        json: isJson ? JSON.parse(received) : undefined,
-      });
-    });
-    outgoing.end(text);
-  });
-}
-
-function errorOf(answer: Answer) {
-  return apiErrorSchema.parse(answer.json).error;
-}
+const call = (method: string, path: string, body?: string | object, headers = {}) =>
+  callApi(socketPath, method, path, body, headers);
 
 /** Opens an event stream and collects its text. */
 function openStream(headers: Record<string, string> = {}, path = "/v1/events") {

@@ -79,20 +79,28 @@ test.each([
 
 test("commands come before options, and the help is among them", () => {
   const words = offered("vserver", "");
-  expect(words.slice(0, 4)).toEqual(["list", "show", "transfer", "help"]);
-  expect(words.slice(4)).toContain("--help");
+  const help = words.indexOf("help");
+  expect(words.slice(0, 5)).toEqual(["list", "show", "transfer", "create", "modify"]);
+  expect(words.slice(0, help + 1).some((word) => word.startsWith("-"))).toBe(false);
+  expect(words.slice(help + 1)).toContain("--help");
 });
 
 test("names of virtual servers come from the daemon, one for each argument", () => {
   expect(offered("vserver", "show", "")).toEqual(["alpha", "beta"]);
   expect(offered("vserver", "transfer", "--wait", "30", "b")).toEqual(["beta"]);
   expect(offered("vserver", "show", "beta", "")).not.toContain("alpha");
+  expect(offered("vserver", "address", "add", "b")).toEqual(["beta"]);
+  // What is new has no name yet, and an address is nobody's name.
+  expect(offered("vserver", "create", "b")).toEqual([]);
+  expect(offered("vserver", "address", "add", "beta", "a")).toEqual([]);
 });
 
 test("files are offered where a file is wanted, blanks and all", () => {
   expect(offered("config", "check", "d")).toEqual(["dyad.toml"]);
   expect(offered("config", "check", "with")).toEqual(["with blank.toml"]);
   expect(offered("--socket", "dy")).toEqual(["dyad.toml"]);
+  expect(offered("vserver", "create", "--file", "dy")).toEqual(["dyad.toml"]);
+  expect(offered("vserver", "create", "--export", "dy")).toEqual([]);
 });
 
 test("every command and option of every help is offered", async () => {

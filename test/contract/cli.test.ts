@@ -9,9 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
-import { runCli } from "../../firmware-ts/cli/program.ts";
 import { coloursFor, eventText, statusText } from "../../firmware-ts/cli/text.ts";
 import type { Status, Veto } from "../../firmware-ts/schema/status.ts";
+import { runDyad, type Terminal } from "../support/cli-run.ts";
 import {
   type FakeDaemon,
   fakeDaemon,
@@ -36,38 +36,7 @@ beforeEach(async () => {
 });
 afterEach(() => fake.api.close());
 
-interface Terminal {
-  readonly interactive?: boolean;
-  readonly answer?: string;
-  readonly colour?: boolean;
-  readonly defaultSocket?: string;
-}
-
-async function dyad(command: string, terminal: Terminal = {}) {
-  const ran = { code: -1, out: "", err: "", asked: "" };
-  ran.code = await runCli(
-    command.split(" ").map((word) => word.replaceAll("_", " ")),
-    {
-      io: {
-        out: (text) => {
-          ran.out += text;
-        },
-        err: (text) => {
-          ran.err += text;
-        },
-        interactive: terminal.interactive ?? false,
-        colour: terminal.colour ?? false,
-        ask: async (question) => {
-          ran.asked = question;
-          return terminal.answer ?? "";
-        },
-      },
-      defaultSocket: terminal.defaultSocket ?? socket,
-      version: "1.2.3",
-    },
-  );
-  return ran;
-}
+const dyad = (command: string, terminal: Terminal = {}) => runDyad(socket, command, terminal);
 const golden = (name: string) => `../golden/cli/${name}.txt`;
 
 const hard: Veto = {
@@ -121,7 +90,7 @@ test("-o json: one object per line, everything the daemon said, before or after 
   expect(jsonLines((await dyad("-o json status")).out)).toEqual([fake.status]);
   expect(jsonLines((await dyad("vserver list -o json")).out)).toEqual(fake.status.virtualServers);
   expect(jsonLines((await dyad("vserver show beta -o json")).out)).toEqual([
-    fake.status.virtualServers[1],
+    { ...fake.status.virtualServers[1], definition: fake.definitions[1] },
   ]);
   expect(jsonLines((await dyad("disk list -o json")).out)).toEqual(fake.status.disks);
   expect(jsonLines((await dyad("panel -o json")).out)).toEqual([fake.view]);

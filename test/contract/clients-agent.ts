@@ -18,7 +18,7 @@ type Command =
   | { op: "stop" | "close"; timeoutMs: number };
 
 const say = (message: object) => process.stdout.write(`${JSON.stringify(message)}\n`);
-const portMapper = createPortMapper(here, ["10.9.0.1"]);
+const portMapper = createPortMapper(here);
 const ganesha = createGanesha({
   name: process.argv[2] ?? "vs1",
   runDir: "/run/dyad-test",

@@ -1,151 +1,46 @@
-/**
- * The gate against a real kernel: namespace `server` holds the floating addresses, `client` watches the wire. What the
- * client's end of the wire hears is the only witness.
- */
+/** The gate against a real kernel, as the wire hears it. */
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
-import { setImmediate as turn } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { createAddresses } from "../../hal/linux/addresses.ts";
 import { createGate } from "../../hal/linux/gate.ts";
-import { PacketSocket } from "../../hal/linux/packet-socket.ts";
+import type { PacketSocket } from "../../hal/linux/packet-socket.ts";
 import { realTimeFlag } from "../../hal/linux/realtime.ts";
 import type { Gate } from "../../hal/port/gate.ts";
 import { attempts, TooLate } from "../support/attempts.ts";
 import { limitsMs } from "../support/limits.ts";
 import { until } from "../support/until.ts";
-import * as frames from "./support/frames.ts";
-import { endProcess, joinedNamespaces, type Namespace, rootMissing } from "./support/namespaces.ts";
-
-const floating4 = "10.9.0.50";
-const other4 = "10.9.0.51";
-const floating6 = "fd09::50";
-const all = [floating4, other4, floating6];
-/** The server's own, which no gate rules. */
-const own4 = "10.9.0.1";
-
-/** A lease that no test outlasts: the longest that there is. */
-const longMs = 60_000;
-
-/**
- * Probes the floating addresses every millisecond and notes who spoke for them, and when last. It is an ordinary process
- * and may itself be held up: a frame came after it last found the wire empty, and before it took the frame. The kernel's
- * network threads may be held up, too: then not even the address that no gate rules answers.
- */
-class Witness {
-  readonly #wire: PacketSocket;
-  readonly #probes: readonly Uint8Array[];
-  readonly heard = new Map<frames.Speech, number>();
-  /** The last word came between these two. */
-  lastAfterMs = 0;
-  lastBeforeMs = 0;
-  /** Longest time in which it did not listen, or in which the server answered nobody. */
-  gapMs = 0;
-  #emptyAtMs = performance.now();
-  #answeredAtMs = performance.now();
-
-  constructor(wire: PacketSocket, probes: readonly Uint8Array[]) {
-    this.#wire = wire;
-    this.#probes = probes;
-  }
-
-  get total(): number {
-    return [...this.heard.values()].reduce((sum, count) => sum + count, 0);
-  }
-
-  listen(): void {
-    for (let frame = this.#wire.receive(); frame; frame = this.#wire.receive()) {
-      if (frames.speaksFor(frame, own4)) this.#answeredAtMs = performance.now();
-      const speech =
-        frames.speaksFor(frame, floating4) ??
-        frames.speaksFor(frame, other4) ??
-        frames.speaksFor(frame, floating6);
-      if (!speech) continue;
-      this.heard.set(speech, (this.heard.get(speech) ?? 0) + 1);
-      this.lastAfterMs = this.#emptyAtMs;
-      this.lastBeforeMs = performance.now();
-    }
-    const now = performance.now();
-    // Without probes nobody has to answer.
-    const answeredAtMs = this.#probes.length === 0 ? now : this.#answeredAtMs;
-    this.gapMs = Math.max(this.gapMs, now - this.#emptyAtMs, now - answeredAtMs);
-    this.#emptyAtMs = now;
-  }
-
-  async watch(ms: number, untilHeard: () => boolean = () => false): Promise<void> {
-    const end = performance.now() + ms;
-    let next = 0;
-    while (performance.now() < end && !untilHeard()) {
-      if (performance.now() >= next) {
-        next = performance.now() + 1;
-        for (const probe of this.#probes) this.#wire.send(probe);
-      }
-      this.listen();
-      await turn();
-    }
-    // It may have been held up since then, beyond the end.
-    this.listen();
-  }
-}
+import {
+  all,
+  floating4,
+  floating6,
+  type GateWire,
+  longMs,
+  openGateWire,
+  other4,
+  Witness,
+} from "./support/gate-wire.ts";
+import { endProcess, type Namespace, rootMissing } from "./support/namespaces.ts";
 
 describe.skipIf(rootMissing)("address gate", () => {
+  let lab: GateWire;
   let server: Namespace;
   let client: Namespace;
   let gate: Gate;
   let wire: PacketSocket;
-  let probes: Uint8Array[];
-
-  /** Waits until nothing is on its way any more that was said before: a busy machine may deliver it late. */
-  const quiet = async (ms: number) => {
-    const fromMs = performance.now();
-    for (;;) {
-      const witness = new Witness(wire, []);
-      await witness.watch(ms);
-      if (witness.total === 0) return;
-      if (performance.now() - fromMs > limitsMs.condition) throw new Error("it is never quiet");
-    }
-  };
+  let probes: readonly Uint8Array[];
+  const quiet = (ms: number) => lab.quiet(ms);
 
   beforeAll(() => {
-    [server, client] = joinedNamespaces(["gate-s", "gate-c"]);
-    for (const address of [`${own4}/24`, `${floating4}/24`, `${other4}/24`]) {
-      server.ip("addr", "add", address, "dev", "wire0");
-    }
-    server.ip("addr", "add", `${floating6}/64`, "dev", "wire0", "nodad");
-    client.ip("addr", "add", "10.9.0.2/24", "dev", "wire0");
-    client.ip("addr", "add", "fd09::2/64", "dev", "wire0", "nodad");
-    const mac = (end: Namespace) => frames.macOf(end.exec("cat", "/sys/class/net/wire0/address"));
-    const toMac = mac(server);
-    const from4 = { mac: mac(client), address: "10.9.0.2" };
-    const from6 = { mac: mac(client), address: "fd09::2" };
-    probes = [
-      frames.arpRequest(from4, floating4),
-      frames.echo4(from4, toMac, floating4),
-      frames.solicitation(from6, floating6),
-      frames.echo6(from6, toMac, floating6),
-      frames.echo4(from4, toMac, own4),
-    ];
-    const opened = client.inside(() => PacketSocket.open("wire0", { listen: true }));
-    if (!opened.ok) throw new Error(opened.fault.message);
-    wire = opened.value;
-    // The kernel limits its echo answers; a probe a millisecond is above that limit.
-    server.exec("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0");
-    server.exec("sysctl", "-qw", "net.ipv4.icmp_msgs_per_sec=100000");
+    lab = openGateWire("gate");
+    ({ server, client, wire, probes } = lab);
   });
 
   beforeEach(async () => {
-    const created = server.inside(() => createGate());
-    if (!created.ok) throw new Error(created.fault.message);
-    gate = created.value;
-    expect(server.inside(() => gate.setUp("wire0", all))).toEqual({ ok: true, value: undefined });
-    await quiet(20);
+    gate = await lab.closedGate();
   });
 
-  afterAll(async () => {
-    wire?.close();
-    await server?.remove();
-    await client?.remove();
-  });
+  afterAll(() => lab?.remove());
 
   test("closed: no ARP, no ND, no packet in either family", async () => {
     const witness = new Witness(wire, probes);

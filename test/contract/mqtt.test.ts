@@ -129,6 +129,16 @@ test("availability, state of every part, and events, QoS 1; state is retained, e
   expect(late.last("dyad/101/a/availability")).toBe("online");
   expect(JSON.parse(late.last("dyad/101/a/status") ?? "")).toEqual(healthyStatus());
   expect(JSON.parse(live.last("dyad/101/a/events") ?? "")).toEqual(event(1));
+
+  // One that is deleted is retained no more.
+  publisher.publish({
+    ...healthyStatus(),
+    virtualServers: healthyStatus().virtualServers.slice(0, 1),
+  });
+  await expect.poll(() => live.last("dyad/101/a/vserver/beta")).toBe("");
+  const later = await watch();
+  await expect.poll(() => later.last("dyad/101/a/vserver/alpha")).toBeDefined();
+  expect(later.last("dyad/101/a/vserver/beta")).toBeUndefined();
 });
 
 test("many states in a moment become one message; unchanged parts are not repeated", async () => {

@@ -46,14 +46,17 @@ describe("the steps", () => {
       expect(found(new RegExp(`^${part} .*"op":"(\\w+)"`))).toEqual(
         expect.arrayContaining(["readKeys", "readReservation", "register", "release", "reserve"]),
       );
+    expect(found(/^disk .*"op":"(writeRecord)"/)).toEqual(["writeRecord"]);
     expect(found(/^(beat\.\S+) /)).toEqual([
       "beat.gate.close",
+      "beat.gate.know",
       "beat.gate.open",
       "beat.gate.renew",
       "beat.gate.seal",
       "beat.reserve",
       "beat.send",
       "beat.tell",
+      "beat.writeRecord",
     ]);
     expect(found(/^main\.beat \[\{"kind":"(\w+)"/)).toEqual([
       "gate",
@@ -63,9 +66,17 @@ describe("the steps", () => {
       "reserve",
     ]);
     expect(found(/^(main\.\w+) /)).toEqual(
-      ["answer", "beat", "exit", "persist", "report", "reserve", "work"].map(
-        (each) => `main.${each}`,
-      ),
+      [
+        "answer",
+        "beat",
+        "exit",
+        "persist",
+        "readVolume",
+        "report",
+        "reserve",
+        "work",
+        "writeVolume",
+      ].map((each) => `main.${each}`),
     );
   });
 

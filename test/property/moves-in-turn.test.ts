@@ -11,8 +11,8 @@ import { decodeMessage } from "../../firmware-ts/schema/messages.ts";
 import { mendedWithinMs } from "../../hal/sim/bounds.ts";
 import { mendAll, strike, supervise } from "../../hal/sim/chaos.ts";
 import type { Stepped } from "../../hal/sim/controller.ts";
-import { isWhole } from "../../hal/sim/judge.ts";
 import { ids, Pair } from "../../hal/sim/pair.ts";
+import { isWhole } from "../../hal/sim/wholeness.ts";
 
 const servers = 8;
 const names = new Pair({ servers }).config("a").virtualServers.map(({ name }) => name);

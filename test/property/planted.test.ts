@@ -2,7 +2,8 @@
 import { expect, test } from "vitest";
 import { drawPlan } from "../../hal/sim/plan.ts";
 import { runPlan } from "../../hal/sim/run.ts";
-import { type Planted, planted } from "../support/planted.ts";
+import { planted } from "../support/planted.ts";
+import type { Planted } from "../support/planting.ts";
 
 /** The first violation, and after how many histories. */
 function caught({ profile, seeds, only, spoil, plant }: Planted) {

@@ -94,6 +94,8 @@ class Words {
         return [ofController(`keep an epoch ${rise} above the highest known`)];
       }
       case "gate":
+        // What the gate knows is a list of all, and decides nothing.
+        if (effect.command.kind === "gateKnow") return [ofController("gateKnow")];
         return effect.command.addresses.map((address) => ({
           ...this.#serverAt(address),
           what: effect.command.kind,
@@ -118,6 +120,14 @@ class Words {
       }
       case "report":
         return [this.#report(effect.report, event)];
+      // Nobody waits for what is read and written there while nothing is changed.
+      case "volumeRead":
+      case "volumeWrite":
+        return [];
+      case "define":
+        return [{ ...this.#server(effect.definition.server.name), what: "define" }];
+      case "forget":
+        return [{ ...this.#server(effect.name), what: "forget" }];
       case "exit":
         return [ofController(`exit ${effect.code}`)];
       default:
@@ -208,7 +218,8 @@ class Words {
     if (!message || message.id === this.#messageSaid) return [];
     this.#messageSaid = message.id;
     const decoded = decodeMessage(message.body);
-    const server = this.#config.virtualServers[decoded?.server ?? -1];
+    const number = decoded && ("server" in decoded ? decoded.server : decoded.number);
+    const server = this.#config.virtualServers[number ?? -1];
     if (!decoded || !server) throw new Error(`decisions: message ${message.id} is malformed`);
     const urgent = decoded.type === "offer" && decoded.urgent ? ", urgent" : "";
     return [{ ...this.#server(server.name), what: `message ${decoded.type}${urgent}` }];

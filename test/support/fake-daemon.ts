@@ -1,6 +1,10 @@
 /** A daemon for the tests of what surrounds it: a status, a list of events, and a record of what was asked. */
+
+import type { Change } from "../../firmware-ts/core/events.ts";
 import { type Api, createApi } from "../../firmware-ts/daemon/api.ts";
 import type { ApiBackend } from "../../firmware-ts/daemon/api-backend.ts";
+import type { DefinitionView } from "../../firmware-ts/schema/api-change.ts";
+import { virtualServerSchema } from "../../firmware-ts/schema/config.ts";
 import {
   type CommandAnswer,
   type CommandRequest,
@@ -88,6 +92,42 @@ export function troubledStatus(): Status {
   };
 }
 
+/** Of alpha, which was changed and has been served, and of beta as the file has it. */
+function definitions(): DefinitionView[] {
+  const define = (name: string, home: "a" | "b", more: object) =>
+    virtualServerSchema.parse({
+      name,
+      home,
+      addresses: ["10.0.0.100/24"],
+      volumes: [{ disk: "data-1", export: `/${name}` }],
+      ...more,
+    });
+  const routes = [{ to: "default", via: "10.0.0.1" }];
+  const volumes = [{ id: 2, disk: "data-2", export: "/beta" }];
+  const addresses = ["10.0.0.101/24", "fd00::101/64"];
+  return [
+    {
+      number: 0,
+      sequence: 3,
+      wanted: "started",
+      server: define("alpha", "a", { routes }),
+      lastStart: {
+        owner: "a",
+        epoch: 7,
+        mounts: ["/dev/loop7 on /run/dyad/places/alpha/data-1 type ext4"],
+        routes: ["10.0.0.0/24 dev data0 table main", "default via 10.0.0.1 dev data0 table main"],
+        devices: [],
+      },
+    },
+    {
+      number: 1,
+      sequence: 0,
+      wanted: "started",
+      server: define("beta", "b", { addresses, volumes }),
+    },
+  ];
+}
+
 export const emptyView: PanelView = {
   lines: ["A PAIRED          OK", "alpha serving       "],
   lights: { power: "green", health: "green", partner: "green", activity: "off" },
@@ -97,6 +137,8 @@ export interface FakeDaemon {
   readonly api: Api;
   readonly backend: ApiBackend;
   readonly asked: { kind: string; virtualServer: string | undefined; request: CommandRequest }[];
+  readonly changes: { change: Change; request: CommandRequest }[];
+  definitions: DefinitionView[];
   readonly pressed: PanelButton[];
   readonly logged: string[];
   readonly emit: (event: Partial<OperatorEvent>) => OperatorEvent;
@@ -122,6 +164,11 @@ export function fakeDaemon(): FakeDaemon {
       fake.asked.push({ kind, virtualServer, request });
       return fake.answer(kind, request);
     },
+    definitions: () => fake.definitions,
+    change: (change, request) => {
+      fake.changes.push({ change, request });
+      return fake.answer(change.action, request);
+    },
     panel: () => fake.view,
     press: (button) => {
       fake.pressed.push(button);
@@ -133,6 +180,8 @@ export function fakeDaemon(): FakeDaemon {
     api: createApi(backend),
     backend,
     asked: [],
+    changes: [],
+    definitions: definitions(),
     pressed: [],
     logged: [],
     listeners: () => listeners.size,

@@ -23,9 +23,17 @@ if (!volume) throw new Error("one-server: alpha has no volume");
 export const timing = deriveTiming(config.timing);
 export const key = makeKey({ controller: "a", pairId: 17, epoch: 5 });
 
+const server = {
+  ...alpha,
+  volumes: ["d1", "d2"].map((disk, i) => ({ ...volume, disk, id: i + 1 })),
+};
+
 export const off: VirtualServerState = {
   index: 0,
-  config: { ...alpha, volumes: ["d1", "d2"].map((disk) => ({ ...volume, disk })) },
+  definition: { number: 0, sequence: 0, wanted: "started", server },
+  config: server,
+  made: { config: server, isWhole: true },
+  leftover: [],
   phase: { kind: "off" },
   claims: {},
   key: undefined,

@@ -1,6 +1,6 @@
 /** Mistakes that only a crash at the right step shows, planted into the decisions of a world; see planted.ts. */
 import type { Pair } from "../../hal/sim/pair.ts";
-import { decisions, doing, type Invariant } from "./planted.ts";
+import { decisions, doing, type Invariant } from "./planting.ts";
 
 export interface PlantedStep {
   /** What is wrong, as a sentence. */

@@ -239,7 +239,6 @@ test("an empty file says what is missing", () => {
     "links",
     "data",
     "shelf",
-    "virtual_servers",
   ]);
 });
 
@@ -327,9 +326,6 @@ test.each([
   ["gate_timeout_ms = 150", "gate_timeout_ms = 151"],
   ["shelf-1", "shelf-2"],
   ["coord-3", "coord-4"],
-  ["10.0.0.101/24", "10.0.0.102/24"],
-  ['home = "b"', 'home = "a"'],
-  ["data-2", "data-3"],
 ])("the fingerprint changes with %s", (from, to) => {
   const { text } = edited(from, to);
   expect(sharedConfigurationCrc(parsed(text))).not.toBe(sharedConfigurationCrc(parsed(example)));

@@ -2,17 +2,17 @@
 import { describe, expect, test } from "vitest";
 import { onCommand } from "../../firmware-ts/core/command.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
-import type { Command } from "../../firmware-ts/core/events.ts";
+import type { MoveCommand } from "../../firmware-ts/core/events.ts";
 import type { CommandRequest } from "../../firmware-ts/schema/status.ts";
 import { off, reportsOf, whole, withPartner, withServer } from "../support/whole-pair.ts";
 
 const nowMs = 10_000;
-const takeover: Command["kind"] = "takeover";
+const takeover: MoveCommand["kind"] = "takeover";
 
 function give(
   request: Partial<CommandRequest>,
   state: ControllerState = whole,
-  kind: Command["kind"] = takeover,
+  kind: MoveCommand["kind"] = takeover,
   virtualServer?: string,
 ) {
   const full = { dryRun: false, force: false, reason: "", ...request };

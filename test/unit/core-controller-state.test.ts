@@ -3,18 +3,15 @@ import { describe, expect, test } from "vitest";
 import type { Mandate } from "../../firmware-ts/core/beat-types.ts";
 import {
   type ControllerState,
-  claimsServer,
   dropOutbox,
   inTurn,
   join,
   joinParts,
-  mandateOf,
   nothing,
   ownsServer,
   partnerOwns,
   replaceServer,
   type Step,
-  sameMandate,
   sendMessage,
   serverContext,
   setMode,
@@ -22,6 +19,7 @@ import {
   type Transfer,
   tell,
 } from "../../firmware-ts/core/controller-state.ts";
+import { claimsServer, mandateOf, sameMandate } from "../../firmware-ts/core/mandate.ts";
 import { modes } from "../../firmware-ts/schema/beat.ts";
 import { decodeMessage, type Message } from "../../firmware-ts/schema/messages.ts";
 import {
@@ -223,6 +221,7 @@ describe("two mandates", () => {
     serving: "1",
     goodbye: false,
     dataLinkDown: false,
+    configuration: 7,
     ground: "acknowledged",
     messageAck: 3,
     messageSession: 4,
@@ -236,6 +235,7 @@ describe("two mandates", () => {
     serving: "01",
     goodbye: true,
     dataLinkDown: true,
+    configuration: 9,
     ground: "none",
     messageAck: 9,
     messageSession: 9,

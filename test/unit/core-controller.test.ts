@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
-import type { Effect, Work } from "../../firmware-ts/core/effects.ts";
+import type { Effect, Lifecycle, Work } from "../../firmware-ts/core/effects.ts";
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
 import type { Mode } from "../../firmware-ts/schema/beat.ts";
 import { Pair } from "../../hal/sim/pair.ts";
@@ -376,7 +376,7 @@ describe("clients that the volume does not know", () => {
   const watch = (pair: Pair, id: "a" | "b") => {
     const { works } = pair.controllers[id] ?? {};
     if (!works) throw new Error(`${id} was not started`);
-    const asked: Work[] = [];
+    const asked: (Work | Lifecycle)[] = [];
     const perform = works.perform.bind(works);
     works.perform = (server, work, limitMs, settle) => {
       asked.push(work);

@@ -4,7 +4,8 @@ import { coloursFor, planText, statusText } from "../../firmware-ts/cli/text.ts"
 import { initialPanel } from "../../firmware-ts/core/panel.ts";
 import { linesOf } from "../../firmware-ts/core/panel-lists.ts";
 import { view } from "../../firmware-ts/core/panel-view.ts";
-import { statusOf } from "../../firmware-ts/core/show.ts";
+import { definitionsOf, statusOf } from "../../firmware-ts/core/show.ts";
+import { definitionViewSchema } from "../../firmware-ts/schema/api-change.ts";
 import { type Status, statusSchema } from "../../firmware-ts/schema/status.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 
@@ -89,4 +90,26 @@ test("the predicted duration of many moves is that of each, for they take turns"
   expect(lastLine(move("alpha", 60), move("gamma", 71))).toBe(
     "predicted duration: 71 ms each, a few at a time",
   );
+});
+
+test("what every virtual server is to be is shown, with who started it last as the common volume has it", () => {
+  const pair = new Pair();
+  pair.start("a");
+  pair.run(4000);
+  const state = pair.controllers.a?.state;
+  if (!state) throw new Error("a was not started");
+  const shown = definitionsOf(state);
+  expect(definitionViewSchema.array().parse(shown)).toEqual(shown);
+  expect(shown.map(({ number, server }) => [number, server.name])).toEqual([
+    [0, "alpha"],
+    [1, "beta"],
+  ]);
+  for (const each of shown) {
+    expect(each).toMatchObject({ sequence: 0, wanted: "started" });
+    expect(each.lastStart).toMatchObject({ owner: "a", epoch: state.epoch });
+  }
+  const [alpha, ...others] = state.servers;
+  if (!alpha) throw new Error("two servers expected");
+  const deleted = { ...alpha, definition: { ...alpha.definition, wanted: "deleted" as const } };
+  expect(definitionsOf({ ...state, servers: [deleted, ...others] })).toEqual(shown.slice(1));
 });

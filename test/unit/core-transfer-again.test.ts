@@ -6,10 +6,10 @@ import {
   evacuate,
   failuresBeforeMove,
   failuresToMove,
+  type TransferMessage,
   transferMessage,
 } from "../../firmware-ts/core/transfer.ts";
 import type { VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
-import type { Message } from "../../firmware-ts/schema/messages.ts";
 import { strike } from "../../hal/sim/chaos.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 import { off, whole, withServer } from "../support/whole-pair.ts";
@@ -33,8 +33,8 @@ const change = (more: Partial<VirtualServerState>, moving = true): ControllerSta
   transfers: moving ? { [alpha]: released } : {},
 });
 
-const failure: Message = { type: "failed", server: alpha, why: "no" };
-const told = (state: ControllerState, message: Message) =>
+const failure: TransferMessage = { type: "failed", server: alpha, why: "no" };
+const told = (state: ControllerState, message: TransferMessage) =>
   transferMessage(state, message, nowMs)[0].servers[alpha];
 
 describe("what neither controller can start", () => {
@@ -60,7 +60,7 @@ describe("what neither controller can start", () => {
   });
 
   test("begins anew when the partner serves it, and when it was served here for a minute", () => {
-    const started: Message = { type: "started", server: alpha };
+    const started: TransferMessage = { type: "started", server: alpha };
     expect(told(change({ phase: off, movesFailed: 5 }), started)?.movesFailed).toBe(0);
     const serving = change({ phase: { kind: "serving", sinceMs: 0 }, movesFailed: 5 }, false);
     const forgiven = (atMs: number) => keepServers(serving, atMs)?.[0].servers[alpha]?.movesFailed;
@@ -77,7 +77,7 @@ describe("what neither controller can start", () => {
 
 describe("what the partner refuses", () => {
   const offered = { ...released, at: "offered" } as const;
-  const refusal: Message = { type: "refuse", server: alpha, why: "no path" };
+  const refusal: TransferMessage = { type: "refuse", server: alpha, why: "no path" };
   const refused = (more: Partial<VirtualServerState>) =>
     told({ ...change(more), transfers: { [alpha]: offered } }, refusal);
 
@@ -113,7 +113,7 @@ describe("what the partner refuses", () => {
 describe("what the partner could not keep", () => {
   const arrives = (urgent: boolean, before: VirtualServerState["evacuated"], atMs = nowMs) => {
     const state = { ...withServer(alpha, { phase: off, evacuated: before }, whole), outbox: [] };
-    const say = (from: ControllerState, message: Message) =>
+    const say = (from: ControllerState, message: TransferMessage) =>
       transferMessage(from, message, atMs)[0];
     const offered = say(state, { type: "offer", server: alpha, urgent, why: "it failed" });
     return say(offered, { type: "go", server: alpha }).servers[alpha]?.evacuated;

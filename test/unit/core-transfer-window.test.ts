@@ -5,7 +5,7 @@ import type { ControllerState, Transfer } from "../../firmware-ts/core/controlle
 import type { ControllerEvent } from "../../firmware-ts/core/events.ts";
 import { statusOf } from "../../firmware-ts/core/show.ts";
 import { goOut, partnerLost } from "../../firmware-ts/core/takeover.ts";
-import { transferMessage } from "../../firmware-ts/core/transfer.ts";
+import { type TransferMessage, transferMessage } from "../../firmware-ts/core/transfer.ts";
 import {
   beginQueued,
   movesAtOnce,
@@ -14,7 +14,7 @@ import {
 } from "../../firmware-ts/core/transfer-window.ts";
 import { planMoves, vetoes } from "../../firmware-ts/core/vetoes.ts";
 import type { Phase, VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
-import { encodeMessage, type Message } from "../../firmware-ts/schema/messages.ts";
+import { encodeMessage } from "../../firmware-ts/schema/messages.ts";
 import { said } from "../support/one-server.ts";
 import {
   busyPhase as busy,
@@ -77,7 +77,7 @@ function happen(state: ControllerState, event: ControllerEvent) {
   return { after, told: said(effects) };
 }
 const tick = (state: ControllerState, atMs = nowMs) => happen(state, { kind: "tick", nowMs: atMs });
-const hear = (state: ControllerState, message: Message) =>
+const hear = (state: ControllerState, message: TransferMessage) =>
   happen(state, {
     kind: "seen",
     nowMs,
@@ -134,7 +134,7 @@ describe("the next one begins in the very step in which another move ends", () =
   const released = (state: ControllerState) =>
     inPhase(0, off, moving(0, { at: "released", deadlineMs: nowMs + 1000 }, state));
 
-  test.each<[string, ControllerState, Message]>([
+  test.each<[string, ControllerState, TransferMessage]>([
     ["well", released(offering), { type: "started", server: 0 }],
     ["by a failure", released(offering), { type: "failed", server: 0, why: "no" }],
     ["by a refusal of an offer", offering, { type: "refuse", server: 0, why: "no" }],
@@ -298,7 +298,7 @@ describe("an urgent move", () => {
 
 describe("what is said about a queued move is answered as if it had not been asked for", () => {
   const untouched = (state: ControllerState): ControllerState => ({ ...state, queuedMoves: [] });
-  const messages: Message[] = [
+  const messages: TransferMessage[] = [
     { type: "request", server: next, why: "test" },
     { type: "offer", server: next, urgent: false, why: "test" },
     { type: "go", server: next },

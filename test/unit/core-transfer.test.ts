@@ -1,19 +1,16 @@
 /** Planned moves, message by message: what each side does with one that it expects, and with one that it does not. */
 import { describe, expect, test } from "vitest";
-import {
-  type ControllerState,
-  mandateOf,
-  type Transfer,
-} from "../../firmware-ts/core/controller-state.ts";
+import type { ControllerState, Transfer } from "../../firmware-ts/core/controller-state.ts";
+import { mandateOf } from "../../firmware-ts/core/mandate.ts";
 import {
   evacuate,
   offerServer,
   requestServer,
+  type TransferMessage,
   transferMessage,
   transferTick,
 } from "../../firmware-ts/core/transfer.ts";
 import type { Phase, VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
-import type { Message } from "../../firmware-ts/schema/messages.ts";
 import type { ServerSet } from "../../firmware-ts/schema/server-set.ts";
 import { said } from "../support/one-server.ts";
 import {
@@ -51,17 +48,17 @@ const waitOf = ({ servers }: ControllerState) => [
   servers[alpha]?.moveNotBeforeMs,
 ];
 
-const hear = (state: ControllerState, message: Message) => {
+const hear = (state: ControllerState, message: TransferMessage) => {
   const [next, effects] = transferMessage(state, message, nowMs);
   return { next, effects, asked: said(effects), says: next.outbox };
 };
-const offerOf = (server: number): Message => ({
+const offerOf = (server: number): TransferMessage => ({
   type: "offer",
   server,
   urgent: false,
   why: "test",
 });
-const requestOf = (server: number): Message => ({ type: "request", server, why: "test" });
+const requestOf = (server: number): TransferMessage => ({ type: "request", server, why: "test" });
 
 describe("a request", () => {
   test("for what is served here is answered by an offer", () => {
@@ -195,7 +192,7 @@ describe("a ready target", () => {
 });
 
 describe("a refusal", () => {
-  const refusal: Message = { type: "refuse", server: alpha, why: "busy" };
+  const refusal: TransferMessage = { type: "refuse", server: alpha, why: "busy" };
 
   test.each([source("offered"), target("requested", alpha)])(
     "ends what waits for an answer, and the next move of it waits a second",
@@ -216,7 +213,7 @@ describe("a refusal", () => {
 });
 
 describe("a go", () => {
-  const go: Message = { type: "go", server: beta, clients: "list" };
+  const go: TransferMessage = { type: "go", server: beta, clients: "list" };
 
   test.each(["ready", "requested"])("starts it, at the address at once: %s", (at) => {
     const state = change(beta, { failures: 3 }, target(at));
@@ -284,7 +281,7 @@ describe("the end of a move", () => {
       expect(transferMessage(state, message, nowMs)).toEqual([state, []]);
   });
 
-  const failure: Message = { type: "failed", server: alpha, why: "no" };
+  const failure: TransferMessage = { type: "failed", server: alpha, why: "no" };
   test("the target failed: the source takes it back", () => {
     const { next, asked } = hear(source("released", alpha, gone), failure);
     expect(asked).toEqual(["transfer.failed", "persist", "vserver.starting", "register d1"]);

@@ -1,7 +1,7 @@
 /** What a command means now, and every reason against it. */
 import { describe, expect, test } from "vitest";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
-import type { Command } from "../../firmware-ts/core/events.ts";
+import type { MoveCommand } from "../../firmware-ts/core/events.ts";
 import { planMoves, stopped, vetoes } from "../../firmware-ts/core/vetoes.ts";
 import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
 import { busyPhase, off, servingPhase, whole, withPartner } from "../support/whole-pair.ts";
@@ -16,16 +16,16 @@ const nowhere = withPartner({ owned: "" }, phases(off, off));
 
 const request = { dryRun: false, force: false, reason: "" };
 const who = { id: 1, by: "operator", request } as const;
-const takeover: Command = { ...who, kind: "takeover" };
-const giveback: Command = { ...who, kind: "giveback" };
-const transferOf = (virtualServer: string): Command => ({
+const takeover: MoveCommand = { ...who, kind: "takeover" };
+const giveback: MoveCommand = { ...who, kind: "giveback" };
+const transferOf = (virtualServer: string): MoveCommand => ({
   ...who,
   kind: "transfer",
   virtualServer,
 });
 
 describe("a command moves", () => {
-  test.each<[string, ControllerState, Command, readonly string[]]>([
+  test.each<[string, ControllerState, MoveCommand, readonly string[]]>([
     ["takeover: what the partner has", whole, takeover, ["1 to a"]],
     ["takeover: nothing that is here", allHere, takeover, []],
     ["takeover: all that the partner has", allThere, takeover, ["0 to a", "1 to a"]],

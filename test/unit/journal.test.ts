@@ -14,7 +14,13 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true }));
 
 const quiet = { log: () => undefined };
-const header = { version: 1, startedAt: "now", config: {}, configuration: 7 } as const;
+const header = {
+  version: 1,
+  startedAt: "now",
+  config: {},
+  configuration: 7,
+  definitions: [],
+} as const;
 
 describe("journal", () => {
   test("bytes survive, also as a Buffer", () => {

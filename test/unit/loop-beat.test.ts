@@ -23,6 +23,7 @@ const aloneMandate = {
   serving: "11",
   goodbye: false,
   dataLinkDown: false,
+  configuration: 0,
   ground: "solo",
   messageAck: 0,
   messageSession: 0,
@@ -54,6 +55,7 @@ function start(closes: Outcome = done) {
     configuration: 7,
     timing,
     links: linkNames,
+    coordinators: ["c1", "c2", "c3"],
     host: {
       wake,
       nowMs: () => timeline.nowMs,
@@ -68,6 +70,10 @@ function start(closes: Outcome = done) {
         renew: lease("renew"),
         close: (listed) => {
           story.push(`close ${listed.join(" ")}`);
+          return done;
+        },
+        know: (listed) => {
+          story.push(`know ${listed.join(" ")}`);
           return done;
         },
         seal: () => {
@@ -85,6 +91,10 @@ function start(closes: Outcome = done) {
       reserve: (serial, command, _deadlineMs, settle) => {
         story.push(`reserve ${serial} ${command.op}`);
         settle({ status: "good" });
+      },
+      writeRecord: (serial, { generation }, settle) => {
+        story.push(`write ${generation} to ${serial}`);
+        settle("accepted");
       },
     },
   });

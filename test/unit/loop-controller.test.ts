@@ -36,6 +36,8 @@ function start(
       story.push(`work ${server} ${op} ${limitMs}`);
       works.push(settle);
     },
+    readVolume: (limitMs) => story.push(`read the volume ${limitMs}`),
+    writeVolume: (_record, limitMs) => story.push(`write the volume ${limitMs}`),
     answer: (id) => story.push(`answer ${id}`),
     report: ({ code }) => story.push(code),
     exit: (code, reason) => story.push(`exit ${code} ${reason}`),

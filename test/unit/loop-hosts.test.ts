@@ -11,6 +11,7 @@ import { linkNames } from "../../firmware-ts/schema/ids.ts";
 import { done, good } from "../../firmware-ts/schema/outcome.ts";
 import type { BeatMachine } from "../../hal/port/beat-machine.ts";
 import { Pair } from "../../hal/sim/pair.ts";
+import { recordOf } from "../support/volume-records.ts";
 
 const config = new Pair().config("a");
 const timing = deriveTiming(config.timing);
@@ -31,6 +32,7 @@ function startBeat() {
     })),
     gate: {
       setUp: () => done,
+      know: () => done,
       open: (_addresses, _leaseMs, decidedAtMs) => {
         decided.push(decidedAtMs);
         return done;
@@ -41,6 +43,7 @@ function startBeat() {
       read: () => good(new Map()),
     },
     reserve: async () => ({ status: "failed", reason: "no disk" }),
+    writeRecord: async (serial) => (serial === "c1" ? "accepted" : "failed"),
     realTime: () => done,
     close: async () => undefined,
   };
@@ -50,6 +53,7 @@ function startBeat() {
     configuration: 7,
     timing,
     links: linkNames,
+    coordinators: ["c1", "c2", "c3"],
     encode: (beat) => Uint8Array.of(beats.push(beat) - 1),
     decode: () => ({ ok: false, reason: "signature" }),
     tell: (message) => told.push(message),
@@ -87,6 +91,21 @@ describe("the beat process", () => {
     expect(decided[0]).toBeLessThanOrEqual(performance.now() + 1);
   });
 
+  test("writes records through its machine, and none before that is open", async () => {
+    const { host, machine, told } = startBeat();
+    const write = (token: string) =>
+      host.command({ kind: "volumeWrite", token, record: recordOf(), deadlineMs: 10_000 });
+    write("early");
+    const none = { accepted: 0, refused: 0, overtaken: 0, total: 3 };
+    expect(told).toContainEqual({ kind: "volumeWritten", token: "early", written: none });
+    host.start(machine);
+    write("open");
+    const one = { ...none, accepted: 1 };
+    await expect
+      .poll(() => told)
+      .toContainEqual({ kind: "volumeWritten", token: "open", written: one });
+  });
+
   test("says its last words on every link, and only then ends", async () => {
     const { host, machine, sent } = startBeat();
     host.start(machine);
@@ -104,6 +123,7 @@ const noMandate = {
   serving: "",
   goodbye: false,
   dataLinkDown: false,
+  configuration: 0,
   ground: "none",
   messageAck: 0,
   messageSession: 0,
@@ -114,13 +134,14 @@ describe("the main process", () => {
     const reports: string[] = [];
     const broken: unknown[] = [];
     const host = hostLoop({
-      initial: newController({ config, timing, configuration: 0 }),
+      initial: newController({ config, timing, configuration: 0, definitions: [] }),
       coordinators: config.shelf.coordinators,
       disks: {
         reserve: async () => ({ status: "failed", reason: "no disk" }),
         close: async () => undefined,
       },
       performer: { perform: () => undefined, close: () => undefined },
+      volume: { read: () => undefined, write: () => undefined },
       journal: {
         write: ({ nowMs }) => {
           expect(Math.abs(nowMs - monotonicMs())).toBeLessThan(60_000);

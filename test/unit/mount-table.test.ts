@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { mountAt, mountsAbove, parseMountTable } from "../../hal/linux/mount-table.ts";
+import { mountAt, mountsAbove, mountsAt, parseMountTable } from "../../hal/linux/mount-table.ts";
 import { whatIsWrong } from "../../hal/linux/mount-watch.ts";
 
 describe("/proc/self/mountinfo", () => {
@@ -11,15 +11,15 @@ describe("/proc/self/mountinfo", () => {
     expect(parseMountTable(text)).toEqual([
       {
         ...{ path: "/", source: "/dev/root", type: "ext4" },
-        ...{ options: ["rw", "noatime"], superOptions: ["rw"] },
+        ...{ device: "254:0", options: ["rw", "noatime"], superOptions: ["rw"] },
       },
       {
         ...{ path: "/run/dyad/a b", source: "/dev/loop1", type: "ext4" },
-        ...{ options: ["rw", "noatime"], superOptions: ["rw", "errors=remount-ro"] },
+        ...{ device: "7:1", options: ["rw", "noatime"], superOptions: ["rw", "errors=remount-ro"] },
       },
       {
         ...{ path: "/tab\tx", source: "no\\ne", type: "tmpfs" },
-        ...{ options: ["rw"], superOptions: ["rw"] },
+        ...{ device: "0:5", options: ["rw"], superOptions: ["rw"] },
       },
     ]);
   });
@@ -32,6 +32,11 @@ describe("/proc/self/mountinfo", () => {
     const proc = mountAt("/proc");
     expect(proc.ok && proc.value?.type).toBe("proc");
     expect(mountAt("/no/such/mount")).toEqual({ ok: true, value: undefined });
+  });
+
+  test("several paths are looked up at once; one where nothing is mounted is left out", () => {
+    const found = mountsAt(["/proc", "/no/such/mount", "/"]);
+    expect(found.ok && [...found.value.keys()].sort()).toEqual(["/", "/proc"]);
   });
 
   test("above a path are the mounts that it lies in, itself included, each once", () => {

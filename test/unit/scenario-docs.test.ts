@@ -97,7 +97,9 @@ describe("the table", () => {
 
 describe("the page of vetoes", () => {
   test("has every reason that there is, and no other, with its severity", () => {
-    const made = [...read("firmware-ts/core/vetoes.ts").matchAll(/\b(hard|soft)\("(\w+)"/g)];
+    const files = ["vetoes", "change-vetoes", "change"];
+    const text = files.map((file) => read(`firmware-ts/core/${file}.ts`)).join("\n");
+    const made = [...text.matchAll(/\b(hard|soft)\(\s*"(\w+)"/g)];
     const reasons = new Set(made.map(([, severity, code]) => `${code} (${severity})`));
     const titles = [...read("docs/vetoes.md").matchAll(/^## (.*)$/gm)].map(([, title]) => title);
     expect(reasons.size).toBeGreaterThan(5);

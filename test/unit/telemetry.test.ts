@@ -58,6 +58,33 @@ test("a state that differs only in its ages waits ten seconds", () => {
   expect(drain(outbox).map((message) => message.payload)).toEqual(["changed"]);
 });
 
+test("a topic that is no more is taken away once, also when that has to be said again, and may come again", () => {
+  const outbox = createOutbox();
+  for (const topic of ["a", "b"]) outbox.setState(state(topic, "1"), 0);
+  drain(outbox);
+  outbox.keepOnly(new Set(["a"]));
+  outbox.keepOnly(new Set(["a"]));
+  const [gone, ...others] = drain(outbox);
+  expect([gone, others]).toEqual([{ topic: "b", payload: "", retain: true }, []]);
+  if (gone) outbox.putBack(gone);
+  expect(drain(outbox)).toEqual([gone]);
+  outbox.resendStates();
+  expect(drain(outbox).map(({ topic }) => topic)).toEqual(["a"]);
+  outbox.setState(state("b", "1"), 1);
+  if (gone) outbox.putBack(gone);
+  expect(drain(outbox)).toEqual([{ topic: "b", payload: "1", retain: true }]);
+});
+
+test("topics that come and go leave room for others", () => {
+  const outbox = createOutbox();
+  for (let i = 0; i < 3 * outboxStatesMax; i += 1) {
+    outbox.setState(state(`t${i}`, "1"), i);
+    outbox.keepOnly(new Set([`t${i}`]));
+    drain(outbox);
+  }
+  expect(outbox.dropped()).toBe(0);
+});
+
 test("events: at the limit all are kept, one more drops the oldest, counted", () => {
   const outbox = createOutbox();
   for (let i = 1; i <= outboxEventsMax; i += 1) outbox.addEvent("e", event(i));

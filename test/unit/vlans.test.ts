@@ -1,7 +1,8 @@
 /** VLANs of the data NIC: what the configuration takes, and what is said to the kernel about them. */
 import { describe, expect, test } from "vitest";
 import { configSchema, vlanName, vlansOf } from "../../firmware-ts/schema/config.ts";
-import { sharedConfigurationCrc } from "../../firmware-ts/wire/configuration.ts";
+import { fingerprintOf } from "../../firmware-ts/schema/definition-digest.ts";
+import { fileDefinitions } from "../../firmware-ts/schema/file-definitions.ts";
 import { vlanBody, vlanIn } from "../../hal/linux/rtnetlink-links.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 
@@ -15,7 +16,7 @@ const withVlan = (vlan: unknown, nic = "eth0") => ({
 describe("the configuration of a VLAN", () => {
   test.each([1, 5, 4094])("%i is one", (vlan) => {
     const config = configSchema.parse(withVlan(vlan));
-    expect([...vlansOf(config)]).toEqual([vlan]);
+    expect([...vlansOf(config.virtualServers)]).toEqual([vlan]);
     expect(vlanName(config.data.nic, vlan)).toBe(`eth0.${vlan}`);
   });
 
@@ -32,9 +33,10 @@ describe("the configuration of a VLAN", () => {
   });
 
   test("is something that both controllers must agree on", () => {
-    const crc = (vlan: unknown) => sharedConfigurationCrc(configSchema.parse(withVlan(vlan)));
-    expect(new Set([crc(undefined), crc(5), crc(6)]).size).toBe(3);
-    expect(crc(undefined)).toBe(sharedConfigurationCrc(base));
+    const fingerprint = (vlan: unknown) =>
+      fingerprintOf(0, fileDefinitions(configSchema.parse(withVlan(vlan))));
+    expect(new Set([undefined, 5, 6].map(fingerprint)).size).toBe(3);
+    expect(fingerprint(undefined)).toBe(fingerprintOf(0, fileDefinitions(base)));
   });
 });
 

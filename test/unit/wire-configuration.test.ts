@@ -34,21 +34,9 @@ const config: Config = configSchema.parse({
       home: "b",
       addresses: ["10.0.0.9/24"],
     },
-    {
-      name: "alpha",
-      home: "a",
-      addresses: ["10.0.0.8/24"],
-      volumes: [
-        { disk: "d3", export: "/a" },
-        { disk: "d2", export: "/b" },
-      ],
-    },
   ],
 });
 
-type Server = Config["virtualServers"][number];
-const [zulu, alpha] = config.virtualServers as [Server, Server];
-const withServers = (...virtualServers: Server[]): Config => ({ ...config, virtualServers });
 const fingerprint = sharedConfigurationCrc(config);
 
 describe("the fingerprint of the shared configuration", () => {
@@ -57,10 +45,7 @@ describe("the fingerprint of the shared configuration", () => {
       '{"coordinators":["c1","c2","c3"],"pair":17,"target":"iqn.2026-11.net.example:shelf-1",',
       '"timing":{"beatIntervalMs":10,"clockMarginMs":15,"diskBeatIntervalMs":20,"diskSilenceMs":100,',
       '"gateTimeoutMs":150,"linkSilenceMs":60,"progressTimeoutMs":500,"soloGateTimeoutMs":400,',
-      '"startupWaitMs":1500},"virtualServers":[{"addresses":["10.0.0.9/24"],"home":"b",',
-      '"name":"zulu","routes":[],"rules":[],"volumes":[{"disk":"d1","export":"/z"}]},{"addresses":["10.0.0.8/24"],',
-      '"home":"a","name":"alpha","routes":[],"rules":[],"volumes":[{"disk":"d3","export":"/a"},',
-      '{"disk":"d2","export":"/b"}]}]}',
+      '"startupWaitMs":1500}}',
     ].join("");
     expect(fingerprint).toBe(crc32(text));
   });
@@ -74,21 +59,12 @@ describe("the fingerprint of the shared configuration", () => {
     expect(sharedConfigurationCrc({ ...config, timing })).toBe(fingerprint);
   });
 
-  test("does not depend on the order of coordinators and of one server's addresses, which mean sets", () => {
+  test("does not depend on the order of coordinators, which mean a set", () => {
     const shelf = { ...config.shelf, coordinators: ["c1", "c2", "c3"] };
     expect(sharedConfigurationCrc({ ...config, shelf })).toBe(fingerprint);
-    const both = ["10.0.0.9/24", "fd00::9/64"];
-    expect(sharedConfigurationCrc(withServers({ ...zulu, addresses: both }, alpha))).toBe(
-      sharedConfigurationCrc(withServers({ ...zulu, addresses: both.toReversed() }, alpha)),
-    );
   });
 
-  test("depends on the order of virtual servers, which beats number by position", () => {
-    expect(sharedConfigurationCrc(withServers(alpha, zulu))).not.toBe(fingerprint);
-  });
-
-  test("takes a key without a value for a key that is not there", () => {
-    const unset = { ...zulu, comment: undefined } as Server;
-    expect(sharedConfigurationCrc(withServers(unset, alpha))).toBe(fingerprint);
+  test("does not depend on virtual servers, which have fingerprints of their own", () => {
+    expect(sharedConfigurationCrc({ ...config, virtualServers: [] })).toBe(fingerprint);
   });
 });

@@ -35,29 +35,44 @@ const callBytesMax = 4096;
 const SOCK_NONBLOCK = 0o4000;
 
 export interface PortMapper {
-  /** Makes sure that it answers. Fault `serviceFailed`. */
-  ensure(): Promise<Outcome>;
+  /** Makes sure that it answers at these addresses: at each of IPv4 it hears datagrams, and answers from there. Fault `serviceFailed`. */
+  ensure(addresses: readonly string[]): Promise<Outcome>;
   stop(): Promise<void>;
 }
 
-/** `addresses` of the virtual server: at each of IPv4 it hears datagrams, and answers from there. */
-export function createPortMapper(place: ProgramPlace, addresses: readonly string[]): PortMapper {
+export function createPortMapper(place: ProgramPlace): PortMapper {
   let server: Server | undefined;
-  let datagrams: readonly Datagrams[] | undefined;
+  const connections = new Set<Socket>();
+  const datagrams = new Map<string, Datagrams>();
 
-  const ensure = async (): Promise<Outcome> => {
-    if (server?.listening) return done;
-    const listening = await listen(place);
-    if (!listening.ok) return listening;
-    server = listening.value;
-    datagrams ??= addresses.flatMap((address) => hearDatagrams(place, address) ?? []);
-    return done;
+  const hear = (addresses: readonly string[]) => {
+    for (const [address, socket] of datagrams) {
+      if (addresses.includes(address)) continue;
+      socket.close();
+      datagrams.delete(address);
+    }
+    for (const address of addresses) {
+      const socket = datagrams.get(address) ?? hearDatagrams(place, address);
+      if (socket) datagrams.set(address, socket);
+    }
   };
   return {
-    ensure,
+    async ensure(addresses) {
+      if (!server?.listening) {
+        const listening = await listen(place);
+        if (!listening.ok) return listening;
+        server = listening.value;
+        server.on("connection", (socket) => {
+          connections.add(socket);
+          socket.once("close", () => connections.delete(socket));
+        });
+      }
+      hear(addresses);
+      return done;
+    },
     async stop() {
-      for (const each of datagrams ?? []) each.close();
-      datagrams = undefined;
+      hear([]);
+      for (const socket of connections) socket.destroy();
       const ending = server;
       server = undefined;
       if (ending) await new Promise((resolve) => ending.close(resolve));

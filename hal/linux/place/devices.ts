@@ -8,7 +8,7 @@ import { mkdirSync, readdirSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { mountAt } from "../mount-table.ts";
-import { errno, errorName, makeNode, mountMemory } from "../syscalls.ts";
+import { errno, errorName, makeNode, mountMemory, unbindMount } from "../syscalls.ts";
 
 /** In the folder of a virtual server, where its volumes are, too: no disk is called so (schema/config). */
 const folderName = "@dev";
@@ -77,6 +77,14 @@ export class DeviceFolder {
   /** Takes it away; one that is not there is a success. */
   remove(device: string): void {
     rmSync(this.#nodeOf(device), { force: true });
+  }
+
+  /** Unmounts it; one that is not there is a success. Fault `ioError`: a program has something of it open. */
+  end(): Outcome {
+    const found = mountAt(this.path);
+    if (!found.ok) return found;
+    const undone = found.value ? unbindMount(this.path) : 0;
+    return undone < 0 ? failed("ioError", `remove ${this.path}`, errorName(undone)) : done;
   }
 
   #nodeOf(device: string): string {

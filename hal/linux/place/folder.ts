@@ -2,11 +2,11 @@
  * The folder of all places of a controller, one folder in it for each virtual server: its volumes are mounted there, and its device file is. Each is a mount of its own
  * that is shared, so that what is mounted in it appears in the namespaces of that virtual server's programs, and of nobody else (enter.c).
  */
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
-import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { mountAt } from "../mount-table.ts";
-import { bindMount, errorName, setPropagation } from "../syscalls.ts";
+import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { type MountEntry, mountAt, mountsBelow } from "../mount-table.ts";
+import { bindMount, errno, errorName, setPropagation, unbindMount } from "../syscalls.ts";
 import { DeviceFolder } from "./devices.ts";
 
 export class PlacesFolder {
@@ -31,6 +31,51 @@ export class PlacesFolder {
   /** The device file of one virtual server. */
   devices(name: string): DeviceFolder {
     return new DeviceFolder(join(this.path, name));
+  }
+
+  /** What is mounted in the folder of one virtual server beside its device file. Fault `ioError`. */
+  volumes(name: string): Outcome<MountEntry[]> {
+    const below = mountsBelow(join(this.path, name));
+    if (!below.ok) return below;
+    const devices = this.devices(name).path;
+    return good(below.value.filter(({ path }) => path !== devices));
+  }
+
+  /**
+   * Removes the folder of one virtual server, with the empty folders in it; not there is a success. Faults: `stillMounted`, `ioError`: something
+   * is in it, and nothing of that is touched.
+   */
+  remove(name: string): Outcome {
+    const path = join(this.path, name);
+    const operation = `remove place ${path}`;
+    const volumes = this.volumes(name);
+    if (!volumes.ok) return volumes;
+    const [first] = volumes.value;
+    if (first)
+      return failed("stillMounted", operation, `${first.source} is mounted at ${first.path}`);
+    try {
+      if (!existsSync(path)) return done;
+      const undone = this.devices(name).end();
+      if (!undone.ok) return undone;
+      // Its own mount, on itself: the file system beneath it is that of the run directory.
+      for (const each of readdirSync(path)) rmdirSync(join(path, each));
+      const unbound = unbindMount(path);
+      if (unbound < 0 && unbound !== -errno.EINVAL)
+        return failed("ioError", operation, errorName(unbound));
+      rmdirSync(path);
+    } catch (error) {
+      return failed("ioError", operation, "not removed", error);
+    }
+    return done;
+  }
+
+  /** Removes a folder in one of them where there is one that is empty, as that of a volume that is no more. */
+  removeEmpty(path: string): void {
+    try {
+      rmdirSync(join(this.path, path));
+    } catch {
+      // It goes with the place; until then it is in nobody's way.
+    }
   }
 
   #mounted(path: string, propagation: "private" | "shared"): Outcome {

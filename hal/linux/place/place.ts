@@ -18,7 +18,14 @@ import { prepareNic } from "../nic.ts";
 import type { Readiness } from "../readiness.ts";
 import { getLink } from "../rtnetlink.ts";
 import { addMacvlan, removeLink, setLink } from "../rtnetlink-links.ts";
-import { addRoute, addRule, removeRules } from "../rtnetlink-routes.ts";
+import {
+  addRoute,
+  addRule,
+  listRoutes,
+  removeRoute,
+  removeRule,
+  removeRules,
+} from "../rtnetlink-routes.ts";
 import { AddressWatch } from "./address-watch.ts";
 
 /** The interface of every virtual server, in its own namespace. */
@@ -62,6 +69,10 @@ export class Place {
   readonly #namespace: NetworkNamespace;
   readonly #socket: NetlinkSocket;
   readonly #watch: AddressWatch;
+  /** What `route` has put there, in the order in which it was asked for. */
+  #routes: readonly RouteSpec[] = [];
+  #rules: readonly RuleSpec[] = [];
+  #isClosed = false;
   /** Everything about addresses, in this place. */
   readonly addresses: Addresses;
 
@@ -151,45 +162,86 @@ export class Place {
   }
 
   /**
-   * Its routing table and rules, as far as its addresses are there: a gateway is found by one of them. What is there already is a success.
-   * Routes go with the addresses that they need. Faults: `badInput`, `addressFailed`.
+   * Makes its routing table and its rules what they are to be, as far as its addresses are there: a gateway is found by one of them. What is there already is
+   * left alone, what is no longer wanted is taken out. Of IPv4, a route stays when the address has gone by which its gateway was found. Faults: `badInput`,
+   * `addressFailed`.
    */
   route(routes: readonly RouteSpec[], rules: readonly RuleSpec[]): Outcome {
     const link = getLink(this.#socket, placeNic);
     if (!link.ok) return link;
+    const { index } = link.value;
+    // The old ones first: a route to the same place by another gateway would be in the way. The last is first, for it may need one before it.
+    const olds = this.#routes.filter((old) => !routes.some((each) => isSame(each, old)));
+    for (const old of olds.toReversed()) {
+      const removed = this.#changeRoute(removeRoute, old, index);
+      if (!removed.ok) return removed;
+      this.#routes = this.#routes.filter((each) => each !== old);
+    }
+    for (const old of this.#rules.filter((each) => !rules.some((rule) => isSame(rule, each)))) {
+      const removed = this.#changeRule(removeRule, old);
+      if (!removed.ok) return removed;
+      this.#rules = this.#rules.filter((each) => each !== old);
+    }
     for (const rule of rules) {
-      const from = parsePrefix(rule.from);
-      if (!from) return failed("badInput", "add rule", `"${rule.from}" is no prefix`);
-      const added = addRule(this.#socket, { from, table: rule.table, priority: rulePriority });
+      const added = this.#changeRule(addRule, rule);
       if (!added.ok) return added;
+      this.#rules = [...this.#rules.filter((each) => !isSame(each, rule)), rule];
     }
     for (const route of routes) {
-      const added = this.#addRoute(route, link.value.index);
+      const added = this.#changeRoute(addRoute, route, index);
       if (!added.ok) return added;
+      this.#routes = [...this.#routes.filter((each) => !isSame(each, route)), route];
     }
     return done;
   }
 
-  #addRoute({ to, via, table }: RouteSpec, link: number): Outcome {
+  /** Its routing table as the kernel has it now, a line for each route. Fault `addressFailed`. */
+  routes(): Outcome<readonly string[]> {
+    const link = getLink(this.#socket, placeNic);
+    if (!link.ok) return link;
+    return listRoutes(this.#socket, { link: link.value.index, nic: placeNic });
+  }
+
+  #changeRule(change: typeof addRule, { from: text, table }: RuleSpec): Outcome {
+    const from = parsePrefix(text);
+    if (!from) return failed("badInput", "change rule", `"${text}" is no prefix`);
+    return change(this.#socket, { from, table, priority: rulePriority });
+  }
+
+  #changeRoute(change: typeof addRoute, { to, via, table }: RouteSpec, link: number): Outcome {
     const gateway = via === undefined ? undefined : parseAddress(via);
     const prefix = to === "default" ? undefined : parsePrefix(to);
     const family = gateway?.family ?? prefix?.address.family;
+    const what = `${to} via ${via}`;
     if ((via !== undefined && !gateway) || (to !== "default" && !prefix) || family === undefined)
-      return failed("badInput", "add route", `${to} via ${via}`);
-    const added = addRoute(this.#socket, { to: prefix, family, via: gateway, link, table });
-    return added.ok ? added : failed("addressFailed", "add route", `${to} via ${via}`, added.fault);
+      return failed("badInput", "change route", what);
+    const changed = change(this.#socket, { to: prefix, family, via: gateway, link, table });
+    return changed.ok ? changed : failed("addressFailed", "change route", what, changed.fault);
   }
 
-  /** Ends it: its interface is gone when this settles, the rest with the last process in it. Faults: `addressFailed`, `ioError`. */
+  /**
+   * Ends it: its interface is gone when this settles, the rest with the last process in it. May be called again after a fault
+   * (`addressFailed`, `ioError`).
+   */
   async remove(): Promise<Outcome> {
-    this.#watch.close();
-    const removed = await removeLink(this.#socket, placeNic);
-    this.addresses.close();
-    this.#socket.close();
-    const released = this.#namespace.remove();
-    return removed.ok ? released : removed;
+    if (!this.#isClosed) {
+      this.#watch.close();
+      const removed = await removeLink(this.#socket, placeNic);
+      if (!removed.ok) return removed;
+      this.addresses.close();
+      this.#socket.close();
+      this.#isClosed = true;
+    }
+    return this.#namespace.remove();
   }
 }
+
+/** Both are plain values, and keys in one order. */
+function isSame<T extends RouteSpec | RuleSpec>(one: T, other: T): boolean {
+  return JSON.stringify(inOrder(one)) === JSON.stringify(inOrder(other));
+}
+
+const inOrder = (value: object) => Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1));
 
 interface Made {
   readonly namespace: NetworkNamespace;

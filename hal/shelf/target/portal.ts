@@ -14,7 +14,7 @@ import type { LoggedIn } from "./login.ts";
 import { QUEUE_DEPTH, Session, type SessionPort } from "./session.ts";
 import type { Unit } from "./unit.ts";
 
-/** Two initiators of two controllers, a session for each disk, and as many again that were cut off and are not known to be gone. */
+/** Three initiators of each of two controllers (two of them for the coordinators), a session for each disk, and as many again that were cut off and are not known to be gone. */
 export const CONNECTIONS_MAX = 1024;
 /** Reasons that are told apart in the counters; the rest are counted together. */
 const REASONS_MAX = 64;
