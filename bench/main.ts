@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { compare } from "./campaign/compare.ts";
 import { openStage, series } from "./campaign/failover.ts";
+import { isolation, openIsolationStage } from "./campaign/isolation.ts";
 import { moveKinds } from "./campaign/moves-result.ts";
 import type { Stage } from "./campaign/one-run.ts";
 import { quiet } from "./campaign/quiet.ts";
@@ -16,7 +17,7 @@ import { demandRoot, Live } from "./view/live.ts";
 import { parseScript } from "./view/script.ts";
 import { BenchError, explainError } from "./world/error.ts";
 import { repoDir } from "./world/layout.ts";
-import { cleanPrefix } from "./world/world.ts";
+import { cleanPrefix, type World } from "./world/world.ts";
 
 // Every process of the bench is started from source: the compiled form is kept, so that a controller boots in half the time.
 process.env.NODE_COMPILE_CACHE ??= join(repoDir, "work", "compile-cache");
@@ -89,11 +90,12 @@ function stageFor(given: Omit<SeriesOptions, "runs">): Promise<Stage> {
 }
 
 /** Opens a stage, does something on it, and removes it whatever happens; keeps the logs of what went wrong. */
-async function onStage(
-  given: Omit<SeriesOptions, "runs">,
-  act: (stage: Stage) => Promise<boolean>,
+async function onStage<T extends { readonly world: World }>(
+  given: Pick<SeriesOptions, "keepLogs">,
+  open: () => Promise<T>,
+  act: (stage: T) => Promise<boolean>,
 ): Promise<boolean> {
-  const stage = await stageFor(given);
+  const stage = await open();
   let good = false;
   try {
     good = await act(stage);
@@ -103,6 +105,14 @@ async function onStage(
   }
   if (!good) process.exitCode = 1;
   return good;
+}
+
+/** On the stage that most commands have. */
+function onPair(
+  given: Omit<SeriesOptions, "runs">,
+  act: (stage: Stage) => Promise<boolean>,
+): Promise<boolean> {
+  return onStage(given, () => stageFor(given), act);
 }
 
 function print(result: object, asLine: true | undefined): void {
@@ -117,7 +127,7 @@ function note(text: string): void {
 async function faultSeries(chosen: readonly Fault[], given: SeriesOptions): Promise<void> {
   const left = [...chosen];
   while (left.length > 0)
-    await onStage(given, async (stage) => {
+    await onPair(given, async (stage) => {
       const { builtMs, servingMs } = stage.world.times;
       note(`built in ${Math.round(builtMs)} ms, serving after ${Math.round(servingMs)} ms`);
       let good = true;
@@ -162,7 +172,7 @@ program
       faults.map((each) => each.name),
     );
     note("starting two controllers, a shelf, a broker and clients");
-    await onStage(given, async (stage) => {
+    await onPair(given, async (stage) => {
       await new Live(stage).run(steps);
       return true;
     });
@@ -188,7 +198,7 @@ unattended("quiet", "nothing fails on a busy machine: nobody may be taken over")
   .addOption(new Option("--minutes <n>", "how long").default(5).argParser(positive))
   .option("--stress", "under stress-ng --cpu 4")
   .action(async (given) => {
-    await onStage(given, async (stage) => {
+    await onPair(given, async (stage) => {
       const result = await quiet(stage, given.minutes, given.stress ?? false, note);
       print(result, given.json);
       return result.problems.length === 0;
@@ -199,7 +209,7 @@ unattended("compare", "outage of an address, ours and keepalived's (adverts ever
   .option("--fault <list>", "kill9, freeze, power, link, term", "kill9,freeze,power")
   .addOption(options.runs())
   .action(async (given) => {
-    await onStage(given, async (stage) => {
+    await onPair(given, async (stage) => {
       let good = true;
       await compare(stage, given.fault.split(","), given.runs, note, (result) => {
         print(result, given.json);
@@ -223,12 +233,41 @@ for (const kind of moveKinds)
     .option("--count <n>", "virtual servers that move", wholeNumber(1, 32), 1)
     .addOption(options.runs())
     .action(async (given) => {
-      await onStage({ ...given, serverCount: 2 * given.count }, async (stage) => {
+      await onPair({ ...given, serverCount: 2 * given.count }, async (stage) => {
         const result = await moves(stage, kind, given.runs, note);
         print(result, given.json);
         return result.problems.length === 0;
       });
     });
+
+vserver
+  .command("isolation")
+  .description(
+    "a fork bomb, a full disk and a dead gateway of one: what do the clients of its neighbour feel?",
+  )
+  .addOption(options.json())
+  .addOption(options.prefix())
+  .addOption(options.runs().default(5))
+  .addOption(options.paceMs().default(20))
+  .option("--cpu-percent <n>", "limit of the one that is befallen", wholeNumber(5, 25_600))
+  .option("--cpu-weight <n>", "its weight", wholeNumber(1, 10_000))
+  .option("--keep-logs", "also when all went well")
+  .action(async ({ cpuPercent, cpuWeight, ...given }) => {
+    const neighbourLimits = {
+      ...(cpuPercent === undefined ? {} : { cpuPercent }),
+      ...(cpuWeight === undefined ? {} : { cpuWeight }),
+    };
+    const wanted = { ...given, neighbourLimits, signal: interrupted.signal };
+    await onStage(
+      given,
+      () => openIsolationStage(wanted),
+      async (stage) => {
+        const result = await isolation(stage, wanted, note);
+        print(result, given.json);
+        return result.problems.length === 0;
+      },
+    );
+  });
 
 program
   .command("clean")

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { BenchError } from "../world/error.ts";
 import { limitMs, waitFor } from "../world/exec.ts";
+import { realTimeNode } from "../world/firmware.ts";
 import { type PlannedServer, repoDir } from "../world/layout.ts";
 import type { Started } from "../world/processes.ts";
 import type { World } from "../world/world.ts";
@@ -13,6 +14,8 @@ const meterSchema = z.object({
   megabytesPerS: z.number(),
   gapMs: z.number(),
   longestGapMs: z.number(),
+  medianMs: z.number(),
+  p99Ms: z.number(),
   operations: z.number(),
 });
 const engineSchema = z.object({
@@ -55,7 +58,13 @@ const livelyGapMsMax = 250;
 export interface ClientOptions {
   readonly engines: string;
   readonly paceMs: number;
+  /** A client has a machine of its own: what keeps this one busy must not keep it from its processor. */
+  readonly realTime?: boolean;
 }
+
+const program = join(repoDir, "bench/clients/main.ts");
+/** Below the firmware's main process (10), above everything ordinary. */
+const clientPriority = 5;
 
 export class Client {
   readonly name: string;
@@ -71,7 +80,7 @@ export class Client {
     world: World,
     index: number,
     server: Pick<PlannedServer, "name" | "address" | "export">,
-    { engines, paceMs }: ClientOptions,
+    { engines, paceMs, realTime }: ClientOptions,
   ) {
     const namespace = world.layout.namespaces.clients[index];
     if (namespace === undefined)
@@ -82,10 +91,11 @@ export class Client {
       role: `client-${this.name}`,
       cgroup: world.infra,
       inside: namespace,
-      argv: [process.execPath, join(repoDir, "bench/clients/main.ts")].concat(
-        ["--server", server.address, "--export", server.export, "--name", this.name],
-        ["--engines", engines, "--pace-ms", String(paceMs)],
-      ),
+      argv: [
+        ...(realTime ? realTimeNode(clientPriority, program) : [process.execPath, program]),
+        ...["--server", server.address, "--export", server.export, "--name", this.name],
+        ...["--engines", engines, "--pace-ms", String(paceMs)],
+      ],
       input: true,
       onLine: (line) => this.#hear(line),
     });
@@ -112,6 +122,12 @@ export class Client {
           write.gapMs < livelyGapMsMax,
       )
     );
+  }
+
+  /** What was measured since the mark; undefined until it was heard. Throws when the client itself failed. */
+  since(mark: string): ClientState | undefined {
+    this.#check();
+    return this.#last?.mark === mark ? this.#last : undefined;
   }
 
   /** Begins a new measurement of gaps under that name. */

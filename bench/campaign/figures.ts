@@ -5,8 +5,11 @@ export interface Spread {
   readonly max: number;
 }
 
-/** Undefined for an empty series. Rounded to a tenth, which is finer than a probe of one millisecond can see. */
-export function spread(values: readonly number[]): Spread | undefined {
+/** Undefined for an empty series. Rounded to a tenth, which is finer than a probe of one millisecond can see, or as asked. */
+export function spread(
+  values: readonly number[],
+  rounded: (value: number) => number = tenth,
+): Spread | undefined {
   const sorted = values.toSorted((a, b) => a - b);
   const [min] = sorted;
   const max = sorted.at(-1);
@@ -14,9 +17,13 @@ export function spread(values: readonly number[]): Spread | undefined {
   const high = sorted[Math.ceil((sorted.length - 1) / 2)];
   if (min === undefined || max === undefined || low === undefined || high === undefined)
     return undefined;
-  return { min: tenth(min), median: tenth((low + high) / 2), max: tenth(max) };
+  return { min: rounded(min), median: rounded((low + high) / 2), max: rounded(max) };
 }
 
 export function tenth(value: number): number {
   return Math.round(value * 10) / 10;
+}
+
+export function thousandth(value: number): number {
+  return Math.round(value * 1000) / 1000;
 }

@@ -77,6 +77,15 @@ export class Nfs3Engine implements Engine {
     }
   }
 
+  /** One stable write that is not repeated when the server refuses it; the server's word, `NFS3_OK` when it took all. */
+  async tryWrite(file: EngineFile, offset: number, data: Buffer): Promise<string> {
+    const { handle } = file as OpenFile;
+    const args = codec.encodeWrite(handle, offset, data, codec.stableHow.fileSync);
+    const written = codec.decodeWrite(await this.#nfs.call(codec.nfsWrite, args));
+    if (!written.ok) return written.status;
+    return written.value.count === data.length ? codec.statusName(0) : "short write";
+  }
+
   async remove(path: string): Promise<void> {
     const root = await this.#mount();
     const body = await this.#nfs.call(codec.nfsRemove, codec.encodeRemove(root, path));

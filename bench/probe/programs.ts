@@ -57,18 +57,25 @@ export interface ProbePrograms {
 
 /** Compiles what is not there or older than its source into `directory`; needs gcc. */
 export function buildProbePrograms(directory: string): ProbePrograms {
-  mkdirSync(directory, { recursive: true });
-  return { probe: build(directory, "probe"), echo: build(directory, "echo") };
+  const header = join(sourceDir, "wire.h");
+  const of = (name: string) =>
+    buildProgram(directory, `dyad-${name}`, [join(sourceDir, `${name}.c`), header]);
+  return { probe: of("probe"), echo: of("echo") };
 }
 
-function build(directory: string, name: string): string {
-  const program = join(directory, `dyad-${name}`);
-  const sources = [join(sourceDir, `${name}.c`), join(sourceDir, "wire.h")];
+/** Compiles a program of the bench, unless it is newer than its sources: the first is what is compiled. */
+export function buildProgram(
+  directory: string,
+  name: string,
+  sources: readonly [string, ...string[]],
+): string {
+  mkdirSync(directory, { recursive: true });
+  const program = join(directory, name);
   const newestMs = Math.max(...sources.map((source) => statSync(source).mtimeMs));
   const builtMs = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (builtMs > newestMs) return program;
   const flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-o", program];
-  execFileSync("cc", [...flags, join(sourceDir, `${name}.c`)], { stdio: "inherit" });
+  execFileSync("cc", [...flags, sources[0]], { stdio: "inherit" });
   return program;
 }
 

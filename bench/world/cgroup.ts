@@ -2,7 +2,8 @@
  * Process trees as a whole: frozen, thawed and killed as a machine would be. The unified hierarchy (cgroup v2) does all of
  * that by one write each; where only the v1 freezer is there, killing is freezing, signalling and thawing.
  *
- * Only the bare hierarchy is used, never a CPU controller: under RT_GROUP_SCHED a process in a group without a
+ * Nothing is limited by these groups; where they have controllers they hand them down, for the firmware to limit its virtual servers by.
+ * No controller is asked for that is not there: under RT_GROUP_SCHED a process in a group with a CPU controller and without a
  * real-time budget may not ask for SCHED_FIFO, which heartbeats need.
  */
 import {
@@ -49,6 +50,9 @@ export function findCgroup(): CgroupRoot {
   return found;
 }
 
+/** Those that the firmware limits virtual servers by. */
+const limitingControllers = ["cpu", "memory", "pids"];
+
 export class Cgroup {
   readonly path: string;
   readonly #version: 1 | 2;
@@ -64,6 +68,15 @@ export class Cgroup {
 
   create(): void {
     mkdirSync(this.path, { recursive: true });
+  }
+
+  /** Lets groups below have the controllers that this one has; processes may then be in those only ("no internal processes", cgroups(7)). */
+  handDown(): void {
+    const offered = readIfThere(join(this.path, "cgroup.controllers")).trim().split(" ");
+    const wanted = offered.filter((name) => limitingControllers.includes(name));
+    if (wanted.length === 0) return;
+    const words = wanted.map((name) => `+${name}`).join(" ");
+    writeFileSync(join(this.path, "cgroup.subtree_control"), words);
   }
 
   exists(): boolean {

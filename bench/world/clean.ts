@@ -3,6 +3,9 @@
  * ledger, nothing is remembered in memory, so both cases are one.
  */
 import { existsSync, rmSync } from "node:fs";
+import { explain } from "../../firmware-ts/schema/outcome.ts";
+import { controlGroupOf } from "../../hal/bench/places.ts";
+import { removeControlGroups } from "../../hal/linux/control-groups/groups.ts";
 import { Cgroup, findCgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
 import { ipBatch, limitMs, waitFor } from "./exec.ts";
@@ -11,6 +14,7 @@ import { controllerIds, type Layout } from "./layout.ts";
 import { Ledger, startTicksOf } from "./ledger.ts";
 import { detachLoops, type LoopDevice, loopsBelow } from "./loops.ts";
 import { listNamespaces } from "./network.ts";
+import { configOf } from "./plan.ts";
 import { signal } from "./processes.ts";
 
 /** What was there to clean, for people. */
@@ -31,6 +35,7 @@ export async function cleanWorld(layout: Layout): Promise<Cleaned> {
   const entries = ledger.entries();
   const processes = await killAll(cgroup, entries);
   const recorded = entries.flatMap((entry): LoopDevice[] => (entry.kind === "loop" ? [entry] : []));
+  await removeGroups(layout);
   await detachLoops([...recorded, ...now]);
   const namespaces = await removeNamespaces(layout.prefix);
   const files = existsSync(layout.baseDir);
@@ -38,6 +43,23 @@ export async function cleanWorld(layout: Layout): Promise<Cleaned> {
   restoreSetting(ledger);
   ledger.remove();
   return { processes, namespaces, loops: now.map((each) => each.device), files };
+}
+
+/** The groups that the firmware made for virtual servers: in version 1 they are in trees of their own. */
+async function removeGroups(layout: Layout): Promise<void> {
+  for (const id of controllerIds) {
+    const name = controlGroupOf(configOf(layout, id));
+    await waitFor(`remove control group ${name}`, () => isRemoved(name), {
+      deadlineMs: limitMs,
+      intervalMs: 5,
+    });
+  }
+}
+
+async function isRemoved(name: string): Promise<boolean> {
+  const removed = await removeControlGroups(name, limitMs);
+  if (!removed.ok) throw new Error(explain(removed.fault));
+  return true;
 }
 
 /**

@@ -5,6 +5,8 @@
  *     data LAN     10.77.0.0/24  eth0   a .1  b .2  broker .5  clients .11 and on, floating .100 and on
  *     interconnect 10.78.0.0/24  ic0    a .1  b .2
  *     storage LAN  10.79.0.0/24  san0   a .1  b .2  shelf .100
+ *     customers    192.168.7.0/24       each behind a router of its own, whose address on the data LAN is .61 and on: in each of
+ *                                these LANs the same addresses, router .1 and client .2, as private networks have them
  *
  * All three are bridges in the switch's namespace, whose ports carry the name of LAN and machine (`d-a`, `i-a`, `s-a`):
  * there a cable is pulled (port down: both ends see it) or a port disabled (nobody sees anything).
@@ -21,6 +23,8 @@ export const repoDir = resolve(import.meta.dirname, "../..");
 const clientsMax = 32;
 /** As many as a pair may have. */
 const serversMax = 64;
+/** Addresses of their routers stay below the floating ones. */
+const customersMax = 16;
 
 export const controllerIds: readonly ControllerId[] = ["a", "b"];
 
@@ -31,6 +35,24 @@ export interface PlannedServer {
   readonly address: string;
   readonly disk: string;
   readonly export: string;
+  /** Its way to clients outside the data LAN. */
+  readonly gateway?: string;
+}
+
+/**
+ * `pair`: clients are on the data LAN, and virtual servers at home on each controller by turns. `customers`: all at home on a, and each has a
+ * client of its own, behind a router of its own.
+ */
+export type WorldKind = "pair" | "customers";
+
+export interface LayoutOptions {
+  /** Two if not given. */
+  readonly clientCount?: number | undefined;
+  /** Two if not given. */
+  readonly serverCount?: number | undefined;
+  /** Virtual servers whose disks are there, to be created while the world runs; none if not given. */
+  readonly spareCount?: number | undefined;
+  readonly kind?: WorldKind | undefined;
 }
 
 /** The part of a world that may be talked about without it running. */
@@ -46,9 +68,10 @@ export interface Layout {
     readonly broker: string;
     readonly controllers: { readonly [id in ControllerId]: string };
     readonly clients: readonly string[];
+    /** Of each client's customer, in a world of customers. */
+    readonly routers: readonly string[];
   };
   readonly clientCount: number;
-  /** Half of them are at home on each controller, by turns. */
   readonly servers: readonly PlannedServer[];
   /** Those that may come later: their disks are there, and nobody knows them. */
   readonly spares: readonly PlannedServer[];
@@ -72,6 +95,14 @@ export function clientAddress(index: number): string {
   return `10.77.0.${11 + index}`;
 }
 
+export function gatewayAddress(index: number): string {
+  return `10.77.0.${61 + index}`;
+}
+
+/** The same for every customer. */
+export const customerRouter = "192.168.7.1";
+export const customerClient = "192.168.7.2";
+
 export const shelfAddress = "10.79.0.100";
 export const shelfPort = 3260;
 export const brokerAddress = "10.77.0.5";
@@ -83,14 +114,15 @@ export function portName(lan: Lan, machine: string): string {
   return `${lan}-${machine}`;
 }
 
-function serverOf(index: number): PlannedServer {
+function serverOf(index: number, kind: WorldKind): PlannedServer {
   const number = index + 1;
   return {
     name: `vs${number}`,
-    home: index % 2 === 0 ? "a" : "b",
+    home: kind === "customers" || index % 2 === 0 ? "a" : "b",
     address: `10.77.0.${100 + index}`,
     disk: `D${number}`,
     export: `/vol${number}`,
+    ...(kind === "customers" ? { gateway: gatewayAddress(index) } : {}),
   };
 }
 
@@ -100,7 +132,8 @@ function demandCount(what: string, count: number, max: number): void {
 }
 
 /** Throws `badInput`, for a prefix that could not become part of a namespace's or a cgroup's name, too. */
-export function layoutOf(prefix: string, clientCount = 2, serverCount = 2, spareCount = 0): Layout {
+export function layoutOf(prefix: string, options: LayoutOptions = {}): Layout {
+  const { clientCount = 2, serverCount = 2, spareCount = 0, kind = "pair" } = options;
   if (!/^[a-z][a-z0-9]{0,9}$/.test(prefix))
     throw new BenchError(
       "badInput",
@@ -109,6 +142,8 @@ export function layoutOf(prefix: string, clientCount = 2, serverCount = 2, spare
     );
   demandCount("clients", clientCount, clientsMax);
   demandCount("virtual servers", serverCount, serversMax - spareCount);
+  if (kind === "customers")
+    demandCount("customers", serverCount, Math.min(clientCount, customersMax));
   const baseDir = `/dev/shm/dyad-bench-${prefix}`;
   return {
     prefix,
@@ -121,16 +156,19 @@ export function layoutOf(prefix: string, clientCount = 2, serverCount = 2, spare
       broker: `${prefix}-mq`,
       controllers: { a: `${prefix}-a`, b: `${prefix}-b` },
       clients: Array.from({ length: clientCount }, (_, i) => `${prefix}-c${i + 1}`),
+      routers:
+        kind === "pair" ? [] : Array.from({ length: clientCount }, (_, i) => `${prefix}-r${i + 1}`),
     },
     clientCount,
-    servers: Array.from({ length: serverCount }, (_, index) => serverOf(index)),
-    spares: Array.from({ length: spareCount }, (_, index) => serverOf(serverCount + index)),
+    servers: Array.from({ length: serverCount }, (_, index) => serverOf(index, kind)),
+    spares: Array.from({ length: spareCount }, (_, index) => serverOf(serverCount + index, kind)),
   };
 }
 
 /** Whether a namespace belongs to a world with this prefix, however many clients that world had. */
 export function ownsNamespace(prefix: string, name: string): boolean {
   return (
-    name.startsWith(`${prefix}-`) && /^(sw|shelf|mq|a|b|c\d+)$/.test(name.slice(prefix.length + 1))
+    name.startsWith(`${prefix}-`) &&
+    /^(sw|shelf|mq|a|b|[cr]\d+)$/.test(name.slice(prefix.length + 1))
   );
 }

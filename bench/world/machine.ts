@@ -9,6 +9,7 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
+import { firmwareGroup } from "../../hal/linux/control-groups/hierarchies.ts";
 import type { Cgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
 import { limitMs, waitFor } from "./exec.ts";
@@ -40,19 +41,25 @@ export function machinePaths(layout: Layout, id: ControllerId): MachinePaths {
 /**
  * What a booted machine has and a copy of ours has not. First everything goes that was copied and belongs to others: a copied
  * mount of somebody's loop or FUSE device, or of a namespace, would keep it busy for as long as we live. Then a `/sys` that
- * shows this network namespace, a fresh `/run` (rpcbind and ganesha keep sockets there), and an NFS state directory
+ * shows this network namespace and the control groups of the one kernel, a fresh `/run` (rpcbind and ganesha keep sockets there), and an NFS state directory
  * that survives boots.
  */
 const bootScript = `
 awk '$0 ~ / - (nsfs|fuse[^ ]*|[^ ]+ \\/dev\\/loop[0-9]+) / { print $5 }' /proc/self/mountinfo |
   while read -r point; do umount -c -l "$point" 2>/dev/null || :; done
-mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755,size=64m tmpfs /run
+mkdir /run/cgroup
+mount --rbind /sys/fs/cgroup /run/cgroup
+mount -t sysfs sysfs /sys
+mount --move /run/cgroup /sys/fs/cgroup
 mkdir -p /run/rpcbind /run/ganesha /run/lock /run/dbus
 if [ -d /var/lib/nfs ]; then mount --bind "$1" /var/lib/nfs; fi
 echo ready
 exec sleep infinity
 `;
+
+/** The role of the firmware itself. */
+const daemonRole = "daemon";
 
 export class Machine {
   readonly id: ControllerId;
@@ -95,6 +102,7 @@ export class Machine {
     for (const dir of [this.paths.stateDir, this.paths.runDir, nfsState])
       mkdirSync(dir, { recursive: true, mode: 0o700 });
     this.cgroup.create();
+    this.cgroup.handDown();
     let ready = false;
     const holder = this.#processes.start({
       role: `${this.id}-holder`,
@@ -130,9 +138,14 @@ export class Machine {
   ): Started {
     if (!this.#holder?.alive())
       throw new BenchError("worldBroken", `start ${role}`, `controller ${this.id} is off`);
+    // As a service manager starts it: in a group that it may divide (Delegate=, DelegateSubgroup= of systemd.resource-control(5)).
+    const cgroup = this.cgroup.child(
+      role === daemonRole ? join(daemonRole, firmwareGroup) : "programs",
+    );
+    cgroup.create();
     return this.#processes.start({
       role: `${this.id}-${role}`,
-      cgroup: this.cgroup,
+      cgroup,
       inside: { holder: this.#holder.pid },
       argv,
       ...options,

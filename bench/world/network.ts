@@ -7,7 +7,10 @@ import {
   brokerAddress,
   clientAddress,
   controllerIds,
+  customerClient,
+  customerRouter,
   dataAddress,
+  gatewayAddress,
   interconnectAddress,
   type Lan,
   type Layout,
@@ -48,7 +51,9 @@ function cablesOf(layout: Layout): Cable[] {
     ]),
     cable("s", "shelf", of.shelf, "san0", shelfAddress),
     cable("d", "mq", of.broker, "eth0", brokerAddress),
-    ...of.clients.map((name, i) => cable("d", `c${i + 1}`, name, "eth0", clientAddress(i))),
+    ...(of.routers.length > 0
+      ? of.routers.map((name, i) => cable("d", `r${i + 1}`, name, "eth0", gatewayAddress(i)))
+      : of.clients.map((name, i) => cable("d", `c${i + 1}`, name, "eth0", clientAddress(i)))),
   ];
 }
 
@@ -103,6 +108,30 @@ export class Network {
           ]),
         ),
     ]);
+    await Promise.all(of.routers.map((router, i) => this.#connectCustomer(router, of.clients[i])));
+  }
+
+  /** A client's own LAN, which is one cable, and its way out. */
+  async #connectCustomer(router: string, client: string | undefined): Promise<void> {
+    if (client === undefined) return;
+    await ipBatch(undefined, [
+      `netns add ${client}`,
+      `link add lan0 netns ${router} type veth peer name eth0 netns ${client}`,
+    ]);
+    await ipBatch(router, [`address add ${customerRouter}/24 dev lan0`, "link set lan0 up"]);
+    await ipBatch(client, [
+      "link set lo up",
+      `address add ${customerClient}/24 dev eth0`,
+      "link set eth0 up",
+      `route add default via ${customerRouter}`,
+    ]);
+    const forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+    await run("nsenter", [`--net=/run/netns/${router}`, "--", "sh", "-ec", forward]);
+  }
+
+  /** Takes a customer's router off the data LAN, or puts it back: the gateway of its virtual server is dead. */
+  async setGateway(index: number, up: boolean): Promise<void> {
+    await this.setCables([portName("d", `r${index + 1}`)], up);
   }
 
   /** Pulls cables or puts them back: both ends see the carrier go or come. */

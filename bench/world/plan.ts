@@ -1,6 +1,6 @@
 /** The appliance of the bench: its disks, its virtual servers, and the configuration of each controller. Pure. */
 import type { z } from "zod";
-import { type Config, configSchema } from "../../firmware-ts/schema/config.ts";
+import { type Config, configSchema, type LimitsConfig } from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import {
   brokerAddress,
@@ -45,6 +45,8 @@ export interface PlanOptions {
   readonly tls?: boolean;
   readonly timing?: z.input<typeof configSchema>["timing"];
   readonly autoGiveback?: boolean;
+  /** By the name of the virtual server. */
+  readonly limits?: { readonly [name: string]: Partial<LimitsConfig> };
 }
 
 /** The configuration of one controller, checked. */
@@ -73,7 +75,9 @@ export function configOf(layout: Layout, id: ControllerId, options: PlanOptions 
       name: each.name,
       home: each.home,
       addresses: [`${each.address}/24`],
+      routes: each.gateway === undefined ? [] : [{ to: "default", via: each.gateway }],
       volumes: [{ disk: each.disk, export: each.export }],
+      limits: options.limits?.[each.name] ?? {},
     })),
     mqtt: {
       url: tls ? `mqtts://${brokerAddress}:8883` : `mqtt://${brokerAddress}:1883`,

@@ -32,7 +32,7 @@ import { BenchError } from "./error.ts";
 import { limitMs, waitFor } from "./exec.ts";
 import { firmwareWords } from "./firmware.ts";
 import { rememberSetting } from "./kernel-setting.ts";
-import { controllerIds, type Layout, layoutOf, repoDir } from "./layout.ts";
+import { controllerIds, type Layout, type LayoutOptions, layoutOf, repoDir } from "./layout.ts";
 import { Ledger, lockPrefix } from "./ledger.ts";
 import { Machine } from "./machine.ts";
 import { Network, portsOf } from "./network.ts";
@@ -62,13 +62,8 @@ done
 wait
 `;
 
-export interface WorldOptions extends PlanOptions {
+export interface WorldOptions extends PlanOptions, LayoutOptions {
   readonly prefix: string;
-  readonly clientCount?: number;
-  /** Two if not given. */
-  readonly serverCount?: number;
-  /** Virtual servers whose disks are there, to be created while the world runs; none if not given. */
-  readonly spareCount?: number;
   readonly diskMb?: number;
   /** Build everything but start no daemon: for tests of the world itself, and for the peers. */
   readonly withoutControllers?: boolean;
@@ -112,19 +107,20 @@ interface Pieces {
 
 /** Throws `notRoot`, `alreadyRunning`, `badInput`. Cleans up what an earlier run left. */
 async function openParts(options: WorldOptions): Promise<Parts> {
-  const { prefix, clientCount, serverCount, spareCount } = options;
-  const layout = layoutOf(prefix, clientCount, serverCount, spareCount);
+  const { prefix } = options;
+  const layout = layoutOf(prefix, options);
   if (process.getuid?.() !== 0)
     throw new BenchError("notRoot", "bench", "needs root for namespaces, mounts and cgroups");
-  const lock = await lockPrefix(options.prefix);
+  const lock = await lockPrefix(prefix);
   await cleanWorld(layout);
-  const ledger = new Ledger(options.prefix);
+  const ledger = new Ledger(prefix);
   ledger.begin();
   rememberSetting(ledger);
   mkdirSync(layout.baseDir, { recursive: true, mode: 0o711 });
   const cgroup = new Cgroup(findCgroup(), layout.cgroupName);
   const infra = cgroup.child("infra");
   infra.create();
+  cgroup.handDown();
   const processes = new Processes(ledger, layout.logDir);
   return { options, layout, lock, ledger, processes, cgroup, infra, network: new Network(layout) };
 }

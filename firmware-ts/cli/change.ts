@@ -4,6 +4,7 @@
  */
 import type { DefinitionView } from "../schema/api-change.ts";
 import type { VirtualServerInput } from "../schema/config.ts";
+import { isSame } from "../schema/definition-digest.ts";
 import { type ControllerId, partnerOf } from "../schema/ids.ts";
 import type { CommandAnswer, Status } from "../schema/status.ts";
 import { get } from "./client.ts";
@@ -116,28 +117,31 @@ async function refused(io: Io, options: CommandOptions, answer: CommandAnswer): 
 async function waitForEnd(
   io: Io,
   options: CommandOptions & { readonly waitSeconds: number },
-  { action, server: wanted }: Change,
+  { action, server }: Change,
   answer: CommandAnswer,
 ): Promise<ExitCode> {
-  const { name } = wanted;
+  const { name } = server;
+  const { defaultLimits } = await import("../schema/config.ts");
+  // A limit that was taken away may have a default.
+  const wanted = { ...server, limits: { ...defaultLimits, ...server.limits } };
   let said = "";
   const deadlineMs = performance.now() + options.waitSeconds * 1000;
   for (;;) {
     const status = await readStatus(options.socket);
-    const server = status.virtualServers.find((each) => each.name === name);
-    const text = server ? stateOf(server) : action === "delete" ? "gone" : "not there yet";
+    const found = status.virtualServers.find((each) => each.name === name);
+    const text = found ? stateOf(found) : action === "delete" ? "gone" : "not there yet";
     if (text !== said && options.output === "table") io.out(`${plain(`${name}: ${text}`)}\n`);
     said = text;
-    if (isDone(action, wanted, server)) {
+    if (isDone(action, wanted, found)) {
       if (options.output === "json") printJson(io, answer);
       else io.out(`${action} ${name} done\n`);
       return exitCodes.ok;
     }
-    if (server?.state === "failed")
+    if (found?.state === "failed")
       throw new CliError(
         exitCodes.failure,
         "changeFailed",
-        `${name} failed: ${server.fault ?? "no reason given"}`,
+        `${name} failed: ${found.fault ?? "no reason given"}`,
       );
     if (performance.now() >= deadlineMs)
       throw new CliError(
@@ -161,12 +165,10 @@ function isDone(action: Action, wanted: VirtualServerInput, server: Server | und
     return (
       isSettled &&
       isSame(server.addresses, wanted.addresses) &&
-      isSame(server.exports, exportsOf(wanted))
+      isSame(server.exports, exportsOf(wanted)) &&
+      isSame(server.limits, wanted.limits)
     );
   return server.state === "serving" || server.state === "elsewhere";
 }
 
 const exportsOf = ({ volumes }: VirtualServerInput) => volumes.map((volume) => volume.export);
-
-const isSame = (one: readonly string[], other: readonly string[]) =>
-  JSON.stringify(one) === JSON.stringify(other);

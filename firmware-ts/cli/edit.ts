@@ -106,11 +106,11 @@ function knownLimits(): LimitNodes {
 }
 
 /** `key=value` words; `key=none` takes a limit away. */
-export function setLimits(
-  server: Server & { readonly limits?: object },
+export function setLimits<S extends Pick<Server, "limits">>(
+  server: S,
   words: readonly string[],
   known: LimitNodes = knownLimits(),
-): Server {
+): S {
   const limits: Record<string, unknown> = { ...server.limits };
   for (const word of words) {
     const [key = "", value = ""] = word.split(/=(.*)/s);
@@ -119,14 +119,12 @@ export function setLimits(
       throw new CliError(
         exitCodes.usage,
         "usage",
-        names.length === 0
-          ? "this release knows no limits of a virtual server"
-          : `expected one of ${names.map((name) => `${name}=VALUE`).join(", ")}; found ${word}`,
+        `expected one of ${names.map((name) => `${name}=VALUE`).join(", ")}; found ${word}`,
       );
     if (value === "none") delete limits[toCamel(key)];
     else limits[toCamel(key)] = limitValue(value, known[key]?.type);
   }
-  return { ...server, limits } as Server;
+  return { ...server, limits } as S;
 }
 
 /** A text that is no number stays one, and the daemon says what it expected. */

@@ -68,6 +68,7 @@ function addCreate(vserver: Parent, context: Context): void {
     .option("--export <disk=export>", "a volume, as in data-3=/gamma; several times", collect)
     .option("--route <route>", 'as in "default via 10.0.0.1 table 7"; several times', collect)
     .option("--rule <rule>", 'as in "10.0.0.0/24 table 7"; several times', collect)
+    .option("--limit <key=value>", "as in memory_mb=2048; several times", collect)
     .action(async (name, options) => {
       const { createServer } = await import("./change.ts");
       const server = await described(name, options);
@@ -84,6 +85,7 @@ interface Description {
   readonly export?: readonly string[] | undefined;
   readonly route?: readonly string[] | undefined;
   readonly rule?: readonly string[] | undefined;
+  readonly limit?: readonly string[] | undefined;
 }
 
 /** From a file, from the command line, or what the command line adds to a file. */
@@ -98,15 +100,21 @@ async function described(name: string | undefined, words: Description) {
       "usage",
       "expected the name of the new virtual server, or --file",
     );
-  return {
-    ...file,
-    name: called,
-    home: words.home ?? file?.home,
-    addresses: [...(file?.addresses ?? []), ...(words.address ?? [])],
-    routes: [...(file?.routes ?? []), ...(words.route ?? []).map(routeOf)],
-    rules: [...(file?.rules ?? []), ...(words.rule ?? []).map(ruleOf)],
-    volumes: [...(file?.volumes ?? []), ...(words.export ?? []).map(volumeOf)],
-  };
+  const { edits } = await import("./edit.ts");
+  const { defaultLimits } = await import("../schema/config.ts");
+  return edits.setLimits(
+    {
+      ...file,
+      limits: file?.limits ?? defaultLimits,
+      name: called,
+      home: words.home ?? file?.home,
+      addresses: [...(file?.addresses ?? []), ...(words.address ?? [])],
+      routes: [...(file?.routes ?? []), ...(words.route ?? []).map(routeOf)],
+      rules: [...(file?.rules ?? []), ...(words.rule ?? []).map(ruleOf)],
+      volumes: [...(file?.volumes ?? []), ...(words.export ?? []).map(volumeOf)],
+    },
+    words.limit ?? [],
+  );
 }
 
 function addModify(vserver: Parent, context: Context): void {

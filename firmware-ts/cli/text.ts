@@ -144,6 +144,8 @@ export function virtualServerText(
     ["fault", server.fault === undefined ? undefined : colours.red(plain(server.fault))],
     ["addresses", plain(server.addresses.join(", "))],
     ["exports", plain(server.exports.join(", "))],
+    ["limits", server.limits === undefined ? undefined : limitsText(server.limits)],
+    ["uses", server.usage === undefined ? undefined : usageText(server.usage)],
     ["last start", server.lastStartMs === undefined ? undefined : duration(server.lastStartMs)],
     [
       "failures",
@@ -165,6 +167,31 @@ function labelledLines(label: string, text: readonly string[] | string | undefin
     `${`${label}:`.padStart(11)} ${first}\n`,
     ...others.map((line) => `${"".padStart(12)}${line}\n`),
   ].join("");
+}
+
+function limitsText(limits: NonNullable<VirtualServer["limits"]>): string {
+  const { cpuWeight, cpuPercent, memoryMb, processes, bandwidthMbit } = limits;
+  return [
+    `processor weight ${cpuWeight}`,
+    ...(cpuPercent === undefined ? [] : [`${cpuPercent} % of a processor`]),
+    ...(memoryMb === undefined ? [] : [`${memoryMb} MiB`]),
+    `${processes} processes`,
+    ...(bandwidthMbit === undefined ? [] : [`${bandwidthMbit} Mbit/s`]),
+  ].join(", ");
+}
+
+function usageText(usage: NonNullable<VirtualServer["usage"]>): string {
+  const told: [number | undefined, (value: number) => string][] = [
+    [usage.cpuSeconds, (value) => `${value} s of processor time`],
+    [usage.memoryMb, (value) => `${value} MiB`],
+    [usage.processes, (value) => `${value} processes`],
+    // What has not happened is not told.
+    [usage.throttledSeconds || undefined, (value) => `throttled for ${value} s`],
+    [usage.oomKills || undefined, (value) => `${value} killed for want of memory`],
+    [usage.forksRefused || undefined, (value) => `${value} forks refused`],
+  ];
+  const texts = told.flatMap(([value, text]) => (value === undefined ? [] : [text(value)]));
+  return texts.join(", ") || "nothing that this kernel tells";
 }
 
 export function disksText(disks: readonly Disk[], colours: Colours): string {

@@ -3,7 +3,7 @@
  * served, and who uses what. A definition says what is wanted; `config` is what is in use, and the two differ while a change is carried out
  * (core/parts).
  */
-import { bareAddresses, type VirtualServerConfig } from "../schema/config.ts";
+import { bareAddresses, defaultLimits, type VirtualServerConfig } from "../schema/config.ts";
 import { canonicalAddress } from "../schema/config-routes.ts";
 import type { Definition } from "../schema/definition.ts";
 import { definitionProblems, type StaticClaims } from "../schema/definition-check.ts";
@@ -24,7 +24,7 @@ import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
 /** A number that nobody has used yet: it is skipped wherever virtual servers are dealt with. */
 export function unused(number: number): Definition {
-  const nothing = { addresses: [], routes: [], rules: [], volumes: [] };
+  const nothing = { addresses: [], routes: [], rules: [], volumes: [], limits: defaultLimits };
   return { number, sequence: 0, wanted: "deleted", server: { name: "", home: "a", ...nothing } };
 }
 

@@ -1,7 +1,7 @@
 /** The model of state that everyone is shown (schema/status), made from the decisions' state alone; pure. */
 import type { DefinitionView } from "../schema/api-change.ts";
 import { linkNames, partnerOf } from "../schema/ids.ts";
-import type { Status } from "../schema/status.ts";
+import type { Status, UsageStatus } from "../schema/status.ts";
 import { type ControllerState, isQueued, partnerOwns } from "./controller-state.ts";
 import { isDeleted, isWanted } from "./definitions.ts";
 import { parseKey } from "./keys.ts";
@@ -16,6 +16,8 @@ export interface Counted {
     Record<string, { readonly malformed: number; readonly silentMs: number | undefined }>
   >;
   readonly refusedFrames: Readonly<Record<string, number>>;
+  /** By the name of the virtual server; absent where nobody looks. */
+  readonly usage?: ReadonlyMap<string, UsageStatus>;
 }
 
 export function statusOf(state: ControllerState, counted: Counted): Status {
@@ -49,7 +51,7 @@ export function statusOf(state: ControllerState, counted: Counted): Status {
     disks: [...coordinators(state), ...dataDisks(state)],
     virtualServers: state.servers
       .filter((server) => !isDeleted(server))
-      .map((server) => serverStatus(state, server)),
+      .map((server) => serverStatus(state, server, counted.usage?.get(server.config.name))),
     takeover: possible(state, "takeover"),
     giveback: possible(state, "giveback"),
     refusedFrames: { ...counted.refusedFrames },
@@ -198,6 +200,7 @@ function shownOf({ phase, config, definition }: VirtualServerState) {
 function serverStatus(
   state: ControllerState,
   server: VirtualServerState,
+  usage: UsageStatus | undefined,
 ): Status["virtualServers"][number] {
   const { phase } = server;
   const config = shownOf(server);
@@ -215,6 +218,8 @@ function serverStatus(
     ...(step === undefined ? {} : { step }),
     addresses: [...config.addresses],
     exports: config.volumes.map((volume) => volume.export),
+    limits: { ...config.limits },
+    ...(usage === undefined ? {} : { usage: { ...usage } }),
     ...(server.lastStartMs === undefined ? {} : { lastStartMs: Math.round(server.lastStartMs) }),
     ...(server.failures > 0 ? { failures: server.failures } : {}),
     ...(fault === undefined || shown === "serving" ? {} : { fault }),

@@ -14,6 +14,7 @@ import {
   type Carriers,
   openCarriers,
   openCommonVolume,
+  openGroups,
   silenceEarlierLife,
   startBeatProcess,
 } from "./wiring.ts";
@@ -33,6 +34,8 @@ export interface BeginSetup {
 }
 
 export interface Begun {
+  /** For the machine: what programs of virtual servers may take. */
+  readonly groups: ReturnType<typeof openGroups>;
   /** What virtual servers there are, whatever the file says. */
   readonly definitions: readonly Definition[];
   /** What their interfaces are made on, which is there before the gate is. */
@@ -51,10 +54,11 @@ export async function begin(
   { timing, log, fromBeat, beatEnded, failed }: BeginSetup,
 ): Promise<Begun> {
   for (const signal of stopSignals) process.on(signal, exitEarly);
+  const groups = openGroups(config);
   // It loads, and the sessions to the coordinators log in, while what an earlier life left is silenced.
   const beat = startBeatProcess(configPath, fromBeat, beatEnded);
   const common = openCommonVolume(config, { log });
-  const silenced = await silenceEarlierLife(config, { log });
+  const silenced = await silenceEarlierLife(config, groups, { log });
   if (!silenced.ok) return failed(silenced.fault);
   const definitions = await readDefinitions(config, common, log);
   const configuration = sharedConfigurationCrc(config);
@@ -68,5 +72,5 @@ export async function begin(
     vlans: initial.vlans,
     configuration: initial.configuration,
   });
-  return { definitions, carriers: carriers.value, configuration, initial, beat, common };
+  return { groups, definitions, carriers: carriers.value, configuration, initial, beat, common };
 }

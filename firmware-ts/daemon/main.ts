@@ -5,6 +5,7 @@
  */
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
+import { isDeleted } from "../core/definitions.ts";
 import { deriveTiming, type Timing } from "../core/timing.ts";
 import type { BeatCounters, FromBeat } from "../loop/channel.ts";
 import type { Happening } from "../loop/controller-loop.ts";
@@ -19,6 +20,7 @@ import { openJournal } from "./journal.ts";
 import { openOutside } from "./outside.ts";
 import { createPerformer } from "./performer.ts";
 import { openRecordStore } from "./record.ts";
+import { watchUsage } from "./usage.ts";
 import { createVolume } from "./volume.ts";
 import { openMachine } from "./wiring.ts";
 
@@ -69,7 +71,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     else if (message.kind === "counters") counters = message.counters;
     else if (message.kind === "log") log(`beat: ${message.message}`);
   };
-  const { definitions, carriers, configuration, initial, beat, common } = await begin(
+  const { groups, definitions, carriers, configuration, initial, beat, common } = await begin(
     configPath,
     config,
     {
@@ -89,7 +91,12 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     },
   );
 
-  const machine = await openMachine(config, definitions, carriers, {
+  const warning = (code: string, message: string) => {
+    const event = events.add({ severity: "warning", code, message });
+    log(`${event.severity} ${event.code}: ${event.message}`);
+  };
+  const setup = { definitions, carriers, groups };
+  const machine = await openMachine(config, setup, {
     diskPath: (serial, up, reason) => happen({ kind: "diskPath", serial, up, reason }),
     diskFenced: (serial, reason) => happen({ kind: "diskFenced", serial, reason }),
     deviceLost: (serial, reason) => happen({ kind: "deviceLost", serial, reason }),
@@ -99,6 +106,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     serviceHung: (virtualServer, reason) => happen({ kind: "serviceHung", virtualServer, reason }),
     addressLost: (virtualServer, reason) => happen({ kind: "addressLost", virtualServer, reason }),
     carrier: (up) => happen({ kind: "carrier", up }),
+    warning,
     log,
   });
   if (!machine.ok) {
@@ -111,6 +119,13 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
     `${config.controller.stateDir}/journal.jsonl`,
     { version: 1, startedAt, config, configuration, definitions },
     { log },
+  );
+  const usage = watchUsage(
+    () =>
+      (loop?.state() ?? initial).servers.flatMap((each) =>
+        isDeleted(each) ? [] : [each.config.name],
+      ),
+    (name) => machine.value.usage(name),
   );
   const performer = createPerformer(definitions, machine.value, log);
   const volume = createVolume({
@@ -135,6 +150,7 @@ async function run(configPath: string, config: Config, timing: Timing): Promise<
         ]),
       ),
       refusedFrames: counters.refused,
+      usage: usage.seen,
     }),
     command: (command) => happen({ kind: "command", command }),
   });

@@ -6,7 +6,7 @@ import type { BeatOpening, FromBeat, ToBeat } from "../loop/channel.ts";
 
 export { openCommonVolume } from "../../hal/bench/common-volume.ts";
 export { openBenchMachine as openMachine } from "../../hal/bench/machine.ts";
-export { silenceEarlierLife } from "../../hal/bench/places.ts";
+export { openGroups, silenceEarlierLife } from "../../hal/bench/places.ts";
 export { type Carriers, openCarriers } from "../../hal/linux/carriers.ts";
 
 /** A beat process that is not ready by then will not be. */

@@ -86,6 +86,27 @@ const route = z.strictObject({
 /** Packets from these addresses are routed by that table. */
 const routingRule = z.strictObject({ from: prefix, table: routingTable });
 
+/**
+ * What a virtual server may take of its controller (US 7,200,622: resource allocation is part of a virtual file server's configuration). Absent:
+ * as much as there is. The bounds below keep a file server able to start within the time that a move allows it.
+ */
+const limits = z.strictObject({
+  /** Its share of the processors where there are not enough for all, against 100 of the others (cpu.weight of cgroups(7), version 2). */
+  cpuWeight: z.number().int().min(1).max(10_000).default(100),
+  /** Most processor time, in per cent of one processor. */
+  cpuPercent: z.number().int().min(5).max(25_600).optional(),
+  /** Most memory of its programs, what the kernel keeps of its files included. */
+  memoryMb: z.number().int().min(64).max(1_048_576).optional(),
+  /** Most processes and threads: nobody asks for a limit before it is needed. A file server has 20, and up to 250 when many clients ask at once. */
+  processes: z.number().int().min(256).max(32_768).default(512),
+  /** Most traffic of its interface, in each direction. */
+  bandwidthMbit: z.number().int().min(1).max(100_000).optional(),
+});
+
+export type LimitsConfig = z.infer<typeof limits>;
+/** Of whoever says nothing about them. */
+export const defaultLimits: LimitsConfig = limits.parse({});
+
 /** As somebody writes it: volumes may be without ids. */
 export const virtualServerInputSchema = z.strictObject({
   name: virtualServerNameSchema,
@@ -96,6 +117,7 @@ export const virtualServerInputSchema = z.strictObject({
   routes: z.array(route).max(16).default([]),
   rules: z.array(routingRule).max(16).default([]),
   volumes: z.array(volume).min(1).max(volumesMax),
+  limits: limits.prefault({}),
 });
 export type VirtualServerInput = z.infer<typeof virtualServerInputSchema>;
 

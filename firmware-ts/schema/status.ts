@@ -44,6 +44,29 @@ export const diskStatusSchema = z.object({
   path: z.enum(["up", "down", "unknown"]),
 });
 
+/** What a virtual server may take here (`[virtual_servers.limits]`); absent: no limit. */
+export const limitsStatusSchema = z.object({
+  cpuWeight: z.number().int(),
+  cpuPercent: z.number().int().optional(),
+  memoryMb: z.number().int().optional(),
+  processes: z.number().int(),
+  bandwidthMbit: z.number().int().optional(),
+});
+
+/** What its programs use and have used on this controller, read every few seconds; what the kernel does not tell is absent. */
+export const usageStatusSchema = z.object({
+  cpuSeconds: z.number().optional(),
+  /** Time in which its programs had to wait because of `cpuPercent`. */
+  throttledSeconds: z.number().optional(),
+  memoryMb: z.number().optional(),
+  processes: z.number().int().optional(),
+  /** Processes killed because of `memoryMb`. */
+  oomKills: z.number().int().optional(),
+  /** Processes and threads not made because of `processes`. */
+  forksRefused: z.number().int().optional(),
+});
+export type UsageStatus = z.infer<typeof usageStatusSchema>;
+
 export const virtualServerStatusSchema = z.object({
   name: z.string(),
   home: controllerIdSchema,
@@ -54,6 +77,8 @@ export const virtualServerStatusSchema = z.object({
   step: z.string().optional(),
   addresses: z.array(z.string()),
   exports: z.array(z.string()),
+  limits: limitsStatusSchema.optional(),
+  usage: usageStatusSchema.optional(),
   /** Duration of the last start on this controller, from decision to open address, ms. */
   lastStartMs: z.number().optional(),
   /** Failures here since it last served for a minute; absent: none. After more than three it moves to the partner. */

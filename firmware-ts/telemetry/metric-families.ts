@@ -4,6 +4,7 @@ import {
   healthSchema,
   linkColourSchema,
   type Status,
+  type UsageStatus,
   virtualServerStateSchema,
 } from "../schema/status.ts";
 
@@ -139,6 +140,54 @@ const parts: readonly Family[] = [
   ),
 ];
 
+/** One sample for each virtual server of which the kernel tells it. */
+function used(pick: (usage: UsageStatus) => number | undefined): Family["samples"] {
+  return ({ virtualServers }) =>
+    virtualServers.flatMap(({ name, usage }): Sample[] => {
+      const value = usage && pick(usage);
+      return value === undefined ? [] : [[{ vserver: name }, value]];
+    });
+}
+
+const usages: readonly Family[] = [
+  counter(
+    "vserver_cpu_seconds",
+    "Processor time of a virtual server's programs here",
+    ["vserver"],
+    used((usage) => usage.cpuSeconds),
+  ),
+  counter(
+    "vserver_cpu_throttled_seconds",
+    "Time in which they waited because of cpu_percent",
+    ["vserver"],
+    used((usage) => usage.throttledSeconds),
+  ),
+  gauge(
+    "vserver_memory_bytes",
+    "Memory that they hold here, cached files included",
+    ["vserver"],
+    used(({ memoryMb }) => (memoryMb === undefined ? undefined : memoryMb * 1024 * 1024)),
+  ),
+  gauge(
+    "vserver_processes",
+    "Processes and threads of them here",
+    ["vserver"],
+    used((usage) => usage.processes),
+  ),
+  counter(
+    "vserver_oom_kills",
+    "Processes killed because of memory_mb",
+    ["vserver"],
+    used((usage) => usage.oomKills),
+  ),
+  counter(
+    "vserver_forks_refused",
+    "Processes and threads not made because of processes",
+    ["vserver"],
+    used((usage) => usage.forksRefused),
+  ),
+];
+
 const outside: readonly Family[] = [
   counter("api_requests", "Requests to the local API", [], (_, { api }) =>
     api ? one(api.requests) : [],
@@ -174,4 +223,4 @@ const outside: readonly Family[] = [
   }),
 ];
 
-export const families: readonly Family[] = [...pair, ...parts, ...outside];
+export const families: readonly Family[] = [...pair, ...parts, ...usages, ...outside];

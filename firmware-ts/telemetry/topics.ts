@@ -23,7 +23,7 @@ export function topicBase(config: Config): string {
 export interface StateMessage {
   readonly topic: string;
   readonly payload: string;
-  /** The payload without ages and uptimes: messages with equal substance need not be sent again at once. */
+  /** The payload without ages, uptimes and usage: messages with equal substance need not be sent again at once. */
   readonly substance: string;
 }
 
@@ -33,7 +33,7 @@ export function stateMessages(base: string, status: Status): StateMessage[] {
     topic: `${base}/${topic}`,
     payload: JSON.stringify(value),
     substance: JSON.stringify(value, (key, inner) =>
-      key === "uptimeMs" || key === "silentMs" ? undefined : inner,
+      key === "uptimeMs" || key === "silentMs" || key === "usage" ? undefined : inner,
     ),
   });
   return [

@@ -45,7 +45,7 @@ export async function openFileServices(
   config: Config,
   handlers: MachineHandlers,
   mountPath: Machine["mountPath"],
-  places: Pick<Places, "of" | "folder">,
+  places: ProgramPlaces,
 ): Promise<BenchServices> {
   const runDir = `${config.controller.runDir}/services`;
   const cleaned = await killLeftovers(filesIn(runDir), leftoversMs);
@@ -62,11 +62,14 @@ interface Entry {
   waiting: NodeJS.Timeout | undefined;
 }
 
+/** Of all that a virtual server's place is, what its programs need. */
+type ProgramPlaces = Pick<Places, "of" | "folder" | "groups">;
+
 class GaneshaServices implements BenchServices {
   readonly #runDir: string;
   readonly #handlers: MachineHandlers;
   readonly #mountPath: Machine["mountPath"];
-  readonly #places: Pick<Places, "of" | "folder">;
+  readonly #places: ProgramPlaces;
   readonly #entries = new Map<string, Entry>();
   readonly #spares = new SpareLine();
 
@@ -74,7 +77,7 @@ class GaneshaServices implements BenchServices {
     runDir: string,
     handlers: MachineHandlers,
     mountPath: Machine["mountPath"],
-    places: Pick<Places, "of" | "folder">,
+    places: ProgramPlaces,
   ) {
     this.#runDir = runDir;
     this.#handlers = handlers;
@@ -91,7 +94,8 @@ class GaneshaServices implements BenchServices {
 
   #make(definition: Definition): Entry {
     const { name } = definition.server;
-    const place = programsOf(this.#places.of(name), this.#places.folder, name);
+    const { groups, folder } = this.#places;
+    const place = programsOf(this.#places.of(name), folder, name, () => groups.joinPaths(name));
     const portMapper = createPortMapper(place);
     const ganesha = createGanesha({
       name,
@@ -172,11 +176,16 @@ class GaneshaServices implements BenchServices {
     this.#find(name).ganesha.kill();
   }
 
-  stop(name: string, limitMs: number): Promise<Outcome> {
+  async stop(name: string, limitMs: number): Promise<Outcome> {
     const { ganesha } = this.#find(name);
+    const startedAt = performance.now();
     // At once, also when a start is under way; then wait until the kernel has let go of everything.
     ganesha.kill();
-    return ganesha.stop({ timeoutMs: limitMs });
+    const stopped = await ganesha.stop({ timeoutMs: limitMs });
+    if (!stopped.ok) return stopped;
+    // Whatever else runs in its place would hold the volume.
+    const leftMs = limitMs - (performance.now() - startedAt);
+    return await this.#places.groups.empty(name, () => ganesha.processes(), leftMs);
   }
 
   async close(): Promise<void> {

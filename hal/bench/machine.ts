@@ -7,6 +7,7 @@ import { done, explain, failed, good, type Outcome } from "../../firmware-ts/sch
 import { giveBackRegularly } from "../block/memory.ts";
 import { createAddresses } from "../linux/addresses.ts";
 import type { Carriers } from "../linux/carriers.ts";
+import type { ControlGroups } from "../linux/control-groups/groups.ts";
 import { createFileSystems } from "../linux/filesystems.ts";
 import { MountWatch, watchedFileSystems } from "../linux/mount-watch.ts";
 import { prepareNic } from "../linux/nic.ts";
@@ -28,14 +29,23 @@ const mainPriority = 10;
 /** Port of NFS, for the list of connections to tickle. */
 const nfsPort = 2049;
 
+/** What has to be known and there before anything is opened. */
+export interface MachineSetup {
+  /** What virtual servers there are. */
+  readonly definitions: readonly Definition[];
+  /** What their interfaces are made on. */
+  readonly carriers: Carriers;
+  /** In which nothing of an earlier life is left (`silenceEarlierLife`). */
+  readonly groups: ControlGroups;
+}
+
 /**
  * Opens everything that the main loop touches. What an earlier life of this controller left (services, mounts, addresses,
  * devices) is removed before it returns, also of virtual servers that are no more.
  */
 export async function openBenchMachine(
   config: Config,
-  all: readonly Definition[],
-  carriers: Carriers,
+  { definitions: all, carriers, groups }: MachineSetup,
   handlers: MachineHandlers,
 ): Promise<Outcome<Machine>> {
   const definitions = sideBySide(all, handlers.log);
@@ -46,8 +56,8 @@ export async function openBenchMachine(
   if (!addresses.ok) return addresses;
   const readiness = Readiness.open();
   if (!readiness.ok) return readiness;
-  const watching = { readiness: readiness.value, addressLost: handlers.addressLost };
-  const opened = await openPlaces(config, definitions, { carriers, ...watching });
+  const parts = { ...handlers, carriers, groups, readiness: readiness.value };
+  const opened = await openPlaces(config, definitions, parts);
   if (!opened.ok) return opened;
   const places = opened.value;
   const mountPath: Machine["mountPath"] = (server, disk) =>
@@ -72,6 +82,7 @@ export async function openBenchMachine(
     services,
     states: createServiceStates(),
     place: (name) => places.server(name),
+    usage: (name) => groups.usage(name),
     placeState: (server) =>
       recordedState(
         server.volumes.map(({ disk }) => ({ disk, path: mountPath(server, disk) })),
@@ -85,6 +96,7 @@ export async function openBenchMachine(
       storage.value.stopWatching();
       readiness.value.close();
       await services.close();
+      groups.close();
       await disks.close();
     },
   });

@@ -1,12 +1,14 @@
 /** The places of all virtual servers of a controller: made when a virtual server is defined, whoever serves it. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { canonicalAddress } from "../../firmware-ts/schema/config-routes.ts";
 import type { Definition } from "../../firmware-ts/schema/definition.ts";
 import { parsePrefix } from "../../firmware-ts/schema/ip-address.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Carriers } from "../linux/carriers.ts";
+import { type ControlGroups, openControlGroups } from "../linux/control-groups/groups.ts";
 import { expediteGracePeriods } from "../linux/grace-periods.ts";
 import { PlacesFolder } from "../linux/place/folder.ts";
 import { Place, placeNic } from "../linux/place/place.ts";
@@ -17,22 +19,46 @@ import { macOf } from "./numbering.ts";
 export interface Places {
   /** Where volumes are mounted, a folder for each virtual server. */
   readonly folder: PlacesFolder;
+  /** What their programs may take. */
+  readonly groups: ControlGroups;
   /** Virtual servers of an earlier life that are no more, whose programs and volumes may still be there. Nobody reaches them any more. */
   readonly forgotten: readonly string[];
   of(name: string): Place;
   server(name: string): ServerPlace;
   /**
-   * Makes the place, or changes it beside what runs in it: addresses that it has no more are taken off, routes and rules are put right where its addresses
-   * are. Idempotent. Faults: `ioError`, `addressFailed`, `badInput`.
+   * Makes the place, or changes it beside what runs in it: limits hold from now on, addresses that it has no more are taken off, routes and rules are put right
+   * where its addresses are. Idempotent. Faults: `ioError`, `addressFailed`, `badInput`.
    */
   define(definition: Definition): Promise<Outcome>;
-  /** Removes it; its folder must be empty of mounts (`stillMounted`). Idempotent. Faults: `ioError`, `addressFailed`. */
+  /** Ends what runs in it and removes it; its folder must be empty of mounts (`stillMounted`). Idempotent. Faults: `timeout`, `ioError`, `addressFailed`. */
   forget(name: string): Promise<Outcome>;
 }
 
 interface Entry {
   readonly place: Place;
   server: Definition["server"];
+  /** Which of its limits were refused, as it was told. */
+  told?: string;
+}
+
+/** Time for what an earlier life left in its control groups to die. */
+const emptyMs = 2000;
+
+/**
+ * The name of the control group of all virtual servers of a controller. Two controllers may run on one kernel; the state directory is what they never
+ * share.
+ */
+export function controlGroupOf({ pair, controller }: Config): string {
+  const own = crc32(controller.stateDir).toString(16).padStart(8, "0");
+  return `dyad-${pair.id}-${controller.id}-${own}`;
+}
+
+/**
+ * Opens the control groups of a controller, before it has children: in version 2 this process changes its own here. Their programs of an earlier life are in
+ * them still.
+ */
+export function openGroups(config: Config): ControlGroups {
+  return openControlGroups(controlGroupOf(config));
 }
 
 /** Where their networks are held. */
@@ -40,20 +66,31 @@ const networksOf = ({ controller }: Config) => join(controller.runDir, "networks
 
 /**
  * Silences what an earlier life left, before the gate is set up anew: the old one knows every address of that life, and its leases have ended
- * or do so by themselves; the new one knows only the addresses of today. Faults: `ioError`, `addressFailed`.
+ * or do so by themselves; the new one knows only the addresses of today. Its programs end, too. Faults: `ioError`, `addressFailed`.
  */
 export async function silenceEarlierLife(
   config: Config,
+  groups: ControlGroups,
   { log }: Pick<MachineHandlers, "log">,
 ): Promise<Outcome> {
   // First, because every interface of an earlier life waits for one.
   const expedited = expediteGracePeriods();
   if (!expedited.ok) log(explain(expedited.fault));
-  return silenceAll(networksOf(config));
+  const [silenced, emptied] = await Promise.all([
+    silenceAll(networksOf(config)),
+    groups.emptyAll(emptyMs),
+  ]);
+  // What does not die waits for a disk: nobody reaches it any more, and its volume is abandoned like any other.
+  if (!emptied.ok) log(explain(emptied.fault));
+  return silenced;
 }
 
-/** What places need of the rest of the machine: what interfaces are made on, and who hears of addresses that are lost. */
-export interface PlaceParts {
+/**
+ * What places need of the rest of the machine: what interfaces are made on, what programs may take, and who hears of addresses that are lost and of limits that
+ * have no effect.
+ */
+export interface PlaceParts extends Pick<MachineHandlers, "warning" | "log"> {
+  readonly groups: ControlGroups;
   readonly carriers: Carriers;
   readonly readiness: Readiness;
   readonly addressLost: MachineHandlers["addressLost"];
@@ -74,16 +111,32 @@ export async function openPlaces(
   const released = await silenceAll(networksOf(config), (name) => !names.has(name));
   if (!released.ok) return released;
   const forgotten = seen.value.filter((name) => !names.has(name));
+  const { groups, warning, log } = parts;
+  for (const { keys, why } of groups.without)
+    warning("limits.unsupported", `${keys.join(" and ")} of virtual servers: no effect: ${why}`);
   const places = new BenchPlaces(config, folder, forgotten, parts);
   for (const definition of definitions) {
     const made = await places.define(definition);
     if (!made.ok) return made;
   }
+  await groups.prune();
+  groups.watch((name, isYielding) => {
+    if (isYielding)
+      warning(
+        "limits.yields",
+        `${name}: its programs are refused new processes again and again: it is put behind all others, with 5 % of a processor, until that is over`,
+      );
+    else
+      log(
+        `${name}: its programs are not refused new processes any more; it has its share of the processors again`,
+      );
+  });
   return good(places);
 }
 
 class BenchPlaces implements Places {
   readonly folder: PlacesFolder;
+  readonly groups: ControlGroups;
   readonly forgotten: readonly string[];
   readonly #config: Config;
   readonly #parts: PlaceParts;
@@ -98,6 +151,7 @@ class BenchPlaces implements Places {
     this.#config = config;
     this.#parts = parts;
     this.folder = folder;
+    this.groups = parts.groups;
     this.forgotten = forgotten;
   }
 
@@ -122,11 +176,14 @@ class BenchPlaces implements Places {
     if (entry.server.vlan !== server.vlan)
       return failed("refused", `define ${server.name}`, "its interface is on another VLAN");
     entry.server = server;
+    await this.#limit(entry);
     return await this.#putRight(entry);
   }
 
   async forget(name: string): Promise<Outcome> {
     const entry = this.#entries.get(name);
+    const ended = await this.groups.forget(name, emptyMs);
+    if (!ended.ok) return ended;
     const gone = this.folder.remove(name);
     if (!gone.ok) return gone;
     // One that was never made whole may have a network all the same.
@@ -152,8 +209,22 @@ class BenchPlaces implements Places {
       holdPath,
     });
     if (!opened.ok) return opened;
-    this.#entries.set(name, { place: opened.value, server });
+    const entry = { place: opened.value, server };
+    this.#entries.set(name, entry);
+    await this.#limit(entry);
     return opened.value.watchAddresses(readiness, (reason) => addressLost(name, reason));
+  }
+
+  /** What this kernel does not know, or refuses, is told once for each set of limits; it keeps nobody from being served. */
+  async #limit(entry: Entry): Promise<void> {
+    const { name, limits } = entry.server;
+    const programs = await this.groups.limit(name, limits);
+    const traffic = entry.place.limitBandwidth(limits.bandwidthMbit);
+    const refused = [programs, traffic].flatMap((each) => (each.ok ? [] : [explain(each.fault)]));
+    const told = refused.join("; ");
+    if (told !== "" && told !== entry.told)
+      this.#parts.warning("limits.refused", `${name}: ${told}`);
+    entry.told = told;
   }
 
   /** The gate forgets an address when this has taken it off, not before: what the gate does not know passes. */

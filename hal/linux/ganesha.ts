@@ -75,6 +75,8 @@ export interface Ganesha {
   stop(options: { timeoutMs: number }): Promise<Outcome>;
   /** Ends the server without waiting. */
   kill(): void;
+  /** Its own processes: the server, and the spare. */
+  processes(): readonly number[];
   /** How often `kill` was called: what dies between two equal answers was not ended by this driver. */
   killCount(): number;
   state(): GaneshaState;
@@ -163,6 +165,10 @@ class Driver implements Ganesha {
     if (this.#serving === undefined) return;
     letEnd(this.#serving);
     this.#serving.instance.kill();
+  }
+
+  processes(): readonly number[] {
+    return [this.#serving, this.#spare].flatMap((each) => each?.instance.pid ?? []);
   }
 
   killCount(): number {

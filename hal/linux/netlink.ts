@@ -27,6 +27,7 @@ export const netlinkProtocol = { route: 0, sockDiag: 4, netfilter: 12 } as const
 export const messageFlag = {
   request: 0x1,
   acknowledge: 0x4,
+  replace: 0x100,
   excl: 0x200,
   dump: 0x300,
   create: 0x400,

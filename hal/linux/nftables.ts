@@ -1,5 +1,5 @@
 /**
- * The part of nf_tables' netlink protocol that the address gate needs (<linux/netfilter/nf_tables.h>): tables, sets
+ * The part of nf_tables' netlink protocol that the address gate and the limit of bandwidth need (<linux/netfilter/nf_tables.h>): tables, sets
  * with elements that expire, netdev chains, and rules made of expressions. `nft list ruleset` shows the result.
  *
  * Glossary. *batch*: messages that take effect all together or not at all. *register*: where an expression
@@ -32,6 +32,8 @@ const NFT_REG_VERDICT = 0;
 const NFT_REG_1 = 1;
 const NFT_SET_TIMEOUT = 0x10;
 const NFT_LOOKUP_F_INV = 1;
+const NFT_LIMIT_PKT_BYTES = 1;
+const NFT_LIMIT_F_INV = 1;
 
 /** enum nft_meta_keys */
 export const metaKey = { protocol: 1, layer4Protocol: 16 } as const;
@@ -253,6 +255,17 @@ export function fieldIn(field: Field, set: { name: string; id: number }, inside 
       ...(inside ? [] : [attribute(5, uint32(NFT_LOOKUP_F_INV))]),
     ),
   ];
+}
+
+/** Matches what comes beyond a rate, counted in bytes (enum nft_limit_attributes). What comes in a second is not yet beyond it, even at once. */
+export function isOver(bytesPerS: number): Buffer {
+  return expression(
+    "limit",
+    attribute(1, uint64(bytesPerS)),
+    attribute(2, uint64(1)),
+    attribute(4, uint32(NFT_LIMIT_PKT_BYTES)),
+    attribute(5, uint32(NFT_LIMIT_F_INV)),
+  );
 }
 
 /** Ends the chain with a verdict. */

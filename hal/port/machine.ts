@@ -2,6 +2,7 @@
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import type { Definition, RecordedState } from "../../firmware-ts/schema/definition.ts";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { UsageStatus } from "../../firmware-ts/schema/status.ts";
 import type { Addresses, Connection } from "./addresses.ts";
 import type { BlockService, Disks, FileSystems } from "./storage.ts";
 
@@ -49,7 +50,8 @@ export interface ServerPlace {
 export interface Machine {
   /**
    * Gets a virtual server ready to be served here, or changes what is ready to what it is to be from now on: place, disks, file service. Beside what runs of it:
-   * addresses that it has no more are taken off at once, routes and rules are put right; new addresses and exports are for its next start. Idempotent, also
+   * limits hold at once, addresses that it has no more are taken off, routes and rules are put right; new addresses and exports are for its next start. A limit
+   * that the kernel refuses is a warning, because the virtual server can be served without. Idempotent, also
    * after a fault half-way. Nobody else notices. Faults: `refused` (it contradicts what is here), `stillMounted` (a volume that it is to have no
    * more is in use; nothing was changed), `timeout`, and those of the parts.
    */
@@ -66,6 +68,8 @@ export interface Machine {
   readonly states: ServiceStates;
   /** Where a virtual server lives on this controller. */
   place(name: string): ServerPlace;
+  /** What its programs use and have used; undefined for one that is not here. Takes 0.3 ms. */
+  usage(name: string): UsageStatus | undefined;
   /**
    * What the kernel says of it at this moment, for the common volume: mounts, routes, devices. Empty where it is not served; takes less than a
    * millisecond, and never fails: what cannot be read is said in its place.
@@ -94,5 +98,7 @@ export interface MachineHandlers {
   /** An address that was put on the interface of a virtual server is gone from it, or the interface is; told again and again. */
   readonly addressLost: (virtualServer: string, reason: string) => void;
   readonly carrier: (up: boolean) => void;
+  /** Something that an operator should know and that changes no decision. `code` is stable and dotted. */
+  readonly warning: (code: string, message: string) => void;
   readonly log: (message: string) => void;
 }

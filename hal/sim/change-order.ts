@@ -4,7 +4,11 @@
  */
 import { serverNamed } from "../../firmware-ts/core/definitions.ts";
 import type { Change } from "../../firmware-ts/core/events.ts";
-import { type VirtualServerConfig, virtualServerSchema } from "../../firmware-ts/schema/config.ts";
+import {
+  defaultLimits,
+  type VirtualServerConfig,
+  virtualServerSchema,
+} from "../../firmware-ts/schema/config.ts";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import type { Pair } from "./pair.ts";
 
@@ -23,6 +27,7 @@ const empty = (name: string, home: ControllerId): Given => ({
   routes: [],
   rules: [],
   volumes: [],
+  limits: defaultLimits,
 });
 
 function edited(server: Given, word: string): Given {

@@ -7,7 +7,11 @@ import { isDeleted, serverNamed } from "../../firmware-ts/core/definitions.ts";
 import type { Change } from "../../firmware-ts/core/events.ts";
 import { writerOf } from "../../firmware-ts/core/volume.ts";
 import type { VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
-import { type VirtualServerConfig, virtualServerSchema } from "../../firmware-ts/schema/config.ts";
+import {
+  defaultLimits,
+  type VirtualServerConfig,
+  virtualServerSchema,
+} from "../../firmware-ts/schema/config.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { Pair } from "./pair.ts";
 import { noDisk, spareAddress, spareDisk, sparesOfPlans } from "./spares.ts";
@@ -249,6 +253,7 @@ function newServer(pair: Pair, { name, who: home, edits }: Wish): Given {
     routes: [],
     rules: [],
     volumes: [{ disk, export: `/${name}` }],
+    limits: defaultLimits,
   };
 }
 

@@ -110,6 +110,21 @@ describe.skipIf(rootMissing)("addresses of a place that are watched", () => {
     expect(inPlace("ip", "route")).toContain("default via 10.6.0.1");
   });
 
+  test("an interface that is made anew has the limit of bandwidth that it had", async () => {
+    const limits = () => [
+      inPlace("tc", "qdisc", "show", "dev", placeNic).includes("rate 30Mbit"),
+      inPlace("nft", "list", "ruleset").includes("limit rate over"),
+    ];
+    value(place.limitBandwidth(30));
+    expect(limits()).toEqual([true, true]);
+    inPlace("ip", "link", "del", placeNic);
+    await until("it is told", () => told.length > 0);
+    await putBack();
+    expect(limits()).toEqual([true, true]);
+    value(place.limitBandwidth(undefined));
+    expect(limits()).toEqual([false, false]);
+  });
+
   test("what is missing is told again and again, until somebody puts it back", async () => {
     inPlace("ip", "address", "del", "10.6.0.11/24", "dev", placeNic);
     await until("it is told again", () => told.length > 2);

@@ -45,7 +45,13 @@ test("a definition is shown whole, with its sequence and what is known of its la
 test("create asks for all of it, with every default filled in", async () => {
   const answer = await call("POST", "/v1/vservers", { server: gamma, by: "root" });
   expect(answer.status).toBe(202);
-  const server = { ...gamma, routes: [], rules: [], volumes: [{ ...gamma.volumes[0], id: 1 }] };
+  const server = {
+    ...gamma,
+    routes: [],
+    rules: [],
+    volumes: [{ ...gamma.volumes[0], id: 1 }],
+    limits: { cpuWeight: 100, processes: 512 },
+  };
   expect(fake.changes).toEqual([
     { change: { action: "create", name: "gamma", server }, request: { ...defaults, by: "root" } },
   ]);
@@ -189,6 +195,22 @@ const mistakes: [string, string, string, object, number, string][] = [
     { server: large },
     400,
     "server.volumes: expected an array of 1 to 8 entries",
+  ],
+  [
+    "a limit below what a file server starts with",
+    "POST",
+    "/v1/vservers",
+    { server: { ...gamma, limits: { memoryMb: 63 } } },
+    400,
+    "server.limits.memoryMb: expected a whole number from 64 to 1048576",
+  ],
+  [
+    "a limit that there is not",
+    "POST",
+    "/v1/vservers",
+    { server: { ...gamma, limits: { memory: 64 } } },
+    400,
+    'server.limits: unknown key "memory"; known here: cpu_weight, cpu_percent, memory_mb, processes, bandwidth_mbit',
   ],
   [
     "misspelt key",

@@ -50,6 +50,7 @@ const gamma = {
   routes: [],
   rules: [],
   volumes: [{ id: 1, disk: "data-3", export: "/gamma" }],
+  limits: { cpuWeight: 100, processes: 512 },
 };
 const createGamma = "vserver create gamma --address 10.0.0.102/24 --export data-3=/gamma";
 
@@ -83,7 +84,7 @@ describe("what a person reads", () => {
 describe("create", () => {
   test("by the words of the command line, at home where it was asked for", async () => {
     const ran = await dyad(
-      `${createGamma} --address fd00::102/64 --route default_via_10.0.0.1_table_7 --rule 10.0.0.102/32_table_7`,
+      `${createGamma} --address fd00::102/64 --route default~via~10.0.0.1~table~7 --rule 10.0.0.102/32~table~7 --limit cpu_percent=50 --limit processes=300`,
     );
     expect(ran.code).toBe(0);
     const server = {
@@ -91,6 +92,7 @@ describe("create", () => {
       addresses: ["10.0.0.102/24", "fd00::102/64"],
       routes: [{ to: "default", via: "10.0.0.1", table: 7 }],
       rules: [{ from: "10.0.0.102/32", table: 7 }],
+      limits: { cpuWeight: 100, cpuPercent: 50, processes: 300 },
     };
     expect(fake.changes).toMatchObject([{ change: { action: "create", name: "gamma", server } }]);
     expect(fake.changes[0]?.request.by).toMatch(/^\S{1,64}$/);
@@ -102,6 +104,7 @@ addresses = ["10.0.0.102/24"]
 disk = "data-3"
 export = "/gamma"
 `;
+  const { limits: _, ...written } = gamma;
   test.each([
     ["the keys of one", `name = "gamma"\n${toml}`],
     [
@@ -110,22 +113,26 @@ export = "/gamma"
     ],
     [
       "JSON",
-      JSON.stringify({ ...gamma, home: "b", volumes: [{ disk: "data-3", export: "/gamma" }] }),
+      JSON.stringify({ ...written, home: "b", volumes: [{ disk: "data-3", export: "/gamma" }] }),
     ],
-    ["JSON as an entry", JSON.stringify({ virtual_servers: [{ ...gamma, home: "b" }] })],
+    ["JSON as an entry", JSON.stringify({ virtual_servers: [{ ...written, home: "b" }] })],
   ])("from a file: %s", async (_, text) => {
     const ran = await dyad(`vserver create --file ${file("gamma.toml", text)}`);
     expect([ran.code, ran.err]).toEqual([0, ""]);
     expect(fake.changes[0]?.change.server).toEqual({ ...gamma, home: "b" });
   });
 
+  const limits = "[limits]\ncpu_weight = 7\nmemory_mb = 512\n";
   test("from a file, with more words, and under another name", async () => {
-    const path = file("more.toml", `name = "gamma"\n${toml}`);
-    await dyad(`vserver create delta --file ${path} --home a --address 10.0.0.9/24`);
+    const path = file("more.toml", `name = "gamma"\n${toml}${limits}`);
+    await dyad(
+      `vserver create delta --file ${path} --home a --address 10.0.0.9/24 --limit memory_mb=none`,
+    );
     expect(fake.changes[0]?.change).toMatchObject({
       name: "delta",
       server: { name: "delta", home: "a", addresses: ["10.0.0.102/24", "10.0.0.9/24"] },
     });
+    expect(fake.changes[0]?.change.server?.limits).toEqual({ cpuWeight: 7, processes: 512 });
   });
 
   test("what show prints is what create reads", async () => {
@@ -172,7 +179,14 @@ export = "/gamma"
     ["no name", "vserver create --address 10.0.0.1/24", 2, "expected the name"],
     ["no such file", "vserver create --file /no/such", 1, "/no/such: cannot be read"],
     ["a bad volume", "vserver create x --export data-3", 2, "expected DISK=EXPORT"],
-    ["a bad route", "vserver create x --route default_by_me", 2, "expected DESTINATION"],
+    ["a bad route", "vserver create x --route default~by~me", 2, "expected DESTINATION"],
+    ["a bad limit", "vserver create x --limit cpu=5", 2, "expected one of cpu_weight=VALUE"],
+    [
+      "a limit that nobody could be served with",
+      `${createGamma} --limit processes=8`,
+      2,
+      "server.limits.processes: expected a whole number from 256 to 32768",
+    ],
     ["a bad rule", "vserver create x --rule 10.0.0.0/24", 2, "expected PREFIX table NUMBER"],
     [
       "no address",
@@ -219,6 +233,10 @@ describe("parts are changed for the definition that was read", () => {
       },
     ],
     ["modify alpha --home b", { home: "b" }],
+    [
+      "limit set alpha cpu_weight=70 cpu_percent=none processes=none",
+      { limits: { cpuWeight: 70, memoryMb: 2048, processes: 512, bandwidthMbit: 100 } },
+    ],
   ])("%s", async (words, change) => {
     const ran = await dyad(`vserver ${words}`);
     expect([ran.code, ran.err]).toEqual([0, ""]);
@@ -266,7 +284,18 @@ describe("parts are changed for the definition that was read", () => {
     ["rule remove alpha 10.0.0.0/24", "alpha has no such rule; it has none"],
     ["export add alpha data-1 /other", "alpha has the disk data-1 as /alpha already"],
     ["export remove alpha /beta", "alpha has no export /beta; it has /alpha (disk data-1)"],
-    ["limit set alpha cpu=5", "this release knows no limits of a virtual server"],
+    [
+      "limit set alpha cpu=5",
+      "expected one of cpu_weight=VALUE, cpu_percent=VALUE, memory_mb=VALUE, processes=VALUE, bandwidth_mbit=VALUE; found cpu=5",
+    ],
+    [
+      "limit set alpha memory_mb=1",
+      "server.limits.memoryMb: expected a whole number from 64 to 1048576",
+    ],
+    [
+      "limit set alpha cpu_percent=much",
+      "server.limits.cpuPercent: expected a whole number from 5 to 25600",
+    ],
     ["address add delta 10.0.0.9/24", "expected the name of a virtual server, found delta"],
     [
       "modify alpha",
@@ -396,6 +425,13 @@ describe("--wait", () => {
     const addresses = [...(beta()?.addresses ?? []), "10.0.0.7/24"];
     shows({}, { addresses, state: "starting" }, { addresses });
     const ran = await dyad("vserver address add beta 10.0.0.7/24 --wait");
+    expect([ran.code, ran.out.endsWith("modify beta done\n")]).toEqual([0, true]);
+  });
+
+  test("stays until the limits that were asked for are in force", async () => {
+    const limits = { cpuWeight: 100, memoryMb: 512, processes: 512 };
+    shows({}, {}, { limits });
+    const ran = await dyad("vserver limit set beta memory_mb=512 processes=none --wait");
     expect([ran.code, ran.out.endsWith("modify beta done\n")]).toEqual([0, true]);
   });
 

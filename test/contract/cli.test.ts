@@ -104,7 +104,7 @@ test("-o json: one object per line, everything the daemon said, before or after 
 
 test("what the command asks the daemon, and who asks", async () => {
   await dyad("takeover --dry-run");
-  await dyad("giveback --force --reason shelf_swap --yes");
+  await dyad("giveback --force --reason shelf~swap --yes");
   await dyad("vserver transfer beta");
   expect(fake.asked).toEqual([
     {

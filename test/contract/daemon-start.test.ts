@@ -3,8 +3,12 @@ import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Config } from "../../firmware-ts/schema/config.ts";
 import { formatConfig } from "../../firmware-ts/schema/config-text.ts";
+import { controlGroupOf } from "../../hal/bench/places.ts";
+import { removeControlGroups } from "../../hal/linux/control-groups/groups.ts";
 import { Pair } from "../../hal/sim/pair.ts";
+import { limitsMs } from "../support/limits.ts";
 import { newFolder } from "../support/shelf-process.ts";
 import { until } from "../support/until.ts";
 import { isAlive, rootMissing } from "./support/namespaces.ts";
@@ -20,31 +24,29 @@ describe.skipIf(rootMissing)("a start without coordinator disks", () => {
     before = readFileSync(setting, "utf8");
   });
 
-  afterAll(() => {
+  afterAll(async () => {
     writeFileSync(setting, before);
+    await removeControlGroups(controlGroupOf(config()), limitsMs.condition);
     folder.remove();
+  });
+
+  const config = (): Config => ({
+    ...new Pair().config("a"),
+    controller: {
+      id: "a",
+      stateDir: join(folder.path, "state"),
+      runDir: join(folder.path, "run"),
+    },
+    pair: { id: 17, keyFile: join(folder.path, "key") },
+    api: { socket: join(folder.path, "run", "dyad.sock") },
+    virtualServers: [],
   });
 
   /** In a network of its own, where nothing is reached. */
   function start() {
-    const config = new Pair().config("a");
     const path = join(folder.path, "dyad.toml");
-    const keyFile = join(folder.path, "key");
-    writeFileSync(keyFile, Buffer.alloc(32, 7), { mode: 0o600 });
-    writeFileSync(
-      path,
-      formatConfig({
-        ...config,
-        controller: {
-          id: "a",
-          stateDir: join(folder.path, "state"),
-          runDir: join(folder.path, "run"),
-        },
-        pair: { id: 17, keyFile },
-        api: { socket: join(folder.path, "run", "dyad.sock") },
-        virtualServers: [],
-      }),
-    );
+    writeFileSync(join(folder.path, "key"), Buffer.alloc(32, 7), { mode: 0o600 });
+    writeFileSync(path, formatConfig(config()));
     const words = ["--net", process.execPath, "--single-threaded-gc"];
     const child = spawn("unshare", [...words, "firmware-ts/daemon/main.ts", "--config", path], {
       stdio: ["ignore", "ignore", "pipe"],

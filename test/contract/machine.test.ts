@@ -2,7 +2,8 @@
  * Virtual servers come, change and go on one controller while a client of another one reads and writes: real kernel, shelf, file service; the
  * decisions are the test's.
  */
-import { mkdirSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { placeNic } from "../../hal/linux/place/place.ts";
@@ -120,6 +121,66 @@ describe.skipIf(rootMissing)("virtual servers that come, change and go", () => {
     await its.end();
   });
 
+  test("its limits change while it is served: they hold for what runs, and nothing starts anew", async () => {
+    const group = lab.groupOf("gamma");
+    const programs = group.processes();
+    expect(programs.length).toBeGreaterThan(0);
+    const most = () =>
+      group.folders
+        .map((folder) => join(folder, "pids.max"))
+        .filter(existsSync)
+        .map((path) => readFileSync(path, "utf8"));
+    const queue = () => inPlace("gamma", "tc", "qdisc", "show", "dev", placeNic);
+    const drops = () => inPlace("gamma", "nft", "list", "ruleset");
+    const limited = (limits: object) =>
+      definition(7, "gamma", ["D3"], { addresses: ["10.5.1.7/24"], limits });
+    expect([most(), queue().includes("tbf"), drops().includes("limit rate")]).toEqual([
+      ["512\n"],
+      false,
+      false,
+    ]);
+    const limits = { processes: 300, cpuPercent: 70, memoryMb: 512, bandwidthMbit: 80 };
+    await lab.must("gamma", { op: "define", definition: limited(limits) });
+    expect(most()).toEqual(["300\n"]);
+    expect(queue()).toContain("rate 80Mbit");
+    expect(drops()).toMatch(/limit rate over 10(000000 bytes| mbytes)\/second/);
+    await lab.must("gamma", { op: "define", definition: limited({}) });
+    expect([most(), queue().includes("tbf"), drops().includes("limit rate")]).toEqual([
+      ["512\n"],
+      false,
+      false,
+    ]);
+    expect(group.processes()).toEqual(expect.arrayContaining([...programs]));
+    expect(lab.events.filter(({ event }) => event === "warning")).toEqual([]);
+  });
+
+  test("a limit that the kernel refuses is told once, and it is served on", async () => {
+    const group = lab.groupOf("gamma");
+    const programs = group.processes();
+    const joins = 'for path in $1; do echo $$ > "$path"; done';
+    const hold = 'held=$(head -c 100M /dev/zero | tr "\\0" x); echo held; sleep 1000';
+    const words = ["-ec", `${joins}; ${hold}`, "sh", group.joinPaths.join(" ")];
+    const holder = spawn("sh", words, { stdio: ["ignore", "pipe", "ignore"] });
+    const ended = new Promise((resolve) => holder.once("exit", resolve));
+    await new Promise((resolve) => holder.stdout.once("data", resolve).once("close", resolve));
+    const limited = (limits: object) =>
+      definition(7, "gamma", ["D3"], { addresses: ["10.5.1.7/24"], limits });
+    try {
+      for (let twice = 0; twice < 2; twice += 1)
+        await lab.must("gamma", { op: "define", definition: limited({ memoryMb: 64 }) });
+      const told = lab.events.filter(({ event }) => event === "warning");
+      // Version 2 of control groups does not refuse, and kills.
+      const isRefused = holder.signalCode === null;
+      expect(told.map(({ code }) => code)).toEqual(isRefused ? ["limits.refused"] : []);
+      expect(mounted("gamma")).toBe(true);
+    } finally {
+      await lab.must("gamma", { op: "define", definition: limited({}) });
+      const others = group.processes().filter((pid) => !programs.includes(pid));
+      for (const pid of others) process.kill(pid, "SIGKILL");
+    }
+    await ended;
+  });
+
   test("nothing of one whose volume is mounted is taken away", async () => {
     expect(faultOf(await lab.forget(gamma))).toBe("stillMounted");
     expect(faultOf(await lab.define(definition(7, "gamma", ["D4"])))).toBe("stillMounted");
@@ -163,6 +224,7 @@ describe.skipIf(rootMissing)("virtual servers that come, change and go", () => {
     for (let twice = 0; twice < 2; twice += 1)
       expect(await lab.forget(gamma)).toEqual({ ok: true });
     expect(lab.traces("gamma")).toEqual([]);
+    expect(lab.groupOf("gamma").folders.filter(existsSync)).toEqual([]);
     expect(lab.traces("D3")).toEqual([]);
     const again = definition(8, "gamma", ["D3"]);
     expect(await lab.define(again)).toEqual({ ok: true });
@@ -208,6 +270,7 @@ describe.skipIf(rootMissing)("virtual servers that come, change and go", () => {
     mkdirSync(join(lab.runDir, "places", "older"), { recursive: true });
     await lab.start([alpha, { ...beta, wanted: "stopped" }, { ...gamma, wanted: "deleted" }]);
     expect(lab.traces("gamma")).toEqual([]);
+    expect(lab.groupOf("gamma").folders.filter(existsSync)).toEqual([]);
     expect(lab.traces("older")).toEqual([]);
     expect(lab.traces("D3")).toEqual([]);
     // Those that are still there are ready as before, and it can come again.

@@ -19,6 +19,7 @@ import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { silenceAll } from "../../hal/bench/places.ts";
 import { createPortMapper } from "../../hal/linux/ganesha/port-mapper.ts";
 import { createGate } from "../../hal/linux/gate.ts";
+import { receivingOf, sendingOf } from "../../hal/linux/place/bandwidth.ts";
 import type { PlacesFolder } from "../../hal/linux/place/folder.ts";
 import { Place, placeNic } from "../../hal/linux/place/place.ts";
 import { programsOf } from "../../hal/linux/place/programs.ts";
@@ -235,6 +236,76 @@ describe.skipIf(rootMissing)("places", () => {
     await until("the client has learnt it", () =>
       client.ip("neigh", "show", "10.6.0.20").includes("02:dd:00:00:00:02"),
     );
+  });
+
+  describe("traffic of a place", () => {
+    const bytes = 6_000_000;
+    /** Seconds that so many bytes take at a rate, but for what may go at once. */
+    const leastS = (mbit: number, burstBytes: number) =>
+      ((bytes - burstBytes) * 8) / (mbit * 1_000_000);
+    /** What the place is asked for, or takes, by a client at its address; seconds. */
+    const transfer = (way: "sends" | "receives"): number => {
+      const port = way === "sends" ? 7001 : 7002;
+      const beganAt = performance.now();
+      const remote = `TCP:10.6.0.20:${port},connect-timeout=10`;
+      const words =
+        way === "sends"
+          ? `socat -u ${remote} - | wc -c`
+          : `head -c ${bytes} /dev/zero | socat -t60 - ${remote}`;
+      expect(client.exec("sh", "-c", words).trim()).toBe(String(bytes));
+      return (performance.now() - beganAt) / 1000;
+    };
+
+    beforeAll(async () => {
+      await two.addresses.add(placeNic, "10.6.0.20", 24);
+      const listeners = [
+        ["7001", `head -c ${bytes} /dev/zero`],
+        ["7002", "wc -c"],
+      ];
+      for (const [port, command] of listeners) {
+        const words = [`TCP6-LISTEN:${port},fork,reuseaddr,ipv6only=0`, `SYSTEM:${command}`];
+        children.push(two.inside(() => spawn("socat", words, { stdio: "ignore" })));
+      }
+      await until("they listen", () =>
+        listeners.every(([port]) => two.inside(() => run("ss", "-tln")).includes(`:${port} `)),
+      );
+    });
+
+    test("is bounded in each direction, while it flows, and not that of its neighbour", () => {
+      expect(two.limitBandwidth(20).ok).toBe(true);
+      const [sentS, receivedS] = [transfer("sends"), transfer("receives")];
+      const rates = [sentS, receivedS].map((seconds) => ((bytes * 8e-6) / seconds).toFixed(1));
+      console.log(`a limit of 20 Mbit/s: ${rates.join(" Mbit/s out, ")} Mbit/s in`);
+      expect(sentS).toBeGreaterThan(leastS(20, sendingOf(20).burstBytes));
+      expect(receivedS).toBeGreaterThan(leastS(20, receivingOf(20).burstBytes));
+      // Another limit takes the place of the first.
+      expect(two.limitBandwidth(40).ok).toBe(true);
+      const queue = (place: Place) =>
+        place.inside(() => run("tc", "qdisc", "show", "dev", placeNic));
+      expect(queue(two)).toMatch(/^qdisc tbf .* rate 40Mbit burst /);
+      expect(queue(two).trim().split("\n")).toHaveLength(1);
+      expect(queue(one)).not.toContain("tbf");
+      expect(transfer("sends")).toBeGreaterThan(leastS(40, sendingOf(40).burstBytes));
+    });
+
+    test("has no bound any more when it is taken away; there may have been none", () => {
+      for (let i = 0; i < 2; i += 1) {
+        expect(two.limitBandwidth(undefined).ok).toBe(true);
+        const queue = two.inside(() => run("tc", "qdisc", "show", "dev", placeNic));
+        const rules = two.inside(() => run("nft", "list", "ruleset"));
+        expect(queue).not.toContain("tbf");
+        expect(rules).not.toContain("dyad-limits");
+      }
+      transfer("sends");
+      transfer("receives");
+    });
+
+    test("at 100 Gbit/s is told to the kernel by 64 bits", () => {
+      expect(two.limitBandwidth(100_000).ok).toBe(true);
+      const queue = two.inside(() => run("tc", "qdisc", "show", "dev", placeNic));
+      expect(queue).toContain("rate 100Gbit");
+      expect(two.limitBandwidth(undefined).ok).toBe(true);
+    });
   });
 
   test("its port mapper answers rpcinfo, by stream and datagram, in every version", async () => {

@@ -64,6 +64,13 @@ describe("a slot", () => {
       routes: new Array(16).fill({ to: "1".repeat(64), via: "f".repeat(45), table: 252 }),
       rules: new Array(16).fill({ from: "1".repeat(64), table: 252 }),
       volumes: new Array(8).fill({ id: 8, disk: "D".repeat(32), export: `/${widest}` }),
+      limits: {
+        cpuWeight: 10_000,
+        cpuPercent: 25_600,
+        memoryMb: 1_048_576,
+        processes: 32_768,
+        bandwidthMbit: 100_000,
+      },
     };
     expect(encodeRecord(recordOf({ server, sequence: 0xffff_ffff }), pair).ok).toBe(true);
   });

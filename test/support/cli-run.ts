@@ -8,11 +8,11 @@ export interface Terminal {
   readonly defaultSocket?: string;
 }
 
-/** Words are apart by blanks; an underline within a word is a blank. */
+/** Words are apart by blanks; a tilde within a word is a blank. */
 export async function runDyad(socket: string, command: string, terminal: Terminal = {}) {
   const ran = { code: -1, out: "", err: "", asked: "" };
   ran.code = await runCli(
-    command.split(" ").map((word) => word.replaceAll("_", " ")),
+    command.split(" ").map((word) => word.replaceAll("~", " ")),
     {
       io: {
         out: (text) => {

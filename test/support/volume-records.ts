@@ -1,6 +1,10 @@
 /** Records of the common volume, for tests of whatever reads or writes them. */
 import fc from "fast-check";
-import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
+import {
+  defaultLimits,
+  type LimitsConfig,
+  type VirtualServerConfig,
+} from "../../firmware-ts/schema/config.ts";
 import type { VolumeRecord } from "../../firmware-ts/schema/definition.ts";
 
 export const alpha: VirtualServerConfig = {
@@ -10,6 +14,7 @@ export const alpha: VirtualServerConfig = {
   routes: [{ to: "default", via: "10.0.0.1" }],
   rules: [],
   volumes: [{ id: 1, disk: "d1", export: "/alpha" }],
+  limits: defaultLimits,
 };
 
 /** A record of number 3 in the words of a test. */
@@ -50,6 +55,18 @@ const path = fc.string({ maxLength: 63, unit: "binary" }).map((text) => `/${text
 const withoutUndefined = <T extends object>(value: T): T =>
   Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== undefined)) as T;
 
+const optional = (min: number, max: number) =>
+  fc.option(fc.integer({ min, max }), { nil: undefined });
+const limits: fc.Arbitrary<LimitsConfig> = fc
+  .record({
+    cpuWeight: fc.integer({ min: 1, max: 10_000 }),
+    cpuPercent: optional(5, 25_600),
+    memoryMb: optional(64, 1_048_576),
+    processes: fc.integer({ min: 256, max: 32_768 }),
+    bandwidthMbit: optional(1, 100_000),
+  })
+  .map(withoutUndefined);
+
 const server: fc.Arbitrary<VirtualServerConfig> = fc.record({
   name: words("abz09-", 0, 14).map((rest) => `a${rest}`),
   home: fc.constantFrom("a" as const, "b" as const),
@@ -66,6 +83,7 @@ const server: fc.Arbitrary<VirtualServerConfig> = fc.record({
   volumes: fc
     .array(fc.record({ disk: serial, export: path }), { minLength: 1, maxLength: 8 })
     .map((volumes) => volumes.map((each, index) => ({ id: index + 1, ...each }))),
+  limits,
 });
 
 const lines = (max: number) => fc.array(fc.string({ maxLength: 200 }), { maxLength: max });

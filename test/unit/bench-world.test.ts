@@ -2,6 +2,7 @@ import { isIPv4 } from "node:net";
 import { describe, expect, it } from "vitest";
 import { daemonMemoryMbMax, expectations } from "../../bench/campaign/expectations.ts";
 import { spread } from "../../bench/campaign/figures.ts";
+import { isolationProblems, neighbourFaultResult } from "../../bench/campaign/isolation-result.ts";
 import { movesResult } from "../../bench/campaign/moves-result.ts";
 import type { RunRecord } from "../../bench/campaign/one-run.ts";
 import { type ClientCounts, memoryProblems, resultOf } from "../../bench/campaign/result.ts";
@@ -12,6 +13,7 @@ import {
   clientAddress,
   controllerIds,
   dataAddress,
+  gatewayAddress,
   layoutOf,
   ownsNamespace,
 } from "../../bench/world/layout.ts";
@@ -25,12 +27,12 @@ describe("layout of a world", () => {
   it("refuses a prefix that could not be a name", () => {
     for (const prefix of ["", "Dyad", "9a", "a-b", "../x", "elevenchars"])
       expect(() => layoutOf(prefix)).toThrow(/lower-case/);
-    expect(() => layoutOf("dyad", 33)).toThrow(/1 to 32/);
-    expect(() => layoutOf("dyad", 2, 65)).toThrow(/1 to 64/);
+    expect(() => layoutOf("dyad", { clientCount: 33 })).toThrow(/1 to 32/);
+    expect(() => layoutOf("dyad", { serverCount: 65 })).toThrow(/1 to 64/);
   });
 
   it("has half of its virtual servers at home on each controller, and every address once", () => {
-    const { servers } = layoutOf("dyad", 32, 64);
+    const { servers } = layoutOf("dyad", { clientCount: 32, serverCount: 64 });
     expect(servers.filter(({ home }) => home === "a").length).toBe(32);
     const addresses = [
       ...servers.map(({ address }) => address),
@@ -42,8 +44,24 @@ describe("layout of a world", () => {
     expect(addresses.every((address) => isIPv4(address))).toBe(true);
   });
 
+  it("of customers: all at home on one controller, each with a gateway of its own on the data LAN", () => {
+    const { servers, namespaces } = layoutOf("dyad", { kind: "customers" });
+    expect(servers.map(({ home }) => home)).toEqual(["a", "a"]);
+    const gateways = servers.map(({ gateway }) => gateway);
+    expect(gateways).toEqual([gatewayAddress(0), gatewayAddress(1)]);
+    for (const name of namespaces.routers) expect(ownsNamespace("dyad", name)).toBe(true);
+    const many = { clientCount: 17, serverCount: 17 };
+    expect(() => layoutOf("dyad", { ...many, kind: "customers" })).toThrow(/1 to 16/);
+    expect(() => layoutOf("dyad", { clientCount: 1, kind: "customers" })).toThrow(/1 to 1/);
+    const limits = { vs2: { cpuPercent: 20 } };
+    const { virtualServers } = configOf(layoutOf("dyad", { kind: "customers" }), "a", { limits });
+    expect(virtualServers.map((each) => each.limits.cpuPercent)).toEqual([undefined, 20]);
+    expect(virtualServers.map(({ routes }) => routes[0]?.via)).toEqual(gateways);
+    expect(layoutOf("dyad").namespaces.routers).toEqual([]);
+  });
+
   it("owns all of its namespaces and no other world's", () => {
-    const { namespaces } = layoutOf("dyad", 3);
+    const { namespaces } = layoutOf("dyad", { clientCount: 3 });
     const { controllers, clients, switch: switchName, shelf, broker } = namespaces;
     for (const name of [...Object.values(controllers), ...clients, switchName, shelf, broker])
       expect(ownsNamespace("dyad", name)).toBe(true);
@@ -92,7 +110,7 @@ describe("configuration of the bench", () => {
     { tls: false, servers: 64 },
   ])("is what the daemon reads, %o", ({ tls, servers }) => {
     const crcs = controllerIds.map((id) => {
-      const text = formatConfig(configOf(layoutOf("dyad", 2, servers), id, { tls }));
+      const text = formatConfig(configOf(layoutOf("dyad", { serverCount: servers }), id, { tls }));
       const parsed = parseConfigText(text, "dyad.toml");
       if (!parsed.ok) throw new Error(parsed.fault.message);
       expect(parsed.value.controller.id).toBe(id);
@@ -207,7 +225,7 @@ describe("judgement of a series", () => {
 });
 
 describe("what many virtual servers come to", () => {
-  const { servers } = layoutOf("dyad", 3, 4);
+  const { servers } = layoutOf("dyad", { clientCount: 3, serverCount: 4 });
   const [a1, b1, a2, b2] = servers.map(({ address }) => address) as [
     string,
     string,
@@ -264,5 +282,38 @@ describe("what many virtual servers come to", () => {
     ["run 1: silent", { records: [{ ...run, problems: ["silent"] }] }],
   ])("complains about what is %s", (word, wrong) => {
     expect(movesResult("takeover", { ...moves, ...wrong }).problems.join()).toContain(word);
+  });
+});
+
+describe("what a neighbour's trouble comes to", () => {
+  const stretch = (medianMs: number, p99Ms: number) => ({
+    read: { medianMs, p99Ms },
+    write: { medianMs: 2 * medianMs, p99Ms },
+  });
+  const runs = [
+    { before: stretch(1, 4), during: stretch(1.2, 8), after: stretch(3, 4) },
+    { before: stretch(2, 4), during: stretch(2.1, 4), after: stretch(2, 4) },
+    { before: stretch(2, 4), during: stretch(2.6, 6), after: stretch(2, 4) },
+  ];
+  const result = neighbourFaultResult("forkBomb", runs);
+
+  it("is told against the rest before and after it, run by run", () => {
+    expect(result).toMatchObject({ fault: "forkBomb", runs: 3 });
+    expect(result.read.medianRatio).toEqual({ min: 0.6, median: 1.05, max: 1.3 });
+    expect(result.write.p99Ratio).toEqual({ min: 1, median: 1.5, max: 2 });
+    expect(result.read.atRest.medianMs).toEqual({ min: 1, median: 2, max: 3 });
+    expect(result.write.during.medianMs).toEqual({ min: 2.4, median: 4.2, max: 5.2 });
+  });
+
+  it("may be 10 per cent in the median, and no more", () => {
+    const of = (ratio: number) => [
+      { before: stretch(2, 4), during: stretch(2 * ratio, 4), after: stretch(2, 4) },
+    ];
+    const problems = (ratio: number) =>
+      isolationProblems([neighbourFaultResult("fullDisk", of(ratio))], counts);
+    expect(problems(1.1)).toEqual([]);
+    expect(problems(1.11).join()).toMatch(/fullDisk: the median read took 1.11 .*median write/);
+    const lost = { ...counts, lostAckedWrites: 1 };
+    expect(isolationProblems([], lost).join()).toContain("1 acknowledged writes lost");
   });
 });

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { Latencies } from "../../bench/clients/latencies.ts";
 import { Merge } from "../../bench/clients/merge.ts";
 import { Meter } from "../../bench/clients/meter.ts";
 import { decodeRecord, encodeRecord } from "../../bench/clients/record.ts";
@@ -59,6 +60,44 @@ describe("meter", () => {
     for (let i = 0; i < 100; i += 1) meter.complete(i, i + 1, 10_000);
     expect(meter.read(1000, true)).toMatchObject({ operationsPerS: 100, megabytesPerS: 1 });
     expect(meter.read(2000, true)).toMatchObject({ operationsPerS: 0, megabytesPerS: 0 });
+  });
+});
+
+describe("latencies", () => {
+  const of = (values: readonly number[]) => {
+    const latencies = new Latencies();
+    for (const ms of values) latencies.add(ms);
+    return latencies;
+  };
+
+  it("the median and the 99th part in a hundred are within a class of 1.1 % of the true ones", () => {
+    const values = Array.from({ length: 1000 }, (_, i) => 0.05 * 1.008 ** i);
+    const latencies = of(values.toReversed());
+    for (const part of [0.001, 0.5, 0.99, 1]) {
+      const real = values[Math.ceil(values.length * part) - 1] ?? 0;
+      expect(latencies.quantileMs(part) / real).toBeGreaterThan(1 / 1.011);
+      expect(latencies.quantileMs(part) / real).toBeLessThan(1.011);
+    }
+  });
+
+  it("none is 0; what is too short or too long for a class is counted in the nearest", () => {
+    expect(of([]).quantileMs(0.5)).toBe(0);
+    expect(of([0, 1e9]).quantileMs(0.5)).toBeCloseTo(0.01, 3);
+    expect(of([0, 1e9]).quantileMs(1)).toBeGreaterThan(100_000);
+    const cleared = of([5, 5]);
+    cleared.clear();
+    cleared.add(1);
+    expect(cleared.quantileMs(1)).toBeCloseTo(1, 1);
+  });
+
+  it("a meter counts what was begun since its mark", () => {
+    const meter = new Meter(0);
+    meter.mark(10);
+    meter.complete(5, 25, 1);
+    for (let i = 0; i < 10; i += 1) meter.complete(30, 34, 1);
+    const { medianMs, p99Ms } = meter.read(40, false);
+    expect(medianMs).toBeCloseTo(4, 1);
+    expect(p99Ms).toBeCloseTo(4, 1);
   });
 });
 

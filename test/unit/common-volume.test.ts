@@ -72,13 +72,14 @@ describe("a slot", () => {
         "0000",
         "00000102", // epoch
         "00000007", // generation
-        "0000012f", // bytes of the body
-        "920809d5", // checksum
+        "0000015a", // bytes of the body
+        "94c051b0", // checksum
       ].join(""),
     );
     const text =
       '{"sequence":5,"wanted":"started","server":{"name":"alpha","home":"a","addresses":["10.0.0.100/24"],' +
-      '"routes":[{"to":"default","via":"10.0.0.1"}],"rules":[],"volumes":[{"id":1,"disk":"d1","export":"/alpha"}]},' +
+      '"routes":[{"to":"default","via":"10.0.0.1"}],"rules":[],"volumes":[{"id":1,"disk":"d1","export":"/alpha"}],' +
+      '"limits":{"cpuWeight":100,"processes":512}},' +
       '"state":{"mounts":["/dev/nbd0 /srv/d1 ext4 rw"],"routes":["default via 10.0.0.1"],"devices":[]}}';
     expect(slot.subarray(32, 32 + text.length).toString()).toBe(text);
     expect(slot.subarray(32 + text.length).every((byte) => byte === 0)).toBe(true);

@@ -123,6 +123,18 @@ const mistakes: [string, string, string, string][] = [
     'virtual_servers[1].addresses[0]: expected an address with its prefix length, as in 10.0.0.100/24; found "10.0.0.101"',
   ],
   [
+    "misspelt limit",
+    "memory_mb = 2048",
+    "memory_gb = 2",
+    'virtual_servers[0].limits.memory_gb: unknown key "memory_gb"; did you mean memory_mb?',
+  ],
+  [
+    "limit of a virtual server written beside its volumes",
+    'export = "/beta"',
+    'export = "/beta"  \ncpu_percent = 20',
+    'virtual_servers[1].volumes[0].cpu_percent: unknown key "cpu_percent"; that key belongs to [virtual_servers.limits]',
+  ],
+  [
     "disk link turned off",
     "disk = true ",
     "disk = false ",
@@ -183,6 +195,39 @@ test.each([
 ])("a default route %s is accepted", (_, to) => {
   expect(parsed(edited(defaultRoute, to).text).virtualServers[0]?.routes.length).toBeGreaterThan(0);
 });
+
+test("a virtual server without limits has the defaults, which bound a fork bomb and nothing else", () => {
+  const [alpha, beta] = parsed(example).virtualServers;
+  expect(beta?.limits).toEqual({ cpuWeight: 100, processes: 512 });
+  expect(alpha?.limits).toEqual({
+    cpuWeight: 100,
+    cpuPercent: 150,
+    memoryMb: 2048,
+    processes: 512,
+    bandwidthMbit: 1000,
+  });
+});
+
+/** The example has each limit once, with its bounds in the comment. */
+test.each([
+  ["cpu_weight = 100", "cpu_weight", 1, 10_000],
+  ["cpu_percent = 150", "cpu_percent", 5, 25_600],
+  ["memory_mb = 2048", "memory_mb", 64, 1_048_576],
+  ["processes = 512 ", "processes", 256, 32_768],
+  ["bandwidth_mbit = 1000", "bandwidth_mbit", 1, 100_000],
+])(
+  "%s: at its bounds it is taken, beyond them and as a fraction it is refused",
+  (from, key, least, most) => {
+    const line = new RegExp(`^${from}.* ${least} to ${most}:`, "m");
+    expect(example).toMatch(line);
+    const set = (value: number) => edited(from, `${key} = ${value}`).text;
+    for (const value of [least, most]) expect(parsed(set(value)).virtualServers).toHaveLength(2);
+    for (const value of [least - 1, most + 1, least + 0.5])
+      expect(problemsOf(set(value))[0]).toContain(
+        `virtual_servers[0].limits.${key}: expected a whole number from ${least} to ${most}; found ${value}`,
+      );
+  },
+);
 
 test("an address in another spelling is the same address: two servers would answer at it", () => {
   const { text } = edited('["10.0.0.101/24"]', '["fd00:17:0::0100/64"]');

@@ -1,6 +1,6 @@
 /** What an operator is told: by the command, at the panel, from across the room. */
 import { expect, test } from "vitest";
-import { coloursFor, planText, statusText } from "../../firmware-ts/cli/text.ts";
+import { coloursFor, planText, statusText, virtualServerText } from "../../firmware-ts/cli/text.ts";
 import { initialPanel } from "../../firmware-ts/core/panel.ts";
 import { linesOf } from "../../firmware-ts/core/panel-lists.ts";
 import { view } from "../../firmware-ts/core/panel-view.ts";
@@ -112,4 +112,33 @@ test("what every virtual server is to be is shown, with who started it last as t
   if (!alpha) throw new Error("two servers expected");
   const deleted = { ...alpha, definition: { ...alpha.definition, wanted: "deleted" as const } };
   expect(definitionsOf({ ...state, servers: [deleted, ...others] })).toEqual(shown.slice(1));
+});
+
+test("what a virtual server may take and what it uses is told, in a status and to a person", () => {
+  const pair = new Pair();
+  pair.start("a");
+  pair.run(4000);
+  const controller = pair.controllers.a;
+  if (!controller) throw new Error("a was not started");
+  const usage = new Map([
+    ["alpha", { cpuSeconds: 1.5, processes: 23, oomKills: 2, forksRefused: 0 }],
+  ]);
+  const counted = { uptimeMs: 0, links: {}, refusedFrames: {}, usage };
+  const [alpha, beta] = statusSchema.parse(statusOf(controller.state, counted)).virtualServers;
+  if (!alpha || !beta) throw new Error("two virtual servers expected");
+  expect(alpha.limits).toEqual({ cpuWeight: 100, processes: 512 });
+  expect(beta.usage).toBeUndefined();
+  const limits = { cpuWeight: 7, cpuPercent: 20, memoryMb: 64, processes: 300, bandwidthMbit: 10 };
+  const [ofAlpha, ofBeta] = definitionsOf(controller.state);
+  if (!ofAlpha || !ofBeta) throw new Error("two definitions expected");
+  const text = virtualServerText({ ...alpha, limits }, ofAlpha, coloursFor(false));
+  expect(text).toContain(
+    "    limits: processor weight 7, 20 % of a processor, 64 MiB, 300 processes, 10 Mbit/s\n",
+  );
+  expect(text).toContain(
+    "      uses: 1.5 s of processor time, 23 processes, 2 killed for want of memory\n",
+  );
+  expect(virtualServerText({ ...beta, usage: {} }, ofBeta, coloursFor(false))).toContain(
+    "uses: nothing that this kernel tells\n",
+  );
 });

@@ -34,6 +34,12 @@ test("the samples of a healthy pair", async () => {
       'dyad_vserver_at_home{vserver="alpha"} 1',
       'dyad_vserver_last_start_seconds{vserver="alpha"} 0.0615',
       'dyad_vserver_failures{vserver="alpha"} 0',
+      'dyad_vserver_cpu_seconds_total{vserver="alpha"} 81.5',
+      'dyad_vserver_cpu_throttled_seconds_total{vserver="alpha"} 2.5',
+      'dyad_vserver_memory_bytes{vserver="beta"} 6501171.2',
+      'dyad_vserver_processes{vserver="alpha"} 23',
+      'dyad_vserver_oom_kills_total{vserver="alpha"} 1',
+      'dyad_vserver_forks_refused_total{vserver="alpha"} 0',
       "dyad_api_requests_total 10",
       'dyad_api_errors_total{code="badRequest"} 2',
       "dyad_mqtt_connected 1",
@@ -89,4 +95,10 @@ test("the manual names every metric, and none that does not exist", async () => 
   const manual = readFileSync(join(import.meta.dirname, "../../docs/metrics.md"), "utf8");
   const documented = [...manual.matchAll(/^\| `(dyad_[a-z_]+)/gm)].map((match) => match[1]);
   expect(documented.toSorted()).toEqual(real.toSorted());
+});
+
+test("what the kernel does not tell of a virtual server has no series", async () => {
+  const page = await createMetrics().render(healthyStatus(), { api, mqtt });
+  expect(page).not.toContain('dyad_vserver_cpu_seconds_total{vserver="beta"}');
+  expect(page).not.toContain('dyad_vserver_oom_kills_total{vserver="beta"}');
 });

@@ -27,6 +27,7 @@ import {
   removeRules,
 } from "../rtnetlink-routes.ts";
 import { AddressWatch } from "./address-watch.ts";
+import { limitBandwidth } from "./bandwidth.ts";
 
 /** The interface of every virtual server, in its own namespace. */
 export const placeNic = "data0";
@@ -72,6 +73,8 @@ export class Place {
   /** What `route` has put there, in the order in which it was asked for. */
   #routes: readonly RouteSpec[] = [];
   #rules: readonly RuleSpec[] = [];
+  /** What `limitBandwidth` has put there; undefined: nobody knows, as when an earlier life may have left something. */
+  #bandwidth: { readonly mbit: number | undefined } | undefined;
   #isClosed = false;
   /** Everything about addresses, in this place. */
   readonly addresses: Addresses;
@@ -147,13 +150,16 @@ export class Place {
     if (!carrier.ok) return carrier;
     // Every start asks for this, and a question costs as much as everybody else who is changing a network takes.
     if (this.#watch.isSure) return done;
-    if (!getLink(this.#socket, placeNic).ok) {
+    const isGone = !getLink(this.#socket, placeNic).ok;
+    if (isGone) {
       const linked = addLink(this.#spec, carrier.value, this.#namespace);
       if (!linked.ok) return linked;
     }
     const prepared = this.inside(() => prepare(this.#socket, true));
-    if (prepared.ok) this.#watch.restored();
-    return prepared;
+    if (!prepared.ok) return prepared;
+    this.#watch.restored();
+    if (isGone) this.#limitAnew();
+    return done;
   }
 
   /** Does something synchronous in its network: sockets and processes that are made there stay there. */
@@ -200,6 +206,28 @@ export class Place {
     const link = getLink(this.#socket, placeNic);
     if (!link.ok) return link;
     return listRoutes(this.#socket, { link: link.value.index, nic: placeNic });
+  }
+
+  /**
+   * Limits what its interface sends and receives; undefined: no more. Asks the kernel only for what it has not done yet. Faults: `addressFailed`,
+   * `refused`.
+   */
+  limitBandwidth(mbit: number | undefined): Outcome {
+    if (this.#bandwidth && this.#bandwidth.mbit === mbit) return done;
+    const link = getLink(this.#socket, placeNic);
+    if (!link.ok) return link;
+    const nic = { name: placeNic, index: link.value.index };
+    this.#bandwidth = undefined;
+    const limited = this.inside(() => limitBandwidth(this.#socket, nic, mbit));
+    if (limited.ok) this.#bandwidth = { mbit };
+    return limited;
+  }
+
+  /** An interface that was made anew is without limit. What the kernel has taken once it takes again; if not, it keeps nobody from being served. */
+  #limitAnew(): void {
+    const former = this.#bandwidth;
+    this.#bandwidth = undefined;
+    if (former) this.limitBandwidth(former.mbit);
   }
 
   #changeRule(change: typeof addRule, { from: text, table }: RuleSpec): Outcome {

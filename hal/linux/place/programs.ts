@@ -18,19 +18,19 @@ export interface ProgramPlace {
   socket(family: 4 | 6): number;
 }
 
-/** The programs of one virtual server; `groups` are the files by which control groups are joined. */
+/** The programs of one virtual server; `groups` tells the files by which its control group is joined. */
 export function programsOf(
   place: Place,
   folder: PlacesFolder,
   name: string,
-  groups: readonly string[] = [],
+  groups: () => Promise<readonly string[]> = async () => [],
 ): ProgramPlace {
   return {
     inside: (action) => place.inside(action),
     async command(words) {
       const enter = await enterProgram();
       if (!enter.ok) return enter;
-      return good([enter.value, folder.path, name, ...groups, "--", ...words]);
+      return good([enter.value, folder.path, name, ...(await groups()), "--", ...words]);
     },
     socket: (family) =>
       place.inside(() => openSocket(family === 4 ? AF_INET : AF_INET6, SOCK_STREAM, 0)),

@@ -1,9 +1,13 @@
 /** Looks for traces of a world, by every way in which one could be left. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { Cgroup, findCgroup } from "../../../bench/world/cgroup.ts";
-import { layoutOf } from "../../../bench/world/layout.ts";
+import { controllerIds, layoutOf } from "../../../bench/world/layout.ts";
 import { loopsBelow } from "../../../bench/world/loops.ts";
 import { listNamespaces } from "../../../bench/world/network.ts";
+import { configOf } from "../../../bench/world/plan.ts";
+import { controlGroupOf } from "../../../hal/bench/places.ts";
+import { ControlGroup } from "../../../hal/linux/control-groups/group.ts";
+import { findHierarchies } from "../../../hal/linux/control-groups/hierarchies.ts";
 
 /** Everything that is still there, in words; empty when nothing is. */
 export async function leftovers(prefix: string): Promise<string[]> {
@@ -18,10 +22,19 @@ export async function leftovers(prefix: string): Promise<string[]> {
     ...loopsBelow(layout.baseDir).map((loop) => `loop device ${loop.device}`),
     ...mounts.map((line) => `mount ${line}`),
     ...(cgroup.exists() ? [`cgroup ${cgroup.path}`] : []),
+    ...controllerIds.flatMap((id) => limitingGroups(controlGroupOf(configOf(layout, id)))),
     ...(existsSync(layout.baseDir) ? [layout.baseDir] : []),
     ...(existsSync(`/run/dyad-bench/${prefix}.jsonl`) ? ["ledger"] : []),
     ...processesNaming(layout.baseDir),
   ];
+}
+
+/** What the firmware made for its virtual servers, in any tree. */
+function limitingGroups(name: string): string[] {
+  const found = findHierarchies();
+  if (!found.ok) throw new Error(found.fault.message);
+  const { folders } = new ControlGroup(found.value.hierarchies, name);
+  return folders.filter((folder) => existsSync(folder)).map((folder) => `cgroup ${folder}`);
 }
 
 /** Processes with the world's directory on their command line: the daemons, their helpers, file servers, the shelf. */

@@ -11,8 +11,9 @@ import { definitionSchema } from "../../../firmware-ts/schema/definition.ts";
 import type { Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { ReservationCommand } from "../../../firmware-ts/schema/reservation.ts";
 import { openBenchMachine } from "../../../hal/bench/machine.ts";
-import { silenceEarlierLife } from "../../../hal/bench/places.ts";
+import { openGroups, silenceEarlierLife } from "../../../hal/bench/places.ts";
 import { openCarriers } from "../../../hal/linux/carriers.ts";
+import { moveToOwnGroup } from "./own-group.ts";
 
 /** `limitMs` of works that a test is not about. */
 const limitMs = 60_000;
@@ -31,12 +32,16 @@ const must = <T>(outcome: Outcome<T>): T => {
 const config = configSchema.parse(read(process.argv[2]));
 const definitions = definitionSchema.array().parse(read(process.argv[3]));
 const log = (message: string) => say({ event: "log", message });
-must(await silenceEarlierLife(config, { log }));
+// As a service manager starts a service that may divide its group.
+moveToOwnGroup();
+const groups = openGroups(config);
+must(await silenceEarlierLife(config, groups, { log }));
 const carriers = must(
   await openCarriers(config.data.nic, vlansOf(definitions.map(({ server }) => server))),
 );
+const setup = { definitions, carriers, groups };
 const machine = must(
-  await openBenchMachine(config, definitions, carriers, {
+  await openBenchMachine(config, setup, {
     diskPath: (serial, up, reason) => say({ event: "path", serial, up, reason }),
     diskFenced: (serial, reason) => say({ event: "fenced", serial, reason }),
     deviceLost: (serial, reason) => say({ event: "deviceLost", serial, reason }),
@@ -45,6 +50,7 @@ const machine = must(
     volumeFailed: (serial, reason) => say({ event: "volumeFailed", serial, reason }),
     addressLost: (name, reason) => say({ event: "addressLost", name, reason }),
     carrier: () => undefined,
+    warning: (code, message) => say({ event: "warning", code, message }),
     log,
   }),
 );

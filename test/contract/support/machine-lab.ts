@@ -8,10 +8,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Lifecycle, Work } from "../../../firmware-ts/core/effects.ts";
-import { configSchema, virtualServerSchema } from "../../../firmware-ts/schema/config.ts";
+import {
+  type Config,
+  configSchema,
+  virtualServerSchema,
+} from "../../../firmware-ts/schema/config.ts";
 import type { Definition } from "../../../firmware-ts/schema/definition.ts";
 import type { Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { ReservationAnswer } from "../../../firmware-ts/schema/reservation.ts";
+import { controlGroupOf } from "../../../hal/bench/places.ts";
+import { ControlGroup } from "../../../hal/linux/control-groups/group.ts";
+import { removeControlGroups } from "../../../hal/linux/control-groups/groups.ts";
+import { findHierarchies } from "../../../hal/linux/control-groups/hierarchies.ts";
+import { limitsMs } from "../../support/limits.ts";
 import { until } from "../../support/until.ts";
 import { endProcess, joinedNamespaces, type Namespace } from "./namespaces.ts";
 
@@ -95,6 +104,7 @@ export class MachineLab {
   readonly client: Namespace;
   readonly folder: string;
   readonly events: { event: string; [key: string]: unknown }[] = [];
+  readonly #config: Config;
   readonly #holder: ChildProcess;
   readonly #shelf: ChildProcess;
   #agent: ChildProcess | undefined;
@@ -115,7 +125,7 @@ export class MachineLab {
       ...(["unshare", "--mount", "--propagation", "private", "sh", "-c"] as const),
       "mount -t tmpfs none /run && echo && exec cat",
     );
-    const config = configSchema.parse({
+    this.#config = configSchema.parse({
       version: 1,
       controller: { id: "a", stateDir: join(folder, "state"), runDir: this.runDir },
       pair: { id: 1, keyFile: join(folder, "key") },
@@ -129,7 +139,7 @@ export class MachineLab {
       },
       virtualServers: [definition(0, "unused", ["unused"]).server],
     });
-    writeFileSync(join(folder, "config.json"), JSON.stringify(config));
+    writeFileSync(join(folder, "config.json"), JSON.stringify(this.#config));
   }
 
   static async open(serials: readonly string[]): Promise<MachineLab> {
@@ -137,6 +147,13 @@ export class MachineLab {
     for (const child of [lab.#shelf, lab.#holder])
       await new Promise((resolve) => child.stdout?.once("data", resolve));
     return lab;
+  }
+
+  /** The control group of a virtual server. */
+  groupOf(name: string): ControlGroup {
+    const found = findHierarchies(String(this.#agent?.pid));
+    if (!found.ok) throw new Error(JSON.stringify(found.fault));
+    return new ControlGroup(found.value.hierarchies, join(controlGroupOf(this.#config), name));
   }
 
   get runDir(): string {
@@ -282,6 +299,7 @@ export class MachineLab {
       const ended = this.#agent;
       await until("the agent ends", () => ended.exitCode !== null || ended.signalCode !== null);
     }
+    await removeControlGroups(controlGroupOf(this.#config), limitsMs.condition);
     await endProcess(this.#holder);
     await endProcess(this.#shelf);
     await this.controller.remove();
