@@ -296,32 +296,25 @@ test("a broker that dies and returns gets the state anew, and the events of the 
   expect(JSON.parse(live.last("dyad/111/a/status") ?? "")).toEqual(healthyStatus());
 });
 
-test("a real broker that freezes in mid-session is given up, and used again when it thaws", async () => {
-  const { publisher, logged } = start(configure(112, {}), { ...patient, ackTimeoutMs: 400 });
-  await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(1);
-  broker.process().kill("SIGSTOP");
-  try {
-    publisher.publish(healthyStatus());
-    await expect.poll(() => logged.join()).toContain("no acknowledgement within 400 ms");
-  } finally {
-    broker.process().kill("SIGCONT");
-  }
-  await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(8);
-});
-
-test("the library gives up a silent broker while several messages wait: the session ends, and nothing else", async () => {
-  // An uncaught exception would fail this file; in a controller it would be a takeover.
-  const { publisher, logged } = start(configure(130, {}), { ...patient, keepaliveSeconds: 1 });
-  await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(1);
-  broker.process().kill("SIGSTOP");
-  try {
-    publisher.publish(healthyStatus());
-    await expect.poll(() => logged.join()).toContain("no session with");
-  } finally {
-    broker.process().kill("SIGCONT");
-  }
-  await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(8);
-});
+test.each([
+  ["what it does not acknowledge", { ackTimeoutMs: 400 }, "no acknowledgement within 400 ms"],
+  // An uncaught exception of the library would fail this file; in a controller it would be a takeover.
+  ["the library, with messages waiting", { keepaliveSeconds: 1 }, "no session with"],
+])(
+  "a broker that freezes is given up by %s, and used again when it thaws",
+  async (_, given, told) => {
+    const { publisher, logged } = start(configure(112, {}), { ...patient, ...given });
+    await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(1);
+    broker.process().kill("SIGSTOP");
+    try {
+      publisher.publish(healthyStatus());
+      await expect.poll(() => logged.join()).toContain(told);
+    } finally {
+      broker.process().kill("SIGCONT");
+    }
+    await expect.poll(() => publisher.counters().published).toBeGreaterThanOrEqual(8);
+  },
+);
 
 /** A broker of one behaviour; returns its URL. */
 async function fakeBroker(behave: (socket: Socket) => void): Promise<string> {
