@@ -10,6 +10,7 @@ import { isolation, openIsolationStage } from "./campaign/isolation.ts";
 import { moveKinds } from "./campaign/moves-result.ts";
 import type { Stage } from "./campaign/one-run.ts";
 import { quiet } from "./campaign/quiet.ts";
+import { smbActs, smbMoves } from "./campaign/smb.ts";
 import { moves } from "./campaign/vserver.ts";
 import type { Fault } from "./faults/fault.ts";
 import { faultNamed, faults } from "./faults/index.ts";
@@ -74,6 +75,7 @@ interface SeriesOptions {
   readonly engines: string;
   readonly paceMs: number;
   readonly serverCount?: number;
+  readonly shares?: boolean;
   readonly json?: true | undefined;
   readonly keepLogs?: true | undefined;
 }
@@ -85,6 +87,7 @@ function stageFor(given: Omit<SeriesOptions, "runs">): Promise<Stage> {
     engines: given.engines,
     paceMs: given.paceMs,
     ...(given.serverCount === undefined ? {} : { serverCount: given.serverCount }),
+    ...(given.shares === undefined ? {} : { shares: given.shares }),
     signal: interrupted.signal,
   });
 }
@@ -267,6 +270,22 @@ vserver
         return result.problems.length === 0;
       },
     );
+  });
+
+unattended(
+  "smb",
+  "volumes by NFS and SMB: one controller fails, or gives away, while SMB clients put files",
+)
+  .addOption(
+    new Option("--fault <name>", "what happens").choices(smbActs).default("kill9" as const),
+  )
+  .addOption(options.runs())
+  .action(async (given) => {
+    await onPair({ ...given, shares: true }, async (stage) => {
+      const result = await smbMoves(stage, given.fault, given, note);
+      print(result, given.json);
+      return result.problems.length === 0;
+    });
   });
 
 program

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 packages=(nftables iproute2 iputils-arping socat util-linux e2fsprogs
-  nfs-ganesha nfs-ganesha-vfs rpcbind libnfs13 libnftables1
+  nfs-ganesha nfs-ganesha-vfs rpcbind libnfs13 samba smbclient libnftables1
   qemu-utils qemu-block-extra qemu-system-common fuse3 libnbd-bin libiscsi-bin sg3-utils fio
   mosquitto mosquitto-clients stress-ng keepalived procps gcc libc6-dev binutils openssl spin)
 
@@ -53,3 +53,15 @@ if [ ! -e "$policy" ]; then
   trap 'rm -f "$policy"' EXIT
 fi
 twice debian_packages "${missing[@]}"
+
+# Debian's own Samba shall not come with the next boot either. One that was here before belongs to somebody.
+if [[ " ${missing[*]} " == *" samba "* ]]; then
+  for daemon in smbd nmbd samba-ad-dc; do
+    # Of systemd, too.
+    update-rc.d "$daemon" disable >/dev/null 2>&1 || true
+  done
+  if listeners=$(ss -Hltn 'sport = :445 or sport = :139') && [ -n "$listeners" ]; then
+    echo "setup: something listens at the ports of SMB: $listeners" >&2
+    exit 1
+  fi
+fi

@@ -16,7 +16,7 @@ const expected: Expectation = {
 };
 
 /** Not a fault, but it runs as one: everything that is at home on the controller moves away, at once. */
-const transfer: Fault = {
+export const transfer: Fault = {
   name: "transfer",
   description: "every virtual server of the controller is moved to the other one",
   async inject(world, victim) {

@@ -28,7 +28,7 @@ const customersMax = 16;
 
 export const controllerIds: readonly ControllerId[] = ["a", "b"];
 
-/** A virtual server of a world, with one disk and one address. */
+/** A virtual server of a world, with one disk and one address; with a share, SMB clients may come as guests. */
 export interface PlannedServer {
   readonly name: string;
   readonly home: ControllerId;
@@ -37,6 +37,8 @@ export interface PlannedServer {
   readonly export: string;
   /** Its way to clients outside the data LAN. */
   readonly gateway?: string;
+  /** As SMB clients find its volume. */
+  readonly share?: string;
 }
 
 /**
@@ -53,6 +55,8 @@ export interface LayoutOptions {
   /** Virtual servers whose disks are there, to be created while the world runs; none if not given. */
   readonly spareCount?: number | undefined;
   readonly kind?: WorldKind | undefined;
+  /** Whether volumes are offered by SMB, too. */
+  readonly shares?: boolean | undefined;
 }
 
 /** The part of a world that may be talked about without it running. */
@@ -114,7 +118,7 @@ export function portName(lan: Lan, machine: string): string {
   return `${lan}-${machine}`;
 }
 
-function serverOf(index: number, kind: WorldKind): PlannedServer {
+function serverOf(index: number, kind: WorldKind, hasShare: boolean): PlannedServer {
   const number = index + 1;
   return {
     name: `vs${number}`,
@@ -123,6 +127,7 @@ function serverOf(index: number, kind: WorldKind): PlannedServer {
     disk: `D${number}`,
     export: `/vol${number}`,
     ...(kind === "customers" ? { gateway: gatewayAddress(index) } : {}),
+    ...(hasShare ? { share: `vol${number}` } : {}),
   };
 }
 
@@ -133,7 +138,13 @@ function demandCount(what: string, count: number, max: number): void {
 
 /** Throws `badInput`, for a prefix that could not become part of a namespace's or a cgroup's name, too. */
 export function layoutOf(prefix: string, options: LayoutOptions = {}): Layout {
-  const { clientCount = 2, serverCount = 2, spareCount = 0, kind = "pair" } = options;
+  const {
+    clientCount = 2,
+    serverCount = 2,
+    spareCount = 0,
+    kind = "pair",
+    shares = false,
+  } = options;
   if (!/^[a-z][a-z0-9]{0,9}$/.test(prefix))
     throw new BenchError(
       "badInput",
@@ -160,8 +171,10 @@ export function layoutOf(prefix: string, options: LayoutOptions = {}): Layout {
         kind === "pair" ? [] : Array.from({ length: clientCount }, (_, i) => `${prefix}-r${i + 1}`),
     },
     clientCount,
-    servers: Array.from({ length: serverCount }, (_, index) => serverOf(index, kind)),
-    spares: Array.from({ length: spareCount }, (_, index) => serverOf(serverCount + index, kind)),
+    servers: Array.from({ length: serverCount }, (_, index) => serverOf(index, kind, shares)),
+    spares: Array.from({ length: spareCount }, (_, index) =>
+      serverOf(serverCount + index, kind, shares),
+    ),
   };
 }
 

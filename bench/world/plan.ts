@@ -76,7 +76,8 @@ export function configOf(layout: Layout, id: ControllerId, options: PlanOptions 
       home: each.home,
       addresses: [`${each.address}/24`],
       routes: each.gateway === undefined ? [] : [{ to: "default", via: each.gateway }],
-      volumes: [{ disk: each.disk, export: each.export }],
+      volumes: [{ disk: each.disk, export: each.export, share: each.share }],
+      ...(each.share === undefined ? {} : { smb: { guest: true } }),
       limits: options.limits?.[each.name] ?? {},
     })),
     mqtt: {

@@ -32,6 +32,9 @@ const mkfsArgs = ["-q", "-F", "-b", "1024", "-J", "size=1", "-N", "4096", "-m", 
   "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
 ]);
 
+/** Guests of SMB put their files into the root of the volume. The list of extended options is one. */
+const forGuests = ["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=65534:65534"];
+
 /**
  * mkfs asks every loop device that is mounted anywhere whether it is ours, and that question hangs while the file behind the
  * device is served by a stopped process (a frozen controller, or somebody else's). So it runs where it finds no list of mounts.
@@ -58,10 +61,11 @@ export async function prepareShelf(layout: Layout, diskMb: number): Promise<stri
     truncateSync(backingFile(layout, serial), sizeBytes);
   }
   await Promise.all(
-    servers.map(({ disk, name }) =>
+    servers.map(({ disk, name, share }) =>
       run("unshare", [
         ...["--mount", "--propagation", "private", "sh", "-ec", mkfsScript, "mkfs"],
-        ...[...mkfsArgs, "-L", name, backingFile(layout, disk)],
+        ...[...mkfsArgs, "-L", name, ...(share === undefined ? [] : forGuests)],
+        backingFile(layout, disk),
       ]),
     ),
   );

@@ -166,9 +166,13 @@ function isDone(action: Action, wanted: VirtualServerInput, server: Server | und
       isSettled &&
       isSame(server.addresses, wanted.addresses) &&
       isSame(server.exports, exportsOf(wanted)) &&
+      isSame(server.shares ?? [], sharesOf(wanted)) &&
       isSame(server.limits, wanted.limits)
     );
   return server.state === "serving" || server.state === "elsewhere";
 }
 
-const exportsOf = ({ volumes }: VirtualServerInput) => volumes.map((volume) => volume.export);
+const exportsOf = ({ volumes }: VirtualServerInput) =>
+  volumes.flatMap((volume) => volume.export ?? []);
+const sharesOf = ({ volumes }: VirtualServerInput) =>
+  volumes.flatMap((volume) => volume.share ?? []);

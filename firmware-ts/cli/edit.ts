@@ -80,38 +80,109 @@ function removeRule(server: Server, from: string, table: number | undefined): Se
   return { ...server, rules: server.rules.filter((each) => !isIt(each)) };
 }
 
-function addVolume(server: Server, disk: string, path: string): Server {
-  const known = server.volumes.find((each) => each.disk === disk || each.export === path);
-  if (known) there(`${server.name} has the disk ${known.disk} as ${known.export} already`);
-  return { ...server, volumes: [...server.volumes, { disk, export: path }] };
+type Volume = Server["volumes"][number];
+type Smb = NonNullable<Server["smb"]>;
+/** How a volume is offered: what NFS clients mount, or the name that SMB clients find. */
+type Way = "export" | "share";
+
+const volumeText = ({ disk, export: path, share }: Volume) =>
+  `${[path, share].filter((each) => each !== undefined).join(" and ")} (disk ${disk})`;
+
+/** Offers a disk in one way, or in one more way. */
+function addVolume(server: Server, way: Way, disk: string, word: string): Server {
+  const known = server.volumes.find(
+    (each) => (each.disk === disk && each[way] !== undefined) || each[way] === word,
+  );
+  if (known) there(`${server.name} has the disk ${known.disk} as ${known[way]} already`);
+  if (!server.volumes.some((each) => each.disk === disk))
+    return { ...server, volumes: [...server.volumes, { disk, [way]: word }] };
+  const volumes = server.volumes.map((each) =>
+    each.disk === disk ? { ...each, [way]: word } : each,
+  );
+  return { ...server, volumes };
 }
 
-/** By its export, or by its disk. The others keep their ids. */
-function removeVolume(server: Server, word: string): Server {
-  const isIt = (each: Server["volumes"][number]) => each.disk === word || each.export === word;
-  if (!server.volumes.some(isIt)) {
-    const all = server.volumes.map((each) => `${each.export} (disk ${each.disk})`).join(", ");
-    refuse(`${server.name} has no export ${word}; it has ${all}`);
+/**
+ * By what it is offered as, or by its disk. What is offered in the other way too stays so, unless the disk is named. The others keep their ids. Without a
+ * share there are no settings of SMB.
+ */
+function removeVolume(server: Server, way: Way, word: string): Server {
+  const isIt = (each: Volume) => each.disk === word || each[way] === word;
+  if (!server.volumes.some((each) => isIt(each))) {
+    const all = server.volumes.map(volumeText).join(", ");
+    refuse(`${server.name} has no ${way} ${word}; it has ${all}`);
   }
-  return { ...server, volumes: server.volumes.filter((each) => !isIt(each)) };
+  const other = way === "export" ? "share" : "export";
+  const volumes = server.volumes.flatMap((each) => {
+    if (!isIt(each)) return [each];
+    if (each.disk === word || each[other] === undefined) return [];
+    const { [way]: _gone, ...rest } = each;
+    return [rest];
+  });
+  return withoutIdleSmb({ ...server, volumes });
 }
 
-/** What the schema says of one limit. */
-type LimitNodes = Readonly<Record<string, { readonly type?: string }>>;
+function withoutIdleSmb({ smb, ...server }: Server): Server {
+  const isShared = server.volumes.some(({ share }) => share !== undefined);
+  return isShared && smb !== undefined ? { ...server, smb } : server;
+}
 
-/** The limits that this release knows, by the key as the configuration file has it. */
-function knownLimits(): LimitNodes {
-  const nodes = nodeAt(["virtualServers", 0, "limits"])?.properties ?? {};
-  return Object.fromEntries(Object.entries(nodes).map(([key, node]) => [toSnake(key), node]));
+const smbDefaults: Smb = { workgroup: "WORKGROUP", guest: false, users: [], writeThrough: true };
+
+/** Who may come by SMB: guests, or more users. */
+function admit<S extends Pick<Server, "name"> & { readonly smb?: Smb | undefined }>(
+  server: S,
+  isGuest: boolean,
+  users: Smb["users"],
+): S {
+  if (!isGuest && users.length === 0) return server;
+  const smb = server.smb ?? smbDefaults;
+  const known = users.find(({ name }) => smb.users.some((each) => each.name === name));
+  if (known) there(`${server.name} has the user ${known.name} already`);
+  const guest = smb.guest || isGuest;
+  return { ...server, smb: { ...smb, guest, users: [...smb.users, ...users] } };
+}
+
+function removeUser(server: Server, name: string): Server {
+  const { smb } = server;
+  if (!smb?.users.some((each) => each.name === name)) {
+    const all = smb?.users.map((each) => each.name).join(", ");
+    refuse(`${server.name} has no user ${name}; it has ${all || "none"}`);
+  }
+  return { ...server, smb: { ...smb, users: smb.users.filter((each) => each.name !== name) } };
+}
+
+/** What the schema says of one key. */
+type Nodes = Readonly<Record<string, { readonly type?: string }>>;
+
+/** The keys of a part of a virtual server, as the configuration file has them; none of lists. */
+function keysOf(part: "limits" | "smb"): Nodes {
+  const nodes = Object.entries(nodeAt(["virtualServers", 0, part])?.properties ?? {});
+  const plain = nodes.filter(([, node]) => node.type !== "array");
+  return Object.fromEntries(plain.map(([key, node]) => [toSnake(key), node]));
+}
+
+/** Settings of SMB by `key=value` words; `key=none` is what it is if nothing is said. */
+function setSmb(server: Server, words: readonly string[]): Server {
+  const given = changedKeys(server.smb, words, keysOf("smb"));
+  return { ...server, smb: { ...smbDefaults, ...given } };
 }
 
 /** `key=value` words; `key=none` takes a limit away. */
 export function setLimits<S extends Pick<Server, "limits">>(
   server: S,
   words: readonly string[],
-  known: LimitNodes = knownLimits(),
+  known: Nodes = keysOf("limits"),
 ): S {
-  const limits: Record<string, unknown> = { ...server.limits };
+  return { ...server, limits: changedKeys(server.limits, words, known) } as S;
+}
+
+function changedKeys(
+  former: object | undefined,
+  words: readonly string[],
+  known: Nodes,
+): Record<string, unknown> {
+  const changed: Record<string, unknown> = { ...former };
   for (const word of words) {
     const [key = "", value = ""] = word.split(/=(.*)/s);
     const names = Object.keys(known);
@@ -121,14 +192,14 @@ export function setLimits<S extends Pick<Server, "limits">>(
         "usage",
         `expected one of ${names.map((name) => `${name}=VALUE`).join(", ")}; found ${word}`,
       );
-    if (value === "none") delete limits[toCamel(key)];
-    else limits[toCamel(key)] = limitValue(value, known[key]?.type);
+    if (value === "none") delete changed[toCamel(key)];
+    else changed[toCamel(key)] = keyValue(value, known[key]?.type);
   }
-  return { ...server, limits } as S;
+  return changed;
 }
 
 /** A text that is no number stays one, and the daemon says what it expected. */
-function limitValue(text: string, type: string | undefined): unknown {
+function keyValue(text: string, type: string | undefined): unknown {
   if (type === "boolean" && /^(true|false)$/.test(text)) return text === "true";
   return /^-?\d{1,15}$/.test(text) ? Number(text) : text;
 }
@@ -145,5 +216,8 @@ export const edits = {
   removeRule,
   addVolume,
   removeVolume,
+  admit,
+  removeUser,
+  setSmb,
   setLimits,
 } as const;

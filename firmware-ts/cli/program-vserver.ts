@@ -26,6 +26,8 @@ export function addVirtualServers(program: Parent, context: Context): void {
   addRoute(vserver, context);
   addRule(vserver, context);
   addExport(vserver, context);
+  addShare(vserver, context);
+  addUser(vserver, context);
   addLimit(vserver, context);
 }
 
@@ -66,6 +68,13 @@ function addCreate(vserver: Parent, context: Context): void {
     .addOption(homeOption())
     .option("--address <address/prefix>", "a floating address; several times", collect)
     .option("--export <disk=export>", "a volume, as in data-3=/gamma; several times", collect)
+    .option(
+      "--share <disk=share>",
+      "a volume for SMB, as in data-3=Projects; several times",
+      collect,
+    )
+    .option("--guest", "whoever is no user comes as a guest by SMB")
+    .option("--user <name=uid>", "who may come by SMB, as in anna=1001:100; several times", collect)
     .option("--route <route>", 'as in "default via 10.0.0.1 table 7"; several times', collect)
     .option("--rule <rule>", 'as in "10.0.0.0/24 table 7"; several times', collect)
     .option("--limit <key=value>", "as in memory_mb=2048; several times", collect)
@@ -83,6 +92,9 @@ interface Description {
   readonly home?: ControllerId | undefined;
   readonly address?: readonly string[] | undefined;
   readonly export?: readonly string[] | undefined;
+  readonly share?: readonly string[] | undefined;
+  readonly guest?: true | undefined;
+  readonly user?: readonly string[] | undefined;
   readonly route?: readonly string[] | undefined;
   readonly rule?: readonly string[] | undefined;
   readonly limit?: readonly string[] | undefined;
@@ -90,7 +102,10 @@ interface Description {
 
 /** From a file, from the command line, or what the command line adds to a file. */
 async function described(name: string | undefined, words: Description) {
-  const { readServerFile, routeOf, ruleOf, volumeOf } = await import("./server-file.ts");
+  const [{ readServerFile, routeOf, ruleOf, userOf, volumesOf }, { edits }] = await Promise.all([
+    import("./server-file.ts"),
+    import("./edit.ts"),
+  ]);
   const { CliError, exitCodes } = await import("./exit.ts");
   const file = words.file === undefined ? undefined : await readServerFile(words.file);
   const called = name ?? file?.name;
@@ -100,21 +115,19 @@ async function described(name: string | undefined, words: Description) {
       "usage",
       "expected the name of the new virtual server, or --file",
     );
-  const { edits } = await import("./edit.ts");
   const { defaultLimits } = await import("../schema/config.ts");
-  return edits.setLimits(
-    {
-      ...file,
-      limits: file?.limits ?? defaultLimits,
-      name: called,
-      home: words.home ?? file?.home,
-      addresses: [...(file?.addresses ?? []), ...(words.address ?? [])],
-      routes: [...(file?.routes ?? []), ...(words.route ?? []).map(routeOf)],
-      rules: [...(file?.rules ?? []), ...(words.rule ?? []).map(ruleOf)],
-      volumes: [...(file?.volumes ?? []), ...(words.export ?? []).map(volumeOf)],
-    },
-    words.limit ?? [],
-  );
+  const server = {
+    ...file,
+    limits: file?.limits ?? defaultLimits,
+    name: called,
+    home: words.home ?? file?.home,
+    addresses: [...(file?.addresses ?? []), ...(words.address ?? [])],
+    routes: [...(file?.routes ?? []), ...(words.route ?? []).map(routeOf)],
+    rules: [...(file?.rules ?? []), ...(words.rule ?? []).map(ruleOf)],
+    volumes: [...(file?.volumes ?? []), ...volumesOf(words.export ?? [], words.share ?? [])],
+  };
+  const limited = edits.setLimits(server, words.limit ?? []);
+  return edits.admit(limited, words.guest ?? false, (words.user ?? []).map(userOf));
 }
 
 function addModify(vserver: Parent, context: Context): void {
@@ -130,7 +143,7 @@ function addModify(vserver: Parent, context: Context): void {
         throw new CliError(
           exitCodes.usage,
           "usage",
-          "expected --file or --home; parts are changed by address, route, rule, export and limit",
+          "expected --file or --home; parts are changed by address, route, rule, export, share, user and limit",
         );
       const { readServerFile } = await import("./server-file.ts");
       const whole = file === undefined ? undefined : await readServerFile(file);
@@ -287,7 +300,7 @@ function addRule(vserver: Parent, context: Context): void {
 function addExport(vserver: Parent, context: Context): void {
   const exported = vserver.command("export").description("its volumes, and what clients mount");
   withCommandOptions(exported.command("add"))
-    .description("add a volume; while it is served, it is stopped and started for that")
+    .description("export a disk; a new one is served after a stop and a start")
     .argument("<name>")
     .argument("<disk>", "by serial number")
     .argument("<export>", "what clients mount")
@@ -298,13 +311,13 @@ function addExport(vserver: Parent, context: Context): void {
         options,
         async ({ addVolume }) =>
           (server) =>
-            addVolume(server, disk, path),
+            addVolume(server, "export", disk, path),
       ),
     );
   withCommandOptions(exported.command("remove"))
-    .description("remove a volume; what is on the disk stays there")
+    .description("export it no more; what is on the disk stays there")
     .argument("<name>")
-    .argument("<export>", "or its disk")
+    .argument("<export>", "or its disk, which goes even if it is shared")
     .action((name, word, options) =>
       edit(
         context,
@@ -312,7 +325,82 @@ function addExport(vserver: Parent, context: Context): void {
         options,
         async ({ removeVolume }) =>
           (server) =>
-            removeVolume(server, word),
+            removeVolume(server, "export", word),
+      ),
+    );
+}
+
+function addShare(vserver: Parent, context: Context): void {
+  const share = vserver.command("share").description("its volumes, and what SMB clients find");
+  withCommandOptions(share.command("add"))
+    .description("share a disk; a new one is served after a stop and a start")
+    .argument("<name>")
+    .argument("<disk>", "by serial number")
+    .argument("<share>", "what clients find")
+    .option("--guest", "whoever is no user comes as a guest, to all its shares")
+    .option("--user <name=uid>", "who may come, as in anna=1001:100; several times", collect)
+    .action((name, disk, word, options) =>
+      edit(context, name, options, async ({ addVolume, admit }) => {
+        const { userOf } = await import("./server-file.ts");
+        const users = (options.user ?? []).map(userOf);
+        return (server) =>
+          admit(addVolume(server, "share", disk, word), options.guest ?? false, users);
+      }),
+    );
+  withCommandOptions(share.command("remove"))
+    .description("share it no more; what is on the disk stays there")
+    .argument("<name>")
+    .argument("<share>", "or its disk, which goes even if it is exported")
+    .action((name, word, options) =>
+      edit(
+        context,
+        name,
+        options,
+        async ({ removeVolume }) =>
+          (server) =>
+            removeVolume(server, "share", word),
+      ),
+    );
+  withCommandOptions(share.command("set"))
+    .description("how all its shares are: workgroup, guest, write_through")
+    .argument("<name>")
+    .argument("<key=value...>")
+    .action((name, words, options) =>
+      edit(
+        context,
+        name,
+        options,
+        async ({ setSmb }) =>
+          (server) =>
+            setSmb(server, words),
+      ),
+    );
+}
+
+function addUser(vserver: Parent, context: Context): void {
+  const user = vserver.command("user").description("who may come to its shares");
+  withCommandOptions(user.command("add"))
+    .description("let users in; their passwords lie on its first volume")
+    .argument("<name>")
+    .argument("<user=uid...>", "as in anna=1001:100, with the numbers that own their files")
+    .action((name, words, options) =>
+      edit(context, name, options, async ({ admit }) => {
+        const { userOf } = await import("./server-file.ts");
+        return (server) => admit(server, false, words.map(userOf));
+      }),
+    );
+  withCommandOptions(user.command("remove"))
+    .description("let a user in no more; the password stays where it is")
+    .argument("<name>")
+    .argument("<user>")
+    .action((name, word, options) =>
+      edit(
+        context,
+        name,
+        options,
+        async ({ removeUser }) =>
+          (server) =>
+            removeUser(server, word),
       ),
     );
 }

@@ -38,11 +38,37 @@ async function readAtMost(path: string, bytesMax: number): Promise<Uint8Array> {
   }
 }
 
-/** `DISK=EXPORT`. */
-export function volumeOf(word: string): VirtualServerInput["volumes"][number] {
-  const [disk = "", path] = word.split(/=(.*)/s);
-  if (path === undefined) usage(`expected DISK=EXPORT, as in data-3=/gamma; found ${word}`);
-  return { disk, export: path };
+type Volume = VirtualServerInput["volumes"][number];
+type SmbUser = NonNullable<VirtualServerInput["smb"]>["users"][number];
+
+/** Volumes by `DISK=EXPORT` and `DISK=SHARE`; what both name is one volume. */
+export function volumesOf(exports: readonly string[], shares: readonly string[]): Volume[] {
+  const volumes: Volume[] = exports.map((word) => {
+    const [disk, path] = halvesOf(word, "DISK=EXPORT, as in data-3=/gamma");
+    return { disk, export: path };
+  });
+  for (const word of shares) {
+    const [disk, share] = halvesOf(word, "DISK=SHARE, as in data-3=Projects");
+    const at = volumes.findIndex((each) => each.disk === disk && each.share === undefined);
+    const known = volumes[at];
+    if (known) volumes[at] = { ...known, share };
+    else volumes.push({ disk, share });
+  }
+  return volumes;
+}
+
+function halvesOf(word: string, expected: string): [string, string] {
+  const [first = "", second] = word.split(/=(.*)/s);
+  if (second === undefined) usage(`expected ${expected}; found ${word}`);
+  return [first, second];
+}
+
+/** `NAME=UID`, or `NAME=UID:GID`. */
+export function userOf(word: string): SmbUser {
+  const found = /^([^=]+)=(\d{1,10})(?::(\d{1,10}))?$/.exec(word);
+  if (!found) usage(`expected NAME=UID or NAME=UID:GID, as in anna=1001:100; found ${word}`);
+  const [, name = "", uid, gid] = found;
+  return { name, uid: Number(uid), ...(gid === undefined ? {} : { gid: Number(gid) }) };
 }
 
 /** `DESTINATION [via GATEWAY] [table NUMBER]`, as in ip-route(8). */

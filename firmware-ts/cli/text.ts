@@ -115,7 +115,7 @@ export function virtualServersText(servers: readonly VirtualServer[], colours: C
       server.owner === server.home ? server.owner : colours.yellow(server.owner),
       stateText(server, colours),
       plain(server.addresses.join(" ")),
-      plain(server.exports.join(" ")),
+      plain([...server.exports, ...(server.shares ?? []).map((name) => `smb:${name}`)].join(" ")),
     ]),
   );
 }
@@ -143,7 +143,8 @@ export function virtualServerText(
     ["state", stateText(server, colours)],
     ["fault", server.fault === undefined ? undefined : colours.red(plain(server.fault))],
     ["addresses", plain(server.addresses.join(", "))],
-    ["exports", plain(server.exports.join(", "))],
+    ["exports", server.exports.length === 0 ? undefined : plain(server.exports.join(", "))],
+    ["shares", server.shares === undefined ? undefined : plain(server.shares.join(", "))],
     ["limits", server.limits === undefined ? undefined : limitsText(server.limits)],
     ["uses", server.usage === undefined ? undefined : usageText(server.usage)],
     ["last start", server.lastStartMs === undefined ? undefined : duration(server.lastStartMs)],

@@ -206,6 +206,7 @@ function serverStatus(
   const config = shownOf(server);
   const theirs = partnerOwns(state, server.index);
   const owner = claimsServer(state, server) ? state.me : theirs ? partnerOf(state.me) : "none";
+  const shares = config.volumes.flatMap((volume) => volume.share ?? []);
   const silent = phase.kind === "serving" && isSilenced(state);
   const shown = silent ? "silent" : phase.kind === "off" ? offState(server, theirs) : phase.kind;
   const step = "step" in phase ? phase.step : isQueued(state, server.index) ? "queued" : undefined;
@@ -217,7 +218,8 @@ function serverStatus(
     state: shown,
     ...(step === undefined ? {} : { step }),
     addresses: [...config.addresses],
-    exports: config.volumes.map((volume) => volume.export),
+    exports: config.volumes.flatMap((volume) => volume.export ?? []),
+    ...(shares.length > 0 ? { shares } : {}),
     limits: { ...config.limits },
     ...(usage === undefined ? {} : { usage: { ...usage } }),
     ...(server.lastStartMs === undefined ? {} : { lastStartMs: Math.round(server.lastStartMs) }),

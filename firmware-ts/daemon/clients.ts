@@ -18,6 +18,7 @@ export class ClientList {
   readonly #machine: Machine;
   readonly #server: string;
   #addresses: readonly string[] = [];
+  #ports: readonly number[] = [];
   #path: string | undefined;
   readonly #log: (message: string) => void;
   #serving = false;
@@ -37,6 +38,7 @@ export class ClientList {
   /** It has other addresses from now on or, while it is not mounted, another volume. */
   change(server: VirtualServerConfig): void {
     this.#addresses = bareAddresses(server);
+    this.#ports = this.#machine.servicePorts(server);
     const disk = server.volumes[0]?.disk;
     this.#path = disk === undefined ? undefined : this.#machine.mountPath(server, disk);
   }
@@ -54,11 +56,7 @@ export class ClientList {
 
   /** The last owner's clients, from the volume and from its last word; none when they have been read since the mount. */
   async inherit(lastWord: string | undefined): Promise<readonly Connection[]> {
-    const localPort = this.#machine.servicePort;
-    const told = unpackClients(lastWord ?? "", this.#addresses).map((each) => ({
-      ...each,
-      localPort,
-    }));
+    const told = unpackClients(lastWord ?? "", this.#addresses);
     if (this.#path === undefined || this.#saved !== undefined) return told;
     const { state, note } = await this.#machine.states.load(this.#path);
     if (note !== undefined) this.#log(`service state: ${note}`);
@@ -104,11 +102,15 @@ export class ClientList {
 
   /** Asks the kernel who is connected; false when it does not say. */
   async #look(): Promise<boolean> {
-    const { servicePort } = this.#machine;
     const { addresses } = this.#machine.place(this.#server);
-    const found = await addresses.connections(this.#addresses, servicePort);
-    if (found.ok) this.#found = found.value;
-    return found.ok;
+    const found: Connection[] = [];
+    for (const port of this.#ports) {
+      const some = await addresses.connections(this.#addresses, port);
+      if (!some.ok) return false;
+      found.push(...some.value);
+    }
+    this.#found = found;
+    return true;
   }
 
   async #saveNow(): Promise<void> {
@@ -124,6 +126,6 @@ export class ClientList {
   }
 }
 
-function keyOf({ localAddress, remoteAddress, remotePort }: Connection): string {
-  return `${localAddress} ${remoteAddress} ${remotePort}`;
+function keyOf({ localAddress, localPort, remoteAddress, remotePort }: Connection): string {
+  return `${localAddress} ${localPort} ${remoteAddress} ${remotePort}`;
 }

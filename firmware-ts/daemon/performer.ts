@@ -154,11 +154,7 @@ async function run(
       await clients.idle(clientsRefusedMs);
       return await machine.fileSystems.abandon(path(work.disk));
     case "startService": {
-      const started = await machine.services.start(
-        server,
-        server.volumes.map((volume) => path(volume.disk)),
-        limitMs,
-      );
+      const started = await machine.services.start(server, limitMs);
       clients.serve(started.ok);
       return started;
     }

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { virtualServersMax } from "./beat.ts";
+import { shareName, smbSettings } from "./config-smb.ts";
 import { contradictions } from "./contradictions.ts";
 import { controllerIdSchema, virtualServerNameSchema } from "./ids.ts";
 import { bareAddress, parsePrefix } from "./ip-address.ts";
@@ -50,8 +51,10 @@ const volume = z.strictObject({
    */
   id: z.number().int().min(1).max(volumesMax).optional(),
   disk: serial,
-  /** Path under which clients mount the volume; the same on both controllers. */
-  export: path.max(64),
+  /** Path under which clients mount the volume by NFS; the same on both controllers. Absent: it is not offered by NFS. */
+  export: path.max(64).optional(),
+  /** Name under which clients find it by SMB. Absent: it is not offered by SMB. */
+  share: shareName.optional(),
 });
 
 /**
@@ -118,6 +121,8 @@ export const virtualServerInputSchema = z.strictObject({
   rules: z.array(routingRule).max(16).default([]),
   volumes: z.array(volume).min(1).max(volumesMax),
   limits: limits.prefault({}),
+  /** Who may come by SMB, and how; there is none without a share. */
+  smb: smbSettings.optional(),
 });
 export type VirtualServerInput = z.infer<typeof virtualServerInputSchema>;
 
@@ -208,6 +213,16 @@ export const configSchema = z
 export type Config = z.infer<typeof configSchema>;
 export type VirtualServerConfig = Config["virtualServers"][number];
 export type TimingConfig = Config["timing"];
+
+/** Whether a virtual server has anything for NFS clients. */
+export function offersNfs({ volumes }: VirtualServerConfig): boolean {
+  return volumes.some((volume) => volume.export !== undefined);
+}
+
+/** Whether it has anything for SMB clients. */
+export function offersSmb({ volumes }: VirtualServerConfig): boolean {
+  return volumes.some(({ share }) => share !== undefined);
+}
 
 /** Addresses without their prefix. */
 export function bareAddresses({ addresses }: VirtualServerConfig): string[] {

@@ -3,6 +3,7 @@
  * file and for definitions that are changed while the firmware runs (docs/design/0027-common-volume.md).
  */
 import { addressProblem, canonicalAddress, routeProblems } from "./config-routes.ts";
+import { offerProblems, type SmbSettings } from "./config-smb.ts";
 
 /** All gates are renewed in one batch, which must not take longer than the gate takes for an interruption: 0.66 ms for so many, 1.7 ms for 192. */
 const addressesMax = 128;
@@ -22,8 +23,10 @@ interface ServerClaims {
   readonly volumes: readonly {
     readonly id: number;
     readonly disk: string;
-    readonly export: string;
+    readonly export?: string | undefined;
+    readonly share?: string | undefined;
   }[];
+  readonly smb?: SmbSettings | undefined;
 }
 
 /** Where a server contradicts something, in keys of its configuration; no keys: in its presence. */
@@ -49,7 +52,8 @@ export function contradictions(
     if (other === undefined) used.set(what, by);
     else found.push({ server, path, message: `${what} is already used by ${other}` });
   };
-  servers.forEach(({ name, addresses, routes, volumes }, i) => {
+  servers.forEach((server, i) => {
+    const { name, addresses, routes, volumes } = server;
     claim(`name ${name}`, i, ["name"], "another virtual server");
     addresses.forEach((text, j) => {
       const message = addressProblem(text);
@@ -63,8 +67,10 @@ export function contradictions(
       if (ids.indexOf(each.id) < j)
         found.push({ server: i, path: ["volumes", j, "id"], message: idTwice(each.id) });
       claim(`disk ${each.disk}`, i, ["volumes", j, "disk"], name);
-      claim(`export ${each.export}`, i, ["volumes", j, "export"], name);
+      if (each.export !== undefined)
+        claim(`export ${each.export}`, i, ["volumes", j, "export"], name);
     });
+    for (const [path, message] of offerProblems(server)) found.push({ server: i, path, message });
   });
   const sum = (count: (server: ServerClaims) => number) =>
     servers.reduce((total, server) => total + count(server), 0);

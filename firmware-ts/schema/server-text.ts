@@ -14,7 +14,7 @@ import {
   toSnakeCase,
 } from "./toml-document.ts";
 
-/** As much of everything as there may be is about 4 KiB. */
+/** As much of everything as there may be is about 10 KiB. */
 export const serverBytesMax = 16 * 1024;
 
 const bare = { schema: virtualServerInputSchema, base: ["virtualServers", 0] } as const;

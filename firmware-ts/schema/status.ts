@@ -76,7 +76,10 @@ export const virtualServerStatusSchema = z.object({
   /** The step under way, or where it failed: attach, mount, state, export, address. `queued`: as it is, until its turn to be moved comes. */
   step: z.string().optional(),
   addresses: z.array(z.string()),
+  /** What clients mount by NFS. */
   exports: z.array(z.string()),
+  /** What they find by SMB; absent: nothing. */
+  shares: z.array(z.string()).optional(),
   limits: limitsStatusSchema.optional(),
   usage: usageStatusSchema.optional(),
   /** Duration of the last start on this controller, from decision to open address, ms. */

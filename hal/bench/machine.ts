@@ -19,15 +19,13 @@ import { createServiceStates } from "../linux/service-state.ts";
 import type { Machine, MachineHandlers } from "../port/machine.ts";
 import type { BlockService, FileSystems } from "../port/storage.ts";
 import { type DataDisks, openDataDisks } from "./data-disks.ts";
-import { type BenchServices, openFileServices } from "./file-services.ts";
+import { openFileServices, servicePortsOf } from "./file-services.ts";
 import { openPlaces, type Places } from "./places.ts";
 import { Roster, sideBySide } from "./roster.ts";
+import type { BenchServices } from "./service-part.ts";
 
 /** Below the beat process, above everything ordinary: a file server under load must not look like a hung controller. */
 const mainPriority = 10;
-
-/** Port of NFS, for the list of connections to tickle. */
-const nfsPort = 2049;
 
 /** What has to be known and there before anything is opened. */
 export interface MachineSetup {
@@ -88,7 +86,7 @@ export async function openBenchMachine(
         server.volumes.map(({ disk }) => ({ disk, path: mountPath(server, disk) })),
         () => places.of(server.name).routes(),
       ),
-    servicePort: nfsPort,
+    servicePorts: servicePortsOf,
     mountPath,
     realTime: () => takeRealTimePriority(mainPriority),
     async close() {

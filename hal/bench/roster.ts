@@ -12,8 +12,8 @@ import { done, explain, failed, type Outcome } from "../../firmware-ts/schema/ou
 import { Turns } from "../linux/turns.ts";
 import type { DataDisks } from "./data-disks.ts";
 import { openWaitMs } from "./data-disks.ts";
-import type { BenchServices } from "./file-services.ts";
 import type { Places } from "./places.ts";
+import type { BenchServices } from "./service-part.ts";
 
 export interface RosterParts {
   readonly places: Places;

@@ -1,4 +1,4 @@
-/** Small C programs, and libraries that ganesha.nfsd is started with (LD_PRELOAD): compiled here when need be. */
+/** Small C programs, and libraries that ganesha.nfsd and smbd are started with (LD_PRELOAD): compiled here when need be. */
 import { execFile } from "node:child_process";
 import { mkdir, rename, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
@@ -27,6 +27,9 @@ export const graceEnd = () => native("ganesha/grace-end", "library");
 
 /** `held-start.c`: a spare waits at the last step before it needs its volume (docs/design/0010-file-service.md). */
 export const heldStart = () => native("ganesha/held-start", "library");
+
+/** `durable-reads.c`: the same where several processes write (docs/design/0029-samba.md). */
+export const durableReads = () => native("durable-reads", "library");
 
 type Kind = "library" | "program";
 

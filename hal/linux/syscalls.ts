@@ -183,8 +183,9 @@ export function closeDescriptor(descriptor: number): number {
   return checked(native.close(descriptor));
 }
 
-/** <sched.h>: the kind of a network namespace. */
+/** <linux/sched.h>: kinds of namespaces. */
 export const CLONE_NEWNET = 0x40000000;
+export const CLONE_NEWPID = 0x20000000;
 
 /** mknod(2); `major` and `minor` make a dev_t of 32 bits (<sys/sysmacros.h>). Whatever the umask of this process takes from the mode is lost. */
 export function makeNode(path: string, mode: number, major: number, minor: number): number {

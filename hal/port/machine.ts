@@ -8,12 +8,8 @@ import type { BlockService, Disks, FileSystems } from "./storage.ts";
 
 /** File services by the name of their virtual server. */
 export interface FileServices {
-  /** Starts serving the volumes at `mountPaths` (in the order of the configuration) and waits until each export answers. Idempotent. */
-  start(
-    server: VirtualServerConfig,
-    mountPaths: readonly string[],
-    limitMs: number,
-  ): Promise<Outcome>;
+  /** Starts serving its volumes, which are mounted where `mountPath` says, and waits until each export and each share answers. Idempotent. */
+  start(server: VirtualServerConfig, limitMs: number): Promise<Outcome>;
   /** Ends it without waiting: from now on it answers nothing, whatever becomes of the calls it is in. */
   kill(name: string): void;
   /** Ends it; when it settles well nothing of it holds the volume any more. Idempotent. */
@@ -75,8 +71,8 @@ export interface Machine {
    * millisecond, and never fails: what cannot be read is said in its place.
    */
   placeState(server: VirtualServerConfig): RecordedState;
-  /** Port of the file service, for the list of connections. */
-  readonly servicePort: number;
+  /** Ports at which a virtual server's file services have their clients. */
+  servicePorts(server: VirtualServerConfig): readonly number[];
   /** Where the volume of a disk is mounted. */
   mountPath(server: VirtualServerConfig, disk: string): string;
   /** Keeps the main loop from waiting behind ordinary programs; children stay ordinary. */

@@ -233,7 +233,7 @@ type Given = Omit<VirtualServerConfig, "volumes"> & {
   readonly volumes: readonly {
     readonly id?: number;
     readonly disk: string;
-    readonly export: string;
+    readonly export?: string | undefined;
   }[];
 };
 

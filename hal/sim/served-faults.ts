@@ -5,7 +5,7 @@ import type { Pair } from "./pair.ts";
 
 /**
  * From the moment at which a file service falls silent until its monitor says so: two questions, and what is left of the pause before them; and
- * until it says so again (hal/linux/ganesha/health).
+ * until it says so again (hal/linux/health).
  */
 const questionsMs = 2000;
 const pauseMs = 500;

@@ -299,7 +299,7 @@ describe("parts are changed for the definition that was read", () => {
     ["address add delta 10.0.0.9/24", "expected the name of a virtual server, found delta"],
     [
       "modify alpha",
-      "expected --file or --home; parts are changed by address, route, rule, export and limit",
+      "expected --file or --home; parts are changed by address, route, rule, export, share, user and limit",
     ],
   ])("%s is refused", async (words, message) => {
     const ran = await dyad(`vserver ${words}`);

@@ -7,9 +7,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { missesMax } from "../../hal/linux/ganesha/health.ts";
-import { standingOf, ticksOf } from "../../hal/linux/ganesha/standing.ts";
 import type { GaneshaState } from "../../hal/linux/ganesha.ts";
+import { missesMax } from "../../hal/linux/health.ts";
+import { standingOf, ticksOf } from "../../hal/linux/standing.ts";
 import { limitsMs } from "../support/limits.ts";
 import { until } from "../support/until.ts";
 import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
@@ -119,6 +119,24 @@ describe.runIf(labIsPossible)("a process", () => {
     await until("it is stopped", () => stateOf(pid).includes("(sh) T"));
     expect(standingOf(pid, 0)).toBe("works");
     expect(standingOf(pid, ticksOf(pid))).toBe("still");
+  });
+
+  test("is as busy as those that it has started, and theirs, and waits with them", async () => {
+    const busy = "sh -c 'while :; do :; done' & wait";
+    const pid = begin("sh", "-c", `sh -c "$0" & wait`, busy);
+    const children = (of: number) =>
+      readFileSync(`/proc/${of}/task/${of}/children`, "utf8").trim().split(" ").map(Number);
+    let last = 0;
+    await until("they run", () => {
+      const [child = 0] = children(pid);
+      [last = 0] = child > 0 ? children(child) : [];
+      return last > 0 && ticksOf(last) > 5;
+    });
+    expect(standingOf(pid, ticksOf(pid))).toBe("works");
+    process.kill(last, "SIGSTOP");
+    await until("it is stopped", () => stateOf(last).includes(") T"));
+    expect(standingOf(pid, ticksOf(pid))).toBe("still");
+    process.kill(last, "SIGKILL");
   });
 
   test("with a thread that no signal reaches waits for a disk", async () => {

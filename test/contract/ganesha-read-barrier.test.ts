@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
-import { noRegistrations, readBarrier } from "../../hal/linux/native-build.ts";
+import { durableReads, noRegistrations, readBarrier } from "../../hal/linux/native-build.ts";
 import { limitsMs } from "../support/limits.ts";
 import { until } from "../support/until.ts";
 import { must } from "./block-lab.ts";
@@ -218,6 +218,32 @@ describe.runIf(labIsPossible)("read barrier", () => {
     await serve();
     expect(await read("f")).toMatchObject({ text: "new and longer" });
     expect(disk.afterCrash("f")).toBe("new and longer");
+  });
+
+  it("what somebody else has written it does not know, unless it asks the kernel", async () => {
+    const [barrier, durable] = await Promise.all([readBarrier(), durableReads()]);
+    if (!barrier.ok || !durable.ok) throw new Error("not compiled");
+    const others = (text: string) =>
+      inNode(
+        "sh",
+        "-c",
+        'printf %s "$0" | dd of="$1" conv=notrunc status=none',
+        text,
+        `${mountPoint}/f`,
+      );
+    await serveBare([barrier.value]);
+    await settled("f", "old");
+    await others("two");
+    expect(await read("f")).toMatchObject({ text: "two" });
+    expect(disk.afterCrash("f")).toBe("old");
+    await client?.end();
+    if (bare !== undefined) await killed(bare);
+    await serveBare([barrier.value, durable.value]);
+    // The first read has everything written, whoever wrote it.
+    expect(await read("f")).toMatchObject({ text: "two" });
+    await others("six");
+    expect(await read("f")).toMatchObject({ text: "six" });
+    expect(disk.afterCrash("f")).toBe("six");
   });
 
   it("a disk that fails turns the read into an error, for good, and COMMIT and only that file", async () => {

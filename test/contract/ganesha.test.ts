@@ -3,8 +3,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { findLeftovers, killLeftovers } from "../../hal/linux/ganesha/leftovers.ts";
 import type { GaneshaState } from "../../hal/linux/ganesha.ts";
+import { findLeftovers, killLeftovers } from "../../hal/linux/leftovers.ts";
 import { limitsMs } from "../support/limits.ts";
 import { type Lab, type LabNode, labIsPossible, openLab } from "./clients-lab.ts";
 
@@ -33,7 +33,9 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
   /** The spare of this test, once it waits for its byte. */
   const heldSpare = async () => {
     const pid = await eventually(() =>
-      findLeftovers("/run/dyad-test/ganesha-vs1.").find((each) => inNode(node, each)),
+      findLeftovers("ganesha.nfsd", "/run/dyad-test/ganesha-vs1.").find((each) =>
+        inNode(node, each),
+      ),
     );
     // proc_pid_syscall(5): it sleeps in read(2), which is call 0 or 63, of its descriptor 3.
     await eventually(() => /^(0|63) 0x3 /.test(readFileSync(`/proc/${pid}/syscall`, "utf8")));
@@ -189,7 +191,7 @@ describe.runIf(labIsPossible)("ganesha driver", () => {
 
   it("a spare ends when its controller is gone", async () => {
     const other = await lab.addNode("b", "vs2");
-    const running = () => findLeftovers("/run/dyad-test/ganesha-vs2.");
+    const running = () => findLeftovers("ganesha.nfsd", "/run/dyad-test/ganesha-vs2.");
     try {
       await other.ask({ op: "prepare", spec: specOf(mountPoint) });
       const spares = () => running().filter((pid) => inNode(other, pid));
@@ -289,10 +291,14 @@ describe.runIf(labIsPossible)("leftovers of an earlier life", () => {
     const foreign = pretend(`--pid=${process.pid} ${directory}/ganesha-vs2.1.conf`);
     try {
       const prefix = `${directory}/ganesha-vs1.`;
-      await eventually(() => findLeftovers(prefix).length === 1);
-      await eventually(() => findLeftovers(`${directory}/ganesha-vs2.`).length === 1);
+      await eventually(() => findLeftovers("ganesha.nfsd", prefix).length === 1);
+      await eventually(
+        () => findLeftovers("ganesha.nfsd", `${directory}/ganesha-vs2.`).length === 1,
+      );
       const ended = new Promise((resolve) => mine.once("exit", resolve));
-      expect(await killLeftovers(prefix, limitsMs.condition)).toMatchObject({ ok: true });
+      expect(await killLeftovers("ganesha.nfsd", prefix, limitsMs.condition)).toMatchObject({
+        ok: true,
+      });
       await ended;
       expect(foreign.exitCode).toBeNull();
       expect(foreign.signalCode).toBeNull();

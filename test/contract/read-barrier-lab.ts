@@ -15,14 +15,15 @@ import { NbdServer } from "../../hal/block/nbd-server.ts";
 const sizeBytes = 32 * 1024 * 1024;
 const agentPath = new URL("./read-barrier-agent.ts", import.meta.url).pathname;
 
-/** A file device whose changes wait while it is held, and fail while it is failing. */
+/** A file device whose changes, or reads, wait while they are held; changes fail while it is failing. */
 export class UnrulyDevice implements BlockDevice {
   readonly sizeBytes: number;
   readonly blockSizeBytes: number;
   readonly #file: FileDevice;
-  #held: { readonly promise: Promise<void>; readonly resolve: () => void } | undefined;
+  #held: PromiseWithResolvers<void> | undefined;
+  #heldReads: PromiseWithResolvers<void> | undefined;
   failing = false;
-  /** Changes that wait. */
+  /** Changes and reads that wait. */
   waiting = 0;
 
   constructor(file: FileDevice) {
@@ -35,13 +36,20 @@ export class UnrulyDevice implements BlockDevice {
     this.#held ??= Promise.withResolvers<void>();
   }
 
-  release(): void {
-    this.#held?.resolve();
-    this.#held = undefined;
+  holdReads(): void {
+    this.#heldReads ??= Promise.withResolvers<void>();
   }
 
-  read(offset: number, length: number): Promise<Outcome<Buffer>> {
-    return this.#file.read(offset, length);
+  release(): void {
+    this.#held?.resolve();
+    this.#heldReads?.resolve();
+    this.#held = undefined;
+    this.#heldReads = undefined;
+  }
+
+  async read(offset: number, length: number): Promise<Outcome<Buffer>> {
+    await this.#wait(this.#heldReads);
+    return await this.#file.read(offset, length);
   }
   write(offset: number, data: Buffer, options: { fua: boolean }): Promise<Outcome> {
     return this.#change(() => this.#file.write(offset, data, options));
@@ -64,12 +72,15 @@ export class UnrulyDevice implements BlockDevice {
   }
 
   async #change(action: () => Promise<Outcome>): Promise<Outcome> {
-    if (this.#held !== undefined) {
-      this.waiting += 1;
-      await this.#held.promise;
-      this.waiting -= 1;
-    }
+    await this.#wait(this.#held);
     return this.failing ? failed("diskError", "write", "told to fail") : await action();
+  }
+
+  async #wait(held: PromiseWithResolvers<void> | undefined): Promise<void> {
+    if (held === undefined) return;
+    this.waiting += 1;
+    await held.promise;
+    this.waiting -= 1;
   }
 }
 

@@ -11,14 +11,17 @@ import { type Client, packClients, unpackClients } from "../../firmware-ts/wire/
 
 const addresses = ["10.77.0.100", "fd77::100", "10.77.0.20"];
 const remotePort = fc.integer({ min: 1, max: 65_535 });
+const localPort = fc.constantFrom(2049, 445);
 const client = fc.oneof(
   fc.record({
     localAddress: fc.constantFrom("10.77.0.100", "10.77.0.20"),
+    localPort,
     remoteAddress: fc.ipV4(),
     remotePort,
   }),
   fc.record({
     localAddress: fc.constant("fd77::100"),
+    localPort,
     remoteAddress: fc
       .nat(0xffff)
       .map((last) => (last === 0 ? "fd77::" : `fd77::${last.toString(16)}`)),
@@ -55,6 +58,7 @@ describe("a packed list of clients", () => {
   test("holds thirty clients of IPv4", () => {
     const clients: Client[] = Array.from({ length: 31 }, (_, i) => ({
       localAddress: "10.77.0.100",
+      localPort: 2049,
       remoteAddress: `10.77.1.${i}`,
       remotePort: 700 + i,
     }));
@@ -62,18 +66,22 @@ describe("a packed list of clients", () => {
   });
 
   test("leaves out what is no client of these addresses", () => {
+    const at = { localAddress: "10.77.0.100", localPort: 2049, remotePort: 700 };
     const strange: Client[] = [
-      { localAddress: "10.77.0.99", remoteAddress: "10.77.0.11", remotePort: 700 },
-      { localAddress: "10.77.0.100", remoteAddress: "fd77::1", remotePort: 700 },
-      { localAddress: "10.77.0.100", remoteAddress: "x", remotePort: 700 },
+      { ...at, localAddress: "10.77.0.99", remoteAddress: "10.77.0.11" },
+      { ...at, remoteAddress: "fd77::1" },
+      { ...at, remoteAddress: "x" },
     ];
     expect(packClients(strange, addresses, unlimited)).toEqual({ text: "", left: 3 });
   });
 
   test("of any other bytes is read without harm", () => {
-    // Bytes whose first is the index of an address get further than others do.
+    // Bytes whose first is a service and the index of an address get further than others do.
     const any = fc
-      .tuple(fc.nat(3), fc.uint8Array({ maxLength: 200, size: "max" }))
+      .tuple(
+        fc.constantFrom(0, 1, 2, 3, 16, 17, 18, 19, 32),
+        fc.uint8Array({ maxLength: 200, size: "max" }),
+      )
       .map(([index, bytes]) => Buffer.from([index, ...bytes]).toString("base64"));
     fc.assert(
       fc.property(fc.oneof(any, fc.string({ maxLength: clientsCharsMax, size: "max" })), (text) => {

@@ -63,13 +63,19 @@ describe("a slot", () => {
       addresses: new Array<string>(8).fill(`${"1".repeat(61)}/32`),
       routes: new Array(16).fill({ to: "1".repeat(64), via: "f".repeat(45), table: 252 }),
       rules: new Array(16).fill({ from: "1".repeat(64), table: 252 }),
-      volumes: new Array(8).fill({ id: 8, disk: "D".repeat(32), export: `/${widest}` }),
+      volumes: new Array(8).fill({
+        ...{ id: 8, disk: "D".repeat(32), export: `/${widest}`, share: "S".repeat(32) },
+      }),
       limits: {
         cpuWeight: 10_000,
         cpuPercent: 25_600,
         memoryMb: 1_048_576,
         processes: 32_768,
         bandwidthMbit: 100_000,
+      },
+      smb: {
+        ...{ workgroup: "W".repeat(15), guest: false, writeThrough: false },
+        users: new Array(64).fill({ name: "u".repeat(31), uid: 2 ** 31 - 1, gid: 2 ** 31 - 1 }),
       },
     };
     expect(encodeRecord(recordOf({ server, sequence: 0xffff_ffff }), pair).ok).toBe(true);

@@ -52,6 +52,7 @@ const serial = words("ABab09._-", 1, 32);
 const table = fc.option(fc.integer({ min: 1, max: 252 }), { nil: undefined });
 /** Any text that the schema lets through, in whatever script. */
 const path = fc.string({ maxLength: 63, unit: "binary" }).map((text) => `/${text}`.slice(0, 64));
+const share = words("ABab09._-", 0, 30).map((rest) => `A${rest}`);
 const withoutUndefined = <T extends object>(value: T): T =>
   Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== undefined)) as T;
 
@@ -67,24 +68,52 @@ const limits: fc.Arbitrary<LimitsConfig> = fc
   })
   .map(withoutUndefined);
 
-const server: fc.Arbitrary<VirtualServerConfig> = fc.record({
-  name: words("abz09-", 0, 14).map((rest) => `a${rest}`),
-  home: fc.constantFrom("a" as const, "b" as const),
-  addresses: fc.array(prefix, { minLength: 1, maxLength: 8 }),
-  routes: fc.array(
+const ownerId = fc.integer({ min: 1, max: 65533 });
+const smb = fc.record({
+  workgroup: words("ABZ09-", 0, 14).map((rest) => `W${rest}`),
+  guest: fc.boolean(),
+  users: fc.array(
     fc
-      .record({ to: prefix, via: fc.option(ipv4, { nil: undefined }), table })
+      .record({
+        name: words("abz09_.-", 0, 30).map((rest) => `a${rest}`),
+        uid: ownerId,
+        gid: fc.option(ownerId, { nil: undefined }),
+      })
       .map(withoutUndefined),
-    { maxLength: 16 },
+    { maxLength: 64 },
   ),
-  rules: fc.array(fc.record({ from: prefix, table: fc.integer({ min: 1, max: 252 }) }), {
-    maxLength: 16,
-  }),
-  volumes: fc
-    .array(fc.record({ disk: serial, export: path }), { minLength: 1, maxLength: 8 })
-    .map((volumes) => volumes.map((each, index) => ({ id: index + 1, ...each }))),
-  limits,
+  writeThrough: fc.boolean(),
 });
+
+const server: fc.Arbitrary<VirtualServerConfig> = fc
+  .record({
+    name: words("abz09-", 0, 14).map((rest) => `a${rest}`),
+    home: fc.constantFrom("a" as const, "b" as const),
+    addresses: fc.array(prefix, { minLength: 1, maxLength: 8 }),
+    routes: fc.array(
+      fc
+        .record({ to: prefix, via: fc.option(ipv4, { nil: undefined }), table })
+        .map(withoutUndefined),
+      { maxLength: 16 },
+    ),
+    rules: fc.array(fc.record({ from: prefix, table: fc.integer({ min: 1, max: 252 }) }), {
+      maxLength: 16,
+    }),
+    volumes: fc
+      .array(
+        fc.record({ disk: serial, export: path, share: fc.option(share, { nil: undefined }) }),
+        {
+          minLength: 1,
+          maxLength: 8,
+        },
+      )
+      .map((volumes) =>
+        volumes.map((each, index) => ({ id: index + 1, ...withoutUndefined(each) })),
+      ),
+    limits,
+    smb: fc.option(smb, { nil: undefined }),
+  })
+  .map(withoutUndefined);
 
 const lines = (max: number) => fc.array(fc.string({ maxLength: 200 }), { maxLength: max });
 

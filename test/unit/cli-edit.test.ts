@@ -1,6 +1,6 @@
 /** Limits of a virtual server by words of the command line, whatever keys the schema has. */
 import { expect, test } from "vitest";
-import { setLimits } from "../../firmware-ts/cli/edit.ts";
+import { edits, setLimits } from "../../firmware-ts/cli/edit.ts";
 import type { VirtualServerInput } from "../../firmware-ts/schema/config.ts";
 
 const known = {
@@ -31,4 +31,16 @@ test.each(["memory=5", "memoryMb=5", "toString=1", "=5", ""])("%s is no limit", 
   expect(() => set(word)).toThrow(
     `expected one of memory_mb=VALUE, is_strict=VALUE, class=VALUE; found ${word}`,
   );
+});
+
+test("settings of SMB are changed by the keys of the file, and the users stay", () => {
+  const users = [{ name: "anna", uid: 1001 }];
+  const smb = { workgroup: "LAB", guest: true, users, writeThrough: true };
+  const shared = { ...server, smb } as VirtualServerInput;
+  expect(edits.setSmb(shared, ["write_through=false", "workgroup=none"]).smb).toEqual({
+    workgroup: "WORKGROUP",
+    guest: true,
+    users,
+    writeThrough: false,
+  });
 });

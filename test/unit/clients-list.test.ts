@@ -13,12 +13,15 @@ const server = {
   volumes: [{ disk: "d1" }],
 } as unknown as VirtualServerConfig;
 
-const from = (remotePort: number): Connection => ({
+const from = (remotePort: number, localPort = 2049): Connection => ({
   localAddress: "10.0.0.100",
-  localPort: 2049,
+  localPort,
   remoteAddress: "10.0.0.11",
   remotePort,
 });
+
+const onPort = (connections: readonly Connection[], port: number) =>
+  connections.filter(({ localPort }) => localPort === port);
 
 /** A machine of which only connections and service state are there. */
 function machine() {
@@ -26,14 +29,19 @@ function machine() {
     connected: [] as Connection[],
     onVolume: [] as readonly Connection[],
     writes: 0,
+    /** What the kernel says instead. */
+    asked: (_port: number): Outcome<Connection[]> | undefined => undefined,
     save: (): Promise<Outcome> => Promise.resolve(done),
   };
   const parts: Partial<Machine> = {
-    servicePort: 2049,
+    servicePorts: () => [2049, 445],
     mountPath: () => "/volume",
     place: () =>
       ({
-        addresses: { connections: () => Promise.resolve(good(now.connected)) },
+        addresses: {
+          connections: (_: unknown, port: number) =>
+            Promise.resolve(now.asked(port) ?? good(onPort(now.connected, port))),
+        },
       }) as unknown as ServerPlace,
     states: {
       load: () => Promise.resolve({ state: { connections: now.onVolume } }),
@@ -120,6 +128,34 @@ describe("the list of clients", () => {
     const partner = machine();
     partner.now.onVolume = [from(1)];
     expect(await partner.list.inherit(told)).toEqual([from(2), from(3), from(1)]);
+  });
+
+  test("knows the clients of each service, who may have the same port of one machine", async () => {
+    const { now, list } = machine();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.connected = [from(1), from(1, 445)];
+    await list.save();
+    expect(now.onVolume).toEqual([from(1), from(1, 445)]);
+    now.connected = [from(1, 445)];
+    await list.save();
+    expect(now.onVolume).toEqual([from(1, 445)]);
+    now.connected = [from(1, 445), from(2, 445)];
+    const partner = machine();
+    expect(await partner.list.inherit(await list.unsaved())).toEqual([from(2, 445)]);
+  });
+
+  test("stays as it was when the kernel does not tell of one of them", async () => {
+    const { now, list } = machine();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.connected = [from(1), from(2, 445)];
+    await list.save();
+    now.connected = [from(1)];
+    now.asked = (port) => (port === 445 ? failed("ioError", "ask", "no answer") : undefined);
+    await list.save();
+    expect(now.onVolume).toEqual([from(1), from(2, 445)]);
+    expect(now.writes).toBe(1);
   });
 
   test("goes to the partner also when the volume proves to be lost in the middle of a stop in good order", async () => {

@@ -1,7 +1,7 @@
 /** Starting a file service, against one that dies at will. */
 import { describe, expect, test } from "vitest";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { SpareLine, startProved } from "../../hal/bench/file-services.ts";
+import { SpareLine, startProved } from "../../hal/bench/service-part.ts";
 
 const spec = {
   addresses: ["10.0.0.100"],

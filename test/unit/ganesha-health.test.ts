@@ -1,8 +1,8 @@
 /** The failure monitor of a file service: when silence is a hang, and when it is not. */
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { HealthMonitor, missesMax } from "../../hal/linux/ganesha/health.ts";
-import { parseStat, type Standing } from "../../hal/linux/ganesha/standing.ts";
+import { HealthMonitor, missesMax } from "../../hal/linux/health.ts";
+import { parseStat, type Standing } from "../../hal/linux/standing.ts";
 
 /** Its own clock: the first question comes after a pause of a second, each further one a second later. */
 const questionMs = 1000;

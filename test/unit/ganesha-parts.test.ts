@@ -1,13 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { fileServiceSchema, renderConfiguration } from "../../hal/linux/ganesha/config.ts";
-import { explainEnd } from "../../hal/linux/ganesha/instance.ts";
-import {
-  createLineCutter,
-  graceAfter,
-  isGraceCount,
-  messageOf,
-  noGrace,
-} from "../../hal/linux/ganesha/log-lines.ts";
+import { graceAfter, isGraceCount, messageOf, noGrace } from "../../hal/linux/ganesha/log-lines.ts";
 import {
   decodeReply,
   encodeCall,
@@ -15,6 +8,7 @@ import {
   recordBytesMax,
 } from "../../hal/linux/ganesha/rpc.ts";
 import { XdrError, XdrWriter } from "../../hal/linux/ganesha/xdr.ts";
+import { createLineCutter, explainEnd } from "../../hal/linux/service-process.ts";
 
 const spec = {
   addresses: ["10.0.0.1"],

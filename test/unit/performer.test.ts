@@ -21,7 +21,7 @@ function machine(seal: (path: string) => Outcome = () => done) {
     return Promise.resolve(done);
   };
   const parts = {
-    servicePort: 2049,
+    servicePorts: () => [2049],
     states: { load: () => Promise.resolve({ state: { connections: [] } }) },
     mountPath: (_server: unknown, disk: string) => disk,
     define: ({ server }: typeof alpha) => note(`define ${server.name}`),

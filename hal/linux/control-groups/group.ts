@@ -131,7 +131,7 @@ export class ControlGroup {
   }
 
   /**
-   * Kills all that is in it but `keep`, which is asked in each round, and waits until nothing else is there. Costs a look when there is nothing.
+   * Kills all that is in it but `keep`, which is asked in each round, and what is in a process group that one of these leads, and waits until nothing else is there. Costs a look when there is nothing.
    * Fault `timeout`.
    */
   async empty(keep: () => readonly number[], timeoutMs: number): Promise<Outcome> {
@@ -141,7 +141,9 @@ export class ControlGroup {
     try {
       for (let round = 1; ; round += 1) {
         const kept = new Set(keep());
-        const others = this.processes().filter((pid) => !kept.has(pid));
+        const others = this.processes().filter(
+          (pid) => !kept.has(pid) && !kept.has(processGroupOf(pid)),
+        );
         if (others.length === 0) return done;
         if (performance.now() - startedAt > timeoutMs) {
           const left = others.slice(0, 8).join(", ");
@@ -234,4 +236,10 @@ function killQuietly(pid: number): void {
   } catch {
     // It ended meanwhile, which is what was wanted.
   }
+}
+
+/** proc_pid_stat(5), field 5; NaN for one that is gone. */
+function processGroupOf(pid: number): number {
+  const stat = readIfThere(`/proc/${pid}/stat`) ?? "";
+  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[5 - 3]);
 }

@@ -36,6 +36,8 @@ export const fileServiceSchema = z.strictObject({
   exports: z.array(exportSchema).min(1).max(64),
   /** Where NFSv4 client records live: on the volume, so that they move with it. */
   recoveryDir: quotable,
+  /** Whether somebody else writes to its volumes, too. */
+  sharesWrites: z.boolean().default(false),
   /** An NFSv4 client that is silent for so long may lose its locks. */
   leaseSeconds: z.number().int().min(2).max(180).default(10),
   /** Longest wait of NFSv4 clients for recorded clients that never come back; at least the lease. */

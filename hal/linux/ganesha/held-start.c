@@ -1,8 +1,9 @@
 /*
- * The start of a file service in two halves. Loaded into ganesha.nfsd (LD_PRELOAD), this library lets a spare do everything that needs
+ * The start of a file service in two halves. Loaded into ganesha.nfsd or smbd (LD_PRELOAD), this library lets a spare do everything that needs
  * neither its volume nor its address (read the configuration, start threads, look up names), and holds it before its first
- * step outside: the first directory that it makes, which is that of its client records on the volume, or, should a later
- * ganesha do otherwise, the first address that it binds. There it says so with one byte, and waits for one from the driver. Without a driver
+ * step outside. Of ganesha that is the first directory that it makes, which is that of its client records on the volume, or, should a later
+ * ganesha do otherwise, the first address that it binds. Of smbd it is that address: the volume it first sees with a client, and the directories
+ * that it makes before are its own (DYAD_HOLD_AT says so). There it says so with one byte, and waits for one from the driver. Without a driver
  * it ends.
  *
  * It also takes from the second half what costs time and says nothing, and from the first what depends on the moment:
@@ -23,7 +24,9 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -45,6 +48,11 @@ static void ready(void) {
   pthread_once(&once, find_next);
 }
 
+static bool waits_for_address_only(void) {
+  const char *at = getenv("DYAD_HOLD_AT");
+  return at != NULL && strcmp(at, "bind") == 0;
+}
+
 /* DYAD_HOLD names the descriptor of the driver's pipe; without it nothing is held. */
 static void wait_for_the_byte(void) {
   const char *word = getenv("DYAD_HOLD");
@@ -59,6 +67,8 @@ static void wait_for_the_byte(void) {
   while (count < 0 && errno == EINTR);
   if (count != 1) _exit(0);
   close(pipe);
+  /* Programs that smbd starts later have this library too, and another file at that descriptor. */
+  if (waits_for_address_only()) unsetenv("DYAD_HOLD");
 }
 
 static void hold(void) {
@@ -69,7 +79,7 @@ static void hold(void) {
 }
 
 int mkdir(const char *path, mode_t mode) {
-  hold();
+  if (!waits_for_address_only()) hold();
   return mkdirat(AT_FDCWD, path, mode);
 }
 

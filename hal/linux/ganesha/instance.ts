@@ -1,60 +1,25 @@
-/**
- * One ganesha process, from its start to its end. A *held* one has its whole configuration and has done all that needs neither its volume
- * nor its address; it waits for `release` inside `held-start.c`, and ends when this process does.
- *
- * Obligations: nothing is left behind when it ends (files), and its end is known at once, with its last words.
- */
-import { type ChildProcess, spawn } from "node:child_process";
+/** One ganesha process: what it is started with, and what it says of NFSv4 grace. */
 import { randomInt } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
-import { setPriority } from "node:os";
-import { Duplex } from "node:stream";
-import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { graceEnd, heldStart, noRegistrations, readBarrier } from "../native-build.ts";
-import { ordinaryCommand } from "../ordinary.ts";
+import { failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import {
+  durableReads,
+  graceEnd,
+  heldStart,
+  noRegistrations,
+  readBarrier,
+} from "../native-build.ts";
 import type { ProgramPlace } from "../place/programs.ts";
 import {
-  createLineCutter,
-  type GraceView,
-  graceAfter,
-  isGraceCount,
-  messageOf,
-  noGrace,
-} from "./log-lines.ts";
+  holdDescriptor,
+  type ServiceProcess,
+  searchPath,
+  startServiceProcess,
+} from "../service-process.ts";
+import { type GraceView, graceAfter, isGraceCount, messageOf, noGrace } from "./log-lines.ts";
 
-const lineBytesMax = 4096;
-const lastWordsMax = 20;
-/** The descriptor at which a held process waits: the first one behind the standard three. */
-const holdDescriptor = 3;
-/** Above batch work, below everything real-time: NFS is what the appliance is for. A spare may be needed as soon as it is begun. */
-const niceness = -10;
-
-/** How a process ended. `lastWords` are its last log messages, oldest first. */
-export interface InstanceEnd {
-  readonly pid: number;
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-  readonly lastWords: readonly string[];
-}
-
-/** An end in words for the operator: code or signal, and what was said last. */
-export function explainEnd({ code, signal, lastWords }: InstanceEnd): string {
-  const how = signal === null ? `exit code ${code}` : `signal ${signal}`;
-  const last = lastWords.at(-1);
-  return last === undefined ? how : `${how}; its last words: ${last}`;
-}
-
-export interface Instance {
-  readonly pid: number;
-  /** Settles when the process has ended and the kernel has released everything it held. */
-  readonly ended: Promise<InstanceEnd>;
-  /** Settles when a held one has come to where it waits, or has ended before. */
-  readonly atHold: Promise<void>;
-  alive(): boolean;
+export interface Instance extends ServiceProcess {
   grace(): GraceView;
-  /** Lets a held one go on. Fault `serviceFailed`: it is not there any more; start another. */
-  release(): Promise<Outcome>;
-  kill(): void;
 }
 
 /**
@@ -66,7 +31,7 @@ export interface Instance {
  *   of every file handle: only the driver's cache of this moment (`blkid-cache.ts`) is believed.
  */
 const environment = {
-  PATH: "/usr/sbin:/usr/bin:/sbin:/bin",
+  PATH: searchPath,
   LC_ALL: "C",
   MALLOC_MMAP_THRESHOLD_: "131072",
 };
@@ -81,6 +46,8 @@ export interface InstanceOptions {
   readonly blkidFile: string;
   /** Where NFSv4 client records are, as in the configuration. */
   readonly recoveryDir: string;
+  /** Whether somebody else writes to its volumes, too. */
+  readonly sharesWrites: boolean;
   readonly place: ProgramPlace;
   readonly log: (message: string) => void;
 }
@@ -119,37 +86,29 @@ export async function startInstance(options: InstanceOptions): Promise<Outcome<I
     ...["-f", configurationPath, "-p", pidPath],
   ]);
   if (!words.ok) return words;
-  await turnToSpawn();
-  const [first = "", ...rest] = words.value;
-  const { program, args } = ordinaryCommand(first, rest);
-  const child = options.place.inside(() =>
-    spawn(program, args, {
-      stdio: ["ignore", "ignore", "pipe", held ? "pipe" : "ignore"],
-      cwd: "/",
-      env: { PATH: environment.PATH },
-    }),
-  );
-  const spawned = await whenSpawned(child);
-  if (!spawned.ok) {
-    removeFiles();
-    return spawned;
-  }
-  return good(watch(child, spawned.value, removeFiles, options.log));
-}
-
-let lastSpawn: Promise<void> = Promise.resolve();
-
-/**
- * To start a process takes this thread up to 40 ms when others start too. One in each turn of the event loop: whoever has many to start would
- * otherwise look, to the beat process, like one that hangs.
- */
-function turnToSpawn(): Promise<void> {
-  lastSpawn = lastSpawn.then(() => new Promise((resolve) => setImmediate(resolve)));
-  return lastSpawn;
+  let grace = noGrace;
+  const started = await startServiceProcess({
+    words: words.value,
+    place: options.place,
+    held,
+    hasChildren: false,
+    hear(line) {
+      const before = grace;
+      grace = graceAfter(before, line);
+      return grace === before && isGraceCount(line) ? undefined : messageOf(line);
+    },
+    removeFiles,
+    log: options.log,
+  });
+  return started.ok ? good({ ...started.value, grace: () => grace }) : started;
 }
 
 /** Paths of the libraries that it is started with. Only a start that is to be held cannot do without one. */
-async function librariesOf({ held, log }: InstanceOptions): Promise<Outcome<readonly string[]>> {
+async function librariesOf({
+  held,
+  sharesWrites,
+  log,
+}: InstanceOptions): Promise<Outcome<readonly string[]>> {
   const [barrier, quiet, grace, hold] = await Promise.all([
     readBarrier(),
     noRegistrations(),
@@ -160,96 +119,10 @@ async function librariesOf({ held, log }: InstanceOptions): Promise<Outcome<read
   if (!barrier.ok) {
     log(`WITHOUT read barrier (a crash may take back what was read): ${barrier.fault.message}`);
   }
+  // What others write the barrier does not know: whatever it lets pass, the kernel is asked about.
+  const others = sharesWrites ? [await durableReads()] : [];
   // Without the others it registers by itself, looks at more devices and ends grace later, which only takes longer. The one that holds
   // comes last: it does what the others hand on, once it may.
-  return good([barrier, quiet, grace, hold].flatMap((each) => (each.ok ? [each.value] : [])));
-}
-
-function whenSpawned(child: ChildProcess): Promise<Outcome<number>> {
-  return new Promise((resolve) => {
-    child.once("error", (error: NodeJS.ErrnoException) => {
-      const code = error.code === "ENOENT" ? "toolMissing" : "ioError";
-      resolve(failed(code, "start ganesha.nfsd", error.message));
-    });
-    child.once("spawn", () => {
-      if (child.pid === undefined) throw new Error("a spawned process has no pid");
-      resolve(good(child.pid));
-    });
-  });
-}
-
-function watch(
-  child: ChildProcess,
-  pid: number,
-  removeFiles: () => void,
-  log: (message: string) => void,
-): Instance {
-  let end: InstanceEnd | undefined;
-  let grace = noGrace;
-  const lastWords: string[] = [];
-  const cut = createLineCutter(lineBytesMax);
-  raisePriority(pid, log);
-  const hold = holdOf(child);
-  // What goes wrong there is told by the exit, and to whoever writes.
-  hold?.on("error", () => undefined);
-  child.stderr?.on("data", (chunk: Buffer) => {
-    for (const line of cut(chunk)) {
-      const before = grace;
-      grace = graceAfter(before, line);
-      if (grace === before && isGraceCount(line)) continue;
-      const message = messageOf(line);
-      if (message === undefined) continue;
-      lastWords.push(message);
-      if (lastWords.length > lastWordsMax) lastWords.shift();
-      log(message);
-    }
-  });
-  const ended = new Promise<InstanceEnd>((resolve) => {
-    child.once("exit", (code, signal) => {
-      end = { pid, code, signal, lastWords: [...lastWords] };
-      removeFiles();
-      resolve(end);
-    });
-  });
-  const atHold = new Promise<void>((resolve) => {
-    hold?.once("data", () => resolve());
-    void ended.then(() => resolve());
-  });
-  return {
-    pid,
-    ended,
-    atHold,
-    alive: () => end === undefined,
-    grace: () => grace,
-    release: () => letGo(child, pid),
-    kill: () => {
-      child.kill("SIGKILL");
-    },
-  };
-}
-
-function raisePriority(pid: number, log: (message: string) => void): void {
-  try {
-    setPriority(pid, niceness);
-  } catch (error) {
-    log(`priority of the file service not raised: ${String(error)}`);
-  }
-}
-
-/** Our end of the pipe at which it waits; undefined when it is not held. */
-function holdOf(child: ChildProcess): Duplex | undefined {
-  const stream = child.stdio[holdDescriptor];
-  return stream instanceof Duplex ? stream : undefined;
-}
-
-function letGo(child: ChildProcess, pid: number): Promise<Outcome> {
-  const hold = holdOf(child);
-  return new Promise((resolve) => {
-    if (hold === undefined) return resolve(done);
-    // One that ended has closed its end, and nobody else has it.
-    hold.write("+", (error) => {
-      hold.destroy();
-      resolve(error ? failed("serviceFailed", `release ${pid}`, "it ended before", error) : done);
-    });
-  });
+  const all = [barrier, ...others, quiet, grace, hold];
+  return good(all.flatMap((each) => (each.ok ? [each.value] : [])));
 }

@@ -35,13 +35,3 @@ export function messageOf(line: string): string | undefined {
   const message = at === -1 ? line : line.slice(at + 2);
   return message.trim() === "" ? undefined : message.trim();
 }
-
-/** Cuts a byte stream into lines of at most `lineBytesMax`; a longer one is cut there. */
-export function createLineCutter(lineBytesMax: number): (chunk: Buffer) => string[] {
-  let rest = "";
-  return (chunk) => {
-    const pieces = (rest + chunk.toString("utf8")).split("\n");
-    rest = (pieces.pop() ?? "").slice(0, lineBytesMax);
-    return pieces.map((piece) => piece.slice(0, lineBytesMax));
-  };
-}

@@ -2,9 +2,9 @@
  * One TCP connection that carries RPC calls. It neither reconnects nor retransmits: when it ends, every call that waits is
  * told so, and the owner decides. That keeps "was this executed?" visible to whoever must answer it.
  */
-import { connect, isIPv6, Socket } from "node:net";
+import type { Socket } from "node:net";
 import { failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { errorName } from "../syscalls.ts";
+import { nameOf, openStream, type StreamPlace } from "../stream.ts";
 import {
   type AuthSys,
   decodeReply,
@@ -35,51 +35,17 @@ export interface RpcConnection {
   close(): void;
 }
 
-/** Where an RPC server is reached: by TCP, or on a socket of this machine. */
-export type RpcPlace =
-  | {
-      readonly host: string;
-      readonly port: number;
-      /** Makes the socket, where that is not of this process's network; negative: an error number. */
-      readonly socket?: ((family: 4 | 6) => number) | undefined;
-    }
-  | { readonly path: string };
+/** Where an RPC server is reached. */
+export type RpcPlace = StreamPlace;
 
 /** Connects within `timeoutMs`. Faults: `timeout`, `refused` (RST: nobody listens there), `ioError`. */
-export function connectRpc(
+export async function connectRpc(
   place: RpcPlace,
   identity: AuthSys,
   timeoutMs: number,
 ): Promise<Outcome<RpcConnection>> {
-  const operation =
-    "path" in place ? `connect ${place.path}` : `connect ${place.host} port ${place.port}`;
-  return new Promise((resolve) => {
-    const socket = begin(place);
-    if (!socket.ok) return resolve(socket);
-    const opened = socket.value;
-    const timer = setTimeout(() => {
-      opened.destroy();
-      resolve(failed("timeout", operation, `no connection within ${timeoutMs} ms`));
-    }, timeoutMs);
-    opened.once("error", (error: NodeJS.ErrnoException) => {
-      clearTimeout(timer);
-      const code = error.code === "ECONNREFUSED" ? "refused" : "ioError";
-      resolve(failed(code, operation, error.message));
-    });
-    opened.once("connect", () => {
-      clearTimeout(timer);
-      resolve(good(openConnection(opened, identity, operation)));
-    });
-  });
-}
-
-/** Begins to connect. Node makes a socket by itself only when it connects, which is later than this call. */
-function begin(place: RpcPlace): Outcome<Socket> {
-  if ("path" in place || !place.socket) return good(connect({ ...place, noDelay: true }));
-  const { host, port, socket } = place;
-  const fd = socket(isIPv6(host) ? 6 : 4);
-  if (fd < 0) return failed("ioError", `connect ${host} port ${port}`, `socket: ${errorName(fd)}`);
-  return good(new Socket({ fd, readable: true, writable: true }).setNoDelay().connect(port, host));
+  const opened = await openStream(place, timeoutMs);
+  return opened.ok ? good(openConnection(opened.value, identity, nameOf(place))) : opened;
 }
 
 function openConnection(socket: Socket, identity: AuthSys, operation: string): RpcConnection {

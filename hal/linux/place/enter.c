@@ -1,5 +1,5 @@
 /*
- * enter PLACES NAME [CGROUP...] -- [VARIABLE=VALUE...] PROGRAM [ARGUMENT...]
+ * enter PLACES NAME [CGROUP...] [+TARGET=SOURCE...] -- [VARIABLE=VALUE...] PROGRAM [ARGUMENT...]
  *
  * Starts a program of one virtual server in a mount namespace of its own: of the folder PLACES it sees NAME and nothing else, so the volumes of
  * its neighbours are not there for it. What is mounted in PLACES/NAME later, by whoever made the folder, is mounted here too, because
@@ -7,6 +7,8 @@
  * Its /dev is PLACES/NAME/@dev, which it cannot change, and everywhere else a device node opens nothing: it reaches the devices of its own volumes, and
  * not the host's or its neighbours'.
  * Before that it joins control groups (cgroups(7)), so that not one page of it is counted for somebody else.
+ *
+ * At each TARGET it sees SOURCE: a file in the place of another, or its own folder of PLACES where also a program that is not root's gets to.
  *
  * Variables are for the program alone: a library that it is started with (LD_PRELOAD) must not be loaded here.
  *
@@ -81,16 +83,31 @@ static void own_devices(const char *places, const char *name) {
   close(devices);
 }
 
+/* PLACES/NAME is a follower already, and so is what is bound from it. */
+static void see_instead(char *word) {
+  char *target = word + 1;
+  char *source = strchr(target, '=');
+  if (source == NULL) {
+    errno = EINVAL;
+    fail("see", word);
+  }
+  *source++ = '\0';
+  if (mount(source, target, NULL, MS_BIND | MS_REC, NULL) != 0) fail("see instead", target);
+}
+
 int main(int count, char **words) {
   int at = 3;
   while (at < count && strcmp(words[at], "--") != 0) at += 1;
   if (count < 3 || at + 1 >= count) {
-    fputs("usage: enter PLACES NAME [CGROUP...] -- [VARIABLE=VALUE...] PROGRAM [ARGUMENT...]\n", stderr);
+    fputs("usage: enter PLACES NAME [CGROUP...] [+TARGET=SOURCE...] -- [VARIABLE=VALUE...] PROGRAM [ARGUMENT...]\n", stderr);
     return 127;
   }
-  for (int i = 3; i < at; i += 1) join_group(words[i]);
+  for (int i = 3; i < at; i += 1)
+    if (words[i][0] != '+') join_group(words[i]);
   see_only(words[1], words[2]);
   own_devices(words[1], words[2]);
+  for (int i = 3; i < at; i += 1)
+    if (words[i][0] == '+') see_instead(words[i]);
   char **program = words + at + 1;
   for (; *program != NULL && strchr(*program, '=') != NULL; program += 1)
     if (putenv(*program) != 0) fail("set", *program);

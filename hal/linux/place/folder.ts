@@ -2,7 +2,7 @@
  * The folder of all places of a controller, one folder in it for each virtual server: its volumes are mounted there, and its device file is. Each is a mount of its own
  * that is shared, so that what is mounted in it appears in the namespaces of that virtual server's programs, and of nobody else (enter.c).
  */
-import { existsSync, mkdirSync, readdirSync, rmdirSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { type MountEntry, mountAt, mountsBelow } from "../mount-table.ts";
@@ -19,12 +19,15 @@ export class PlacesFolder {
 
   /** Makes the folder itself: a mount, so that a program can leave all of it at once; private, so that its mounts go nowhere by themselves. */
   prepare(): Outcome {
-    return this.#mounted(this.path, "private");
+    return this.#mounted(this.path, "private", 0o700);
   }
 
-  /** Makes the folder of one virtual server, with nothing in its device file but what every program has. Fault `ioError`. */
+  /**
+   * Makes the folder of one virtual server, with nothing in its device file but what every program has. Users of its programs get through it to what is
+   * mounted there; on the controller nobody gets as far as to it. Fault `ioError`.
+   */
   make(name: string): Outcome {
-    const made = this.#mounted(join(this.path, name), "shared");
+    const made = this.#mounted(join(this.path, name), "shared", 0o711);
     return made.ok ? this.devices(name).prepare() : made;
   }
 
@@ -78,10 +81,12 @@ export class PlacesFolder {
     }
   }
 
-  #mounted(path: string, propagation: "private" | "shared"): Outcome {
+  #mounted(path: string, propagation: "private" | "shared", mode: number): Outcome {
     const operation = `place ${path}`;
     try {
       mkdirSync(path, { recursive: true, mode: 0o700 });
+      // Also one of an earlier release, whatever the mask of this process.
+      chmodSync(path, mode);
     } catch (error) {
       return failed("ioError", operation, "not made", error);
     }

@@ -26,15 +26,34 @@ export function ticksOf(pid: number): number {
   return line === undefined ? 0 : parseStat(line).ticks;
 }
 
-/** How a process stands that had had `ticksBefore` when it was asked. One that is gone stands still. */
+/**
+ * How a process stands, with all that it has started, that had had `ticksBefore` when it was asked: one of those may be who has to answer. One that is
+ * gone stands still.
+ */
 export function standingOf(pid: number, ticksBefore: number): Standing {
-  const states = new Set(threadsOf(pid).map((line) => parseStat(line).state));
+  const lines = familyOf(pid).flatMap(threadsOf);
+  const states = new Set(lines.map((line) => parseStat(line).state));
   if (states.has("D")) return "disk";
   if (states.has("R") || ticksOf(pid) - ticksBefore > idleTicksMax) return "works";
   return "still";
 }
 
-function threadsOf(pid: number): string[] {
+/** More of them are not looked at: each takes as long as the last. */
+const familyMax = 1000;
+
+function familyOf(pid: number): number[] {
+  const family = [pid];
+  for (const each of family)
+    if (family.length < familyMax)
+      for (const children of taskFiles(each, "children"))
+        family.push(...(children.match(/\d+/g) ?? []).map(Number));
+  return family;
+}
+
+const threadsOf = (pid: number) => taskFiles(pid, "stat");
+
+/** That file of each of its threads. */
+function taskFiles(pid: number, name: "stat" | "children"): string[] {
   let threads: string[];
   try {
     threads = readdirSync(`/proc/${pid}/task`);
@@ -42,7 +61,7 @@ function threadsOf(pid: number): string[] {
     return [];
   }
   // One that ends while we look is no thread any more.
-  return threads.flatMap((thread) => read(`/proc/${pid}/task/${thread}/stat`) ?? []);
+  return threads.flatMap((thread) => read(`/proc/${pid}/task/${thread}/${name}`) ?? []);
 }
 
 function read(path: string): string | undefined {

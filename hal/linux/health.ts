@@ -6,7 +6,7 @@
  * neither runs nor wants to, and waits for no disk. One that works is busy, and is given ten questions; what waits for a disk is the business of whoever
  * watches the path and the device, for a restart would wait there, too. Time in which this process itself did not run counts for nothing.
  */
-import { explain, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { explain, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Standing } from "./standing.ts";
 
 /** Time goes by in slices of this. */

@@ -4,17 +4,17 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { performance } from "node:perf_hooks";
-import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 
 const pollMs = 1;
 
-/** Pids of ganesha processes whose arguments include a path that begins with `prefix`. */
-export function findLeftovers(prefix: string): number[] {
+/** Pids of processes of that program whose arguments include a path that begins with `prefix`. */
+export function findLeftovers(program: string, prefix: string): number[] {
   const found: number[] = [];
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue;
     const words = argumentsOf(name);
-    if (!words.some((word) => word.endsWith("ganesha.nfsd"))) continue;
+    if (!words.some((word) => word.endsWith(program))) continue;
     if (words.some((word) => word.startsWith(prefix))) found.push(Number(name));
   }
   return found;
@@ -29,13 +29,17 @@ function argumentsOf(pid: string): string[] {
 }
 
 /** Kills them and waits until the kernel has let go of what they held. Fault: `timeout`. */
-export async function killLeftovers(prefix: string, timeoutMs: number): Promise<Outcome> {
+export async function killLeftovers(
+  program: string,
+  prefix: string,
+  timeoutMs: number,
+): Promise<Outcome> {
   const startedAt = performance.now();
   for (;;) {
-    const left = findLeftovers(prefix);
+    const left = findLeftovers(program, prefix);
     if (left.length === 0) return done;
     if (performance.now() - startedAt > timeoutMs) {
-      return failed("timeout", "kill leftover file service", `still there: ${left.join(", ")}`);
+      return failed("timeout", `kill leftover ${program}`, `still there: ${left.join(", ")}`);
     }
     for (const pid of left) killQuietly(pid);
     await new Promise((resolve) => setTimeout(resolve, pollMs));
