@@ -182,7 +182,9 @@ class Driver implements Ganesha {
 
   async close({ timeoutMs }: { timeoutMs: number }): Promise<Outcome> {
     const closed = await this.#driver.close(timeoutMs);
-    if (closed.ok) rmSync(this.#blkidFile, { force: true });
+    // When libblkid finds out more than it was told, it writes the file anew and keeps the former one.
+    const files = closed.ok ? [this.#blkidFile, `${this.#blkidFile}.old`] : [];
+    for (const each of files) rmSync(each, { force: true });
     return closed;
   }
 
