@@ -39,6 +39,8 @@ export interface VolumeState {
   readonly wanted: number;
   /** Every disk that answers is waited for, not a majority only. */
   readonly isThorough: boolean;
+  /** A partner, or a life of our own, may have ended in the middle of a writing: what only one disk has is looked for after the next reading. */
+  readonly isUnsure: boolean;
   readonly readAtMs: number;
   readonly againAtMs: number;
   readonly failures: number;

@@ -40,7 +40,7 @@ import {
 import { mayStart } from "./definitions.ts";
 import type { Effect } from "./effects.ts";
 import { forgetRegistrations } from "./join.ts";
-import { askReading, readBeforeJoining } from "./volume.ts";
+import { readAfterLoss, readBeforeJoining } from "./volume.ts";
 import { startServer } from "./vserver.ts";
 import { stopServer } from "./vserver-stop.ts";
 
@@ -175,8 +175,12 @@ const unheardEpochs = 1;
  */
 function win(state: ControllerState, epochInKeys: number, nowMs: number): Step {
   const epoch = Math.max(state.epoch, state.epochSeen, epochInKeys) + unheardEpochs + 1;
-  const [asked] = askReading(state);
-  const risen: ControllerState = { ...asked, race: undefined, epoch, epochSeen: epoch };
+  const risen: ControllerState = {
+    ...readAfterLoss(state),
+    race: undefined,
+    epoch,
+    epochSeen: epoch,
+  };
   const persisted: Step = [risen, [{ kind: "persist", record: { version: 1, epoch } }]];
   return andThen(persisted, (next) =>
     andThen(setMode(next, "alone", nowMs, `arbitration won, epoch ${epoch}`), (after) =>

@@ -60,6 +60,7 @@ export const newVolume: VolumeState = {
   done: 0,
   wanted: 0,
   isThorough: false,
+  isUnsure: false,
   readAtMs: 0,
   againAtMs: 0,
   failures: 0,
@@ -89,7 +90,20 @@ export function askReading(state: ControllerState): readonly [ControllerState, n
 /** Before it joins, a controller reads what was written while it was not there. */
 export function readBeforeJoining(state: ControllerState): ControllerState {
   const [next, joinAfter] = askReading(state);
-  return withVolume(next, { joinAfter });
+  return withVolume(next, { joinAfter, isUnsure: true });
+}
+
+/** The partner is lost: what it has written last is read; what it had not finished, too, but nobody waits for that. */
+export function readAfterLoss(state: ControllerState): ControllerState {
+  const [next] = askReading(state);
+  return withVolume(next, { isUnsure: true });
+}
+
+/** Where a majority has answered, all are asked once more: a writing that was cut short may be on one disk alone, and would come to light at any later time. */
+function lookFurther(state: ControllerState): ControllerState {
+  if (!state.volume.isUnsure) return state;
+  const [next] = askReading(state);
+  return withVolume(next, { isUnsure: false, isThorough: true });
 }
 
 export function hasReadToJoin({ volume }: ControllerState): boolean {
@@ -212,7 +226,7 @@ export function volumeRead(
       failures === 0 ? [said] : nothing,
     ];
   }
-  const next = withVolume(state, { reading: undefined, done: reading, failures: 0 });
+  const next = lookFurther(withVolume(state, { reading: undefined, done: reading, failures: 0 }));
   const said = tell("info", "volume.readable", "the common volume can be read again");
   const read: Step = [next, failures > 0 ? [said] : nothing];
   return andThen(read, (after) => takeView(after, outcome.value, nowMs));
@@ -332,7 +346,8 @@ export function write(state: ControllerState, definition: Definition, why: Writi
   const { known, tried: triedBefore, writings } = state.volume;
   const before = [known[number], triedBefore[number]].filter((each) => each !== undefined);
   const stamp: Known = {
-    epoch: Math.max(state.epoch, ...before.map(({ epoch }) => epoch)),
+    // An earlier life may have written the next generation, on a disk that nobody has read since: its epoch was below what the partner has said since.
+    epoch: Math.max(state.epoch, state.epochSeen, ...before.map(({ epoch }) => epoch)),
     generation: Math.max(0, ...before.map(({ generation }) => generation)) + 1,
     owner: state.me,
     state: known[number]?.state ?? noState,
