@@ -5,17 +5,28 @@
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import type { Definition } from "../../firmware-ts/schema/definition.ts";
 import { isSame } from "../../firmware-ts/schema/definition-digest.ts";
+import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import { resolveVolume } from "../../firmware-ts/wire/volume-view.ts";
 import type { Stepped } from "./controller.ts";
 import { Violation } from "./invariants.ts";
 import type { Shelf } from "./shelf.ts";
 
+interface Acknowledged {
+  readonly definition: Definition;
+  readonly who: ControllerId;
+}
+
+const keyOf = (who: ControllerId, { number, sequence }: Definition) =>
+  `${who} ${number} ${sequence}`;
+
 export class Ledger {
   readonly #shelf: Shelf;
   readonly #coordinators: readonly string[];
   readonly #majorities: readonly (readonly string[])[];
-  /** The last acknowledged definition of each number. */
-  readonly #acknowledged = new Map<number, Definition>();
+  /** The last acknowledged definition of each number, and at which controller. */
+  readonly #acknowledged = new Map<number, Acknowledged>();
+  /** What each controller has taken over, by controller, number and sequence. */
+  readonly #adopted = new Map<string, Definition>();
   /** Changes that were asked for, refused, and acknowledged. */
   asked = 0;
   refused = 0;
@@ -28,13 +39,18 @@ export class Ledger {
   }
 
   /** Looks at a step of either controller. */
-  readonly stepped = ({ event, before, effects }: Stepped): void => {
+  readonly stepped = ({ who, event, before, after, effects }: Stepped): void => {
+    if (after.servers !== before.servers)
+      for (const { index, definition } of after.servers)
+        if (definition !== before.servers[index]?.definition)
+          this.#adopted.set(keyOf(who, definition), definition);
     if (event.kind === "command" && event.command.kind === "change") this.asked += 1;
     if (Object.keys(before.changes).length === 0) return;
-    for (const effect of effects) if (effect.kind === "answer") this.#answered(before, effect);
+    for (const effect of effects) if (effect.kind === "answer") this.#answered(who, before, effect);
   };
 
   #answered(
+    who: ControllerId,
     { changes }: Stepped["before"],
     { id, answer }: Extract<Effect, { kind: "answer" }>,
   ): void {
@@ -48,13 +64,20 @@ export class Ledger {
     if (change.at === "reading") return;
     const { definition } = change;
     const last = this.#acknowledged.get(definition.number);
-    if (last && last.sequence >= definition.sequence)
-      throw new Violation(
-        `neverLostChange: number ${definition.number} was acknowledged as ${last.sequence}, and then as ${definition.sequence}`,
-      );
     this.acknowledged += 1;
-    this.#acknowledged.set(definition.number, definition);
+    if (last && last.definition.sequence >= definition.sequence)
+      return this.#late(last, definition);
+    this.#acknowledged.set(definition.number, { definition, who });
     this.check();
+  }
+
+  /** Whoever stood still tells its operator late: what has been acknowledged meanwhile must have been built on that. */
+  #late({ definition: last, who }: Acknowledged, definition: Definition): void {
+    const known = this.#adopted.get(keyOf(who, definition));
+    if (last.sequence > definition.sequence && (!known || isSame(known, definition))) return;
+    throw new Violation(
+      `neverLostChange: number ${definition.number} was acknowledged as ${last.sequence}, and then as another ${definition.sequence}`,
+    );
   }
 
   /** Every majority of the disks has what was acknowledged, or something newer. */
@@ -64,7 +87,7 @@ export class Ledger {
       const disks = serials.map((serial) => ({ serial, pairs: this.#shelf.volumeOf(serial) }));
       const view = resolveVolume(disks, this.#coordinators.length);
       if (!view.ok) throw new Error("ledger: no majority");
-      for (const [number, told] of this.#acknowledged) {
+      for (const [number, { definition: told }] of this.#acknowledged) {
         const found = view.value.records.find(({ definition }) => definition.number === number);
         const held = found?.definition;
         const isNewer = held !== undefined && held.sequence > told.sequence;

@@ -32,8 +32,15 @@ export class Places {
 
   constructor(setup: PlacesSetup) {
     this.#setup = setup;
-    for (const { number, server, wanted } of setup.definitions)
-      if (wanted !== "deleted") this.#places.set(server.name, { number, server });
+    // Of two that contradict each other one is made ready, as on the machine (hal/bench/roster): what is to be started first, then by number.
+    const rank = ({ wanted, number }: Definition) => number + (wanted === "started" ? 0 : 1000);
+    for (const { number, server, wanted } of setup.definitions.toSorted(
+      (a, b) => rank(a) - rank(b),
+    )) {
+      const isTaken = server.volumes.some(({ disk }) => this.#holderOf(disk, "") !== undefined);
+      if (wanted !== "deleted" && !this.#places.has(server.name) && !isTaken)
+        this.#places.set(server.name, { number, server });
+    }
   }
 
   serverOf(name: string): VirtualServerConfig {
