@@ -10,6 +10,7 @@ import { VolumeRequests } from "../loop/volume-requests.ts";
 import type { VolumeRecord } from "../schema/definition.ts";
 import { explain } from "../schema/outcome.ts";
 import { encodeRecord, withoutState } from "../wire/common-volume.ts";
+import { monotonicMs } from "./clock.ts";
 
 export interface Volume {
   readonly read: ControllerHost["readVolume"];
@@ -35,6 +36,7 @@ export function createVolume({ common, beat, total, machine, pair, log }: Volume
       const timer = setTimeout(run, delayMs);
       return () => clearTimeout(timer);
     },
+    nowMs: monotonicMs,
     beat,
     total,
   });

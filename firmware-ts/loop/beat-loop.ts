@@ -221,12 +221,12 @@ export class BeatLoop {
   }
 
   #pass(request: DiskRequest): void {
-    const { token, deadlineMs } = request;
+    const { token } = request;
     if (request.kind === "volumeWrite")
-      return this.#volume.write(request.record, deadlineMs, (written) =>
+      return this.#volume.write(request.record, request.untilMs - this.#host.nowMs(), (written) =>
         this.#host.tell({ kind: "volumeWritten", token, written }),
       );
-    this.#host.reserve(request.serial, request.command, deadlineMs, (answer) =>
+    this.#host.reserve(request.serial, request.command, request.deadlineMs, (answer) =>
       this.#host.tell({ kind: "reserved", token, answer }),
     );
   }

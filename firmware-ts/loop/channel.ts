@@ -36,7 +36,8 @@ export type ToBeat =
       readonly kind: "volumeWrite";
       readonly token: string;
       readonly record: VolumeRecord;
-      readonly deadlineMs: number;
+      /** On the local monotonic clock. Whoever takes this up later has stood still, and what is asked for may be another's to write by now. */
+      readonly untilMs: number;
     };
 
 export type FromBeat =

@@ -78,9 +78,10 @@ export class VolumeDisks {
     this.#disks = serials.map((serial) => ({ serial, waiting: new Waiting(), isBusy: false }));
   }
 
-  /** `settle` is called once: when it is decided, or after `deadlineMs` with what is known by then. */
+  /** `settle` is called once: when it is decided, or after `deadlineMs` with what is known by then. What is over already is not begun. */
   write(record: VolumeRecord, deadlineMs: number, settle: (written: VolumeWritten) => void): void {
     const writing = new Writing(record, this.#disks.length, settle);
+    if (deadlineMs <= 0) return writing.giveUp();
     this.#host.after(deadlineMs, () => writing.giveUp());
     for (const disk of this.#disks) {
       if (disk.waiting.length >= waitingMax) writing.count("failed");

@@ -5,6 +5,8 @@ import type { FromBeat, ToBeat } from "./channel.ts";
 export interface VolumeRequestsHost {
   /** A timer of this process; the result ends it. */
   after(delayMs: number, run: () => void): () => void;
+  /** The local monotonic clock. */
+  nowMs(): number;
   beat(message: ToBeat): void;
   /** Coordinator disks. */
   readonly total: number;
@@ -32,11 +34,12 @@ export class VolumeRequests {
       settle(written);
     };
     const { total } = this.#host;
+    const untilMs = this.#host.nowMs() + limitMs;
     const stop = this.#host.after(limitMs + answerMs, () =>
       end({ accepted: 0, refused: 0, overtaken: 0, total }),
     );
     this.#waiting.set(token, end);
-    this.#host.beat({ kind: "volumeWrite", token, record, deadlineMs: limitMs });
+    this.#host.beat({ kind: "volumeWrite", token, record, untilMs });
   }
 
   /** The beat process has answered. An answer that nobody waits for any more is late. */

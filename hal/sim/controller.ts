@@ -151,6 +151,7 @@ export class Controller {
     this.files = setup.data && this.#newFiles(setup.data);
     const requests = new VolumeRequests({
       after: (delayMs, run) => this.#after(delayMs, run),
+      nowMs: () => this.#setup.clock.nowMs,
       beat: (message) => this.#downward.send(() => this.beat.command(message)),
       total: config.shelf.coordinators.length,
     });

@@ -94,7 +94,12 @@ describe("the beat process", () => {
   test("writes records through its machine, and none before that is open", async () => {
     const { host, machine, told } = startBeat();
     const write = (token: string) =>
-      host.command({ kind: "volumeWrite", token, record: recordOf(), deadlineMs: 10_000 });
+      host.command({
+        kind: "volumeWrite",
+        token,
+        record: recordOf(),
+        untilMs: monotonicMs() + 10_000,
+      });
     write("early");
     const none = { accepted: 0, refused: 0, overtaken: 0, total: 3 };
     expect(told).toContainEqual({ kind: "volumeWritten", token: "early", written: none });

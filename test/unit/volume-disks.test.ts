@@ -189,6 +189,19 @@ describe("a record for all disks", () => {
   });
 });
 
+test("what was asked for before a process stood still, and is over by then, is not begun", () => {
+  const { write, told, begun } = start();
+  write(1, 0);
+  write(2, -5000);
+  expect([told, begun]).toEqual([
+    [
+      [1, of(0)],
+      [2, of(0)],
+    ],
+    [],
+  ]);
+});
+
 describe("the main process's side", () => {
   function ask() {
     const timeline = new Timeline();
@@ -204,6 +217,7 @@ describe("the main process's side", () => {
           isOver = true;
         };
       },
+      nowMs: () => timeline.nowMs,
       beat: (message) => {
         if (message.kind === "volumeWrite") sent.push(message);
       },
@@ -223,7 +237,7 @@ describe("the main process's side", () => {
     write();
     write();
     expect(new Set(sent.map(({ token }) => token)).size).toBe(2);
-    expect(sent[0]).toMatchObject({ deadlineMs: 500, record: recordOf() });
+    expect(sent[0]).toMatchObject({ untilMs: 500, record: recordOf() });
     answer(1, of(2));
     answer(0, of(0, 3));
     answer(0, of(3));
