@@ -1,26 +1,17 @@
-/** The routes of the API by which virtual servers are created, changed and deleted, over a real unix socket. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { apiBodyBytesMax } from "../../firmware-ts/schema/api.ts";
 import { definitionViewSchema } from "../../firmware-ts/schema/api-change.ts";
 import { callApi, errorOf } from "../support/api-call.ts";
-import { type FakeDaemon, fakeDaemon } from "../support/fake-daemon.ts";
+import type { FakeDaemon } from "../support/fake-daemon.ts";
+import { listeningDaemons } from "../support/listening-daemon.ts";
 
-const directory = mkdtempSync(join(tmpdir(), "dyad-api-changes-"));
-afterAll(() => rmSync(directory, { recursive: true }));
+const { listen } = listeningDaemons("api-changes");
 
 let fake: FakeDaemon;
 let socketPath: string;
-let counter = 0;
-
 beforeEach(async () => {
-  fake = fakeDaemon();
-  counter += 1;
-  socketPath = join(directory, `${counter}.sock`);
-  expect((await fake.api.listen(socketPath)).ok).toBe(true);
+  ({ fake, socket: socketPath } = await listen());
 });
 afterEach(() => fake.api.close());
 

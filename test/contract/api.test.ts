@@ -1,31 +1,25 @@
 /** The HTTP API over a real unix socket: every route, every refusal, and readers and writers that misbehave. */
-import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { createConnection, createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, afterEach, beforeEach, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { createApi } from "../../firmware-ts/daemon/api.ts";
 import { streamBytesMax, streamsMax } from "../../firmware-ts/daemon/api-events.ts";
 import { apiBodyBytesMax } from "../../firmware-ts/schema/api.ts";
 import { commandAnswerSchema, statusSchema } from "../../firmware-ts/schema/status.ts";
 import { callApi, errorOf } from "../support/api-call.ts";
-import { type FakeDaemon, fakeDaemon } from "../support/fake-daemon.ts";
+import type { FakeDaemon } from "../support/fake-daemon.ts";
+import { listeningDaemons } from "../support/listening-daemon.ts";
 import { until } from "../support/until.ts";
 
-const directory = mkdtempSync(join(tmpdir(), "dyad-api-"));
-afterAll(() => rmSync(directory, { recursive: true }));
+const { directory, listen } = listeningDaemons("api");
 
 let fake: FakeDaemon;
 let socketPath: string;
-let counter = 0;
-
 beforeEach(async () => {
-  fake = fakeDaemon();
-  counter += 1;
-  socketPath = join(directory, `${counter}.sock`);
-  expect(await fake.api.listen(socketPath)).toEqual({ ok: true, value: socketPath });
+  ({ fake, socket: socketPath } = await listen());
 });
 afterEach(() => fake.api.close());
 

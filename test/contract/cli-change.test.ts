@@ -2,32 +2,26 @@
  * `dyad vserver …` as far as it changes something, against a real API with a daemon that only remembers: what is asked, what is printed (golden files; rewrite
  * with `vitest -u` and read the difference), and how it ends.
  */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Status, Veto } from "../../firmware-ts/schema/status.ts";
 import { runDyad, type Terminal } from "../support/cli-run.ts";
-import { type FakeDaemon, fakeDaemon, healthyStatus } from "../support/fake-daemon.ts";
+import { type FakeDaemon, healthyStatus } from "../support/fake-daemon.ts";
 import { jsonLines } from "../support/json-lines.ts";
+import { listeningDaemons } from "../support/listening-daemon.ts";
 
-const directory = mkdtempSync(join(tmpdir(), "dyad-cli-change-"));
-afterAll(() => rmSync(directory, { recursive: true }));
+const { directory, listen } = listeningDaemons("cli-change");
 
 let fake: FakeDaemon;
 let socket: string;
-let count = 0;
 beforeEach(async () => {
-  delete process.env.DYAD_SOCKET;
-  fake = fakeDaemon();
+  ({ fake, socket } = await listen());
   fake.answer = async (action) => ({
     accepted: true,
     vetoes: [],
     plan: [{ virtualServer: "gamma", action, predictedMs: 60 }],
   });
-  count += 1;
-  socket = join(directory, `${count}.sock`);
-  await fake.api.listen(socket);
 });
 afterEach(() => fake.api.close());
 

@@ -1,16 +1,15 @@
 /** `dyad` as a process of its own: the keyboard, the environment, the exit code, and what it loads. */
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { chmodSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
-import { type FakeDaemon, fakeDaemon, troubledStatus } from "../support/fake-daemon.ts";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type FakeDaemon, troubledStatus } from "../support/fake-daemon.ts";
 import { jsonLines } from "../support/json-lines.ts";
+import { listeningDaemons } from "../support/listening-daemon.ts";
 
-const directory = mkdtempSync(join(tmpdir(), "dyad-cli-"));
-afterAll(() => rmSync(directory, { recursive: true }));
+const { directory, listen } = listeningDaemons("cli-process");
 const root = join(import.meta.dirname, "../..");
 const main = join(root, "firmware-ts/cli/main.ts");
 /** Without the socket of the developer's own daemon. */
@@ -19,12 +18,8 @@ const environment = { ...own, NO_COLOR: "1" };
 
 let fake: FakeDaemon;
 let socket: string;
-let count = 0;
 beforeEach(async () => {
-  fake = fakeDaemon();
-  count += 1;
-  socket = join(directory, `${count}.sock`);
-  await fake.api.listen(socket);
+  ({ fake, socket } = await listen());
 });
 afterEach(() => fake.api.close());
 

@@ -1,23 +1,14 @@
-/** What `dyad vserver …` says and changes of SMB: shares, users and settings, against a real API with a daemon that only remembers. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { runDyad } from "../support/cli-run.ts";
-import { type FakeDaemon, fakeDaemon } from "../support/fake-daemon.ts";
+import type { FakeDaemon } from "../support/fake-daemon.ts";
+import { listeningDaemons } from "../support/listening-daemon.ts";
 
-const directory = mkdtempSync(join(tmpdir(), "dyad-cli-shares-"));
-afterAll(() => rmSync(directory, { recursive: true }));
+const { listen } = listeningDaemons("cli-shares");
 
 let fake: FakeDaemon;
 let socket: string;
-let count = 0;
 beforeEach(async () => {
-  delete process.env.DYAD_SOCKET;
-  fake = fakeDaemon();
-  count += 1;
-  socket = join(directory, `${count}.sock`);
-  await fake.api.listen(socket);
+  ({ fake, socket } = await listen());
 });
 afterEach(() => fake.api.close());
 

@@ -3,36 +3,25 @@
  * the difference), what is asked, and how it ends.
  */
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
 import { coloursFor, eventText, statusText } from "../../firmware-ts/cli/text.ts";
 import type { Status, Veto } from "../../firmware-ts/schema/status.ts";
 import { runDyad, type Terminal } from "../support/cli-run.ts";
-import {
-  type FakeDaemon,
-  fakeDaemon,
-  healthyStatus,
-  troubledStatus,
-} from "../support/fake-daemon.ts";
+import { type FakeDaemon, healthyStatus, troubledStatus } from "../support/fake-daemon.ts";
 import { jsonLines } from "../support/json-lines.ts";
+import { listeningDaemons } from "../support/listening-daemon.ts";
 
-const directory = mkdtempSync(join(tmpdir(), "dyad-cli-"));
-afterAll(() => rmSync(directory, { recursive: true }));
+const { directory, listen } = listeningDaemons("cli");
 const example = join(import.meta.dirname, "../../docs/dyad.toml.example");
 
 let fake: FakeDaemon;
 let socket: string;
-let count = 0;
 beforeEach(async () => {
-  delete process.env.DYAD_SOCKET; // the developer's own daemon
-  fake = fakeDaemon();
-  count += 1;
-  socket = join(directory, `${count}.sock`);
-  await fake.api.listen(socket);
+  ({ fake, socket } = await listen());
 });
 afterEach(() => fake.api.close());
 
