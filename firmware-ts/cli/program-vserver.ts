@@ -147,7 +147,7 @@ function addModify(vserver: Parent, context: Context): void {
         );
       const { readServerFile } = await import("./server-file.ts");
       const whole = file === undefined ? undefined : await readServerFile(file);
-      await edit(context, name, options, async () => (server) => ({
+      await edit(context, name, options, (_, server) => ({
         ...(whole ?? server),
         ...(home === undefined ? {} : { home }),
       }));
@@ -178,14 +178,15 @@ async function edit(
   context: Context,
   name: string,
   options: ParsedOptions,
-  how: (edits: Edits) => Promise<(server: VirtualServerInput) => VirtualServerInput>,
+  how: (edits: Edits, server: VirtualServerInput) => VirtualServerInput,
 ): Promise<void> {
   const [{ editServer }, { edits }] = await Promise.all([
     import("./change.ts"),
     import("./edit.ts"),
   ]);
   const { io } = context.environment;
-  context.finish(await editServer(io, optionsOf(context, options), name, await how(edits)));
+  const change = (server: VirtualServerInput) => how(edits, server);
+  context.finish(await editServer(io, optionsOf(context, options), name, change));
 }
 
 function addAddress(vserver: Parent, context: Context): void {
@@ -195,28 +196,14 @@ function addAddress(vserver: Parent, context: Context): void {
     .argument("<name>")
     .argument("<address/prefix...>")
     .action((name, list, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ addAddresses }) =>
-          (server) =>
-            addAddresses(server, list),
-      ),
+      edit(context, name, options, (edits, server) => edits.addAddresses(server, list)),
     );
   withCommandOptions(address.command("remove"))
     .description("remove addresses")
     .argument("<name>")
     .argument("<address...>")
     .action((name, list, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ removeAddresses }) =>
-          (server) =>
-            removeAddresses(server, list),
-      ),
+      edit(context, name, options, (edits, server) => edits.removeAddresses(server, list)),
     );
 }
 
@@ -238,28 +225,14 @@ function addRoute(vserver: Parent, context: Context): void {
     .argument("<name>")
     .argument("<destination>", "a prefix, or default")
     .action((name, to, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ addRoute }) =>
-          (server) =>
-            addRoute(server, of(to, options)),
-      ),
+      edit(context, name, options, (edits, server) => edits.addRoute(server, of(to, options))),
     );
   withRouteOptions(withCommandOptions(route.command("remove")))
     .description("remove a route")
     .argument("<name>")
     .argument("<destination>", "a prefix, or default")
     .action((name, to, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ removeRoute }) =>
-          (server) =>
-            removeRoute(server, of(to, options)),
-      ),
+      edit(context, name, options, (edits, server) => edits.removeRoute(server, of(to, options))),
     );
 }
 
@@ -271,14 +244,7 @@ function addRule(vserver: Parent, context: Context): void {
     .argument("<prefix>")
     .addArgument(new Argument("<table>").argParser(wholeNumber))
     .action((name, from, table, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ addRule }) =>
-          (server) =>
-            addRule(server, from, table),
-      ),
+      edit(context, name, options, (edits, server) => edits.addRule(server, from, table)),
     );
   withCommandOptions(rule.command("remove"))
     .description("remove a rule, or all of a prefix")
@@ -286,14 +252,7 @@ function addRule(vserver: Parent, context: Context): void {
     .argument("<prefix>")
     .addArgument(new Argument("[table]").argParser(wholeNumber))
     .action((name, from, table, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ removeRule }) =>
-          (server) =>
-            removeRule(server, from, table),
-      ),
+      edit(context, name, options, (edits, server) => edits.removeRule(server, from, table)),
     );
 }
 
@@ -305,13 +264,8 @@ function addExport(vserver: Parent, context: Context): void {
     .argument("<disk>", "by serial number")
     .argument("<export>", "what clients mount")
     .action((name, disk, path, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ addVolume }) =>
-          (server) =>
-            addVolume(server, "export", disk, path),
+      edit(context, name, options, (edits, server) =>
+        edits.addVolume(server, "export", disk, path),
       ),
     );
   withCommandOptions(exported.command("remove"))
@@ -319,14 +273,7 @@ function addExport(vserver: Parent, context: Context): void {
     .argument("<name>")
     .argument("<export>", "or its disk, which goes even if it is shared")
     .action((name, word, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ removeVolume }) =>
-          (server) =>
-            removeVolume(server, "export", word),
-      ),
+      edit(context, name, options, (edits, server) => edits.removeVolume(server, "export", word)),
     );
 }
 
@@ -339,41 +286,26 @@ function addShare(vserver: Parent, context: Context): void {
     .argument("<share>", "what clients find")
     .option("--guest", "whoever is no user comes as a guest, to all its shares")
     .option("--user <name=uid>", "who may come, as in anna=1001:100; several times", collect)
-    .action((name, disk, word, options) =>
-      edit(context, name, options, async ({ addVolume, admit }) => {
-        const { userOf } = await import("./server-file.ts");
-        const users = (options.user ?? []).map(userOf);
-        return (server) =>
-          admit(addVolume(server, "share", disk, word), options.guest ?? false, users);
-      }),
-    );
+    .action(async (name, disk, word, options) => {
+      const { userOf } = await import("./server-file.ts");
+      const users = (options.user ?? []).map(userOf);
+      await edit(context, name, options, (edits, server) =>
+        edits.admit(edits.addVolume(server, "share", disk, word), options.guest ?? false, users),
+      );
+    });
   withCommandOptions(share.command("remove"))
     .description("share it no more; what is on the disk stays there")
     .argument("<name>")
     .argument("<share>", "or its disk, which goes even if it is exported")
     .action((name, word, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ removeVolume }) =>
-          (server) =>
-            removeVolume(server, "share", word),
-      ),
+      edit(context, name, options, (edits, server) => edits.removeVolume(server, "share", word)),
     );
   withCommandOptions(share.command("set"))
     .description("how all its shares are: workgroup, guest, write_through")
     .argument("<name>")
     .argument("<key=value...>")
     .action((name, words, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ setSmb }) =>
-          (server) =>
-            setSmb(server, words),
-      ),
+      edit(context, name, options, (edits, server) => edits.setSmb(server, words)),
     );
 }
 
@@ -383,25 +315,17 @@ function addUser(vserver: Parent, context: Context): void {
     .description("let users in; their passwords lie on its first volume")
     .argument("<name>")
     .argument("<user=uid...>", "as in anna=1001:100, with the numbers that own their files")
-    .action((name, words, options) =>
-      edit(context, name, options, async ({ admit }) => {
-        const { userOf } = await import("./server-file.ts");
-        return (server) => admit(server, false, words.map(userOf));
-      }),
-    );
+    .action(async (name, words, options) => {
+      const { userOf } = await import("./server-file.ts");
+      const users = words.map(userOf);
+      await edit(context, name, options, (edits, server) => edits.admit(server, false, users));
+    });
   withCommandOptions(user.command("remove"))
     .description("let a user in no more; the password stays where it is")
     .argument("<name>")
     .argument("<user>")
     .action((name, word, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ removeUser }) =>
-          (server) =>
-            removeUser(server, word),
-      ),
+      edit(context, name, options, (edits, server) => edits.removeUser(server, word)),
     );
 }
 
@@ -412,13 +336,6 @@ function addLimit(vserver: Parent, context: Context): void {
     .argument("<name>")
     .argument("<key=value...>")
     .action((name, words, options) =>
-      edit(
-        context,
-        name,
-        options,
-        async ({ setLimits }) =>
-          (server) =>
-            setLimits(server, words),
-      ),
+      edit(context, name, options, (edits, server) => edits.setLimits(server, words)),
     );
 }
