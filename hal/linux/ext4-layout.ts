@@ -2,8 +2,6 @@
  * As much of ext4's layout on the disk as is needed to know what a mount will read: where the superblock is, where the journal lies, and which part
  * of it a recovery starts at (Documentation/filesystems/ext4: super.rst, ifork.rst, journal.rst). Nothing is believed that is out of bounds.
  */
-import type { FileHandle } from "node:fs/promises";
-
 export const superblockAt = 1024;
 export const superblockBytes = 1024;
 
@@ -69,13 +67,6 @@ export function journalRemembersError(block: Buffer): boolean {
 
 function isJournal(block: Buffer): boolean {
   return block.length >= superblockBytes && block.readUInt32BE(0) === journalMagic;
-}
-
-/** The 1024 bytes at a place of a device, or what there is of them. */
-export async function blockAt(file: FileHandle, at: number): Promise<Buffer> {
-  const block = Buffer.alloc(superblockBytes);
-  const { bytesRead } = await file.read(block, 0, superblockBytes, at);
-  return block.subarray(0, bytesRead);
 }
 
 /** The journal, if the superblock says where it is: undefined for one that is elsewhere, scattered, or not there. */

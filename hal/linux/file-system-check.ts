@@ -4,17 +4,10 @@
  * operator is told. All others are not checked: their journal is recovered by the mount.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { type FileHandle, open } from "node:fs/promises";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import {
-  blockAt,
-  journalAt,
-  journalOf,
-  journalRemembersError,
-  remembersError,
-  superblockAt,
-} from "./ext4-layout.ts";
+import { journalRemembersError, remembersError } from "./ext4-layout.ts";
 import { ordinaryCommand } from "./ordinary.ts";
+import type { FirstRead } from "./read-ahead.ts";
 
 /** e2fsck(8): exit codes are sums; from here on errors are left, or it could not do its work. */
 const uncorrected = 4;
@@ -22,14 +15,15 @@ const wordsMax = 2000;
 const environment = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
 
 /**
- * Checks the file system on a device if it remembers an error. It takes as long as it takes, and must not be stopped half-way.
+ * Checks the file system on a device if it remembers an error, by what was read of it. It takes as long as it takes, and must not be stopped half-way.
  * Fault `mountFailed`: errors are left, or there is no e2fsck.
  */
 export async function checkIfNeeded(
   device: string,
+  read: FirstRead,
   log: (message: string) => void,
 ): Promise<Outcome> {
-  if (!(await isNeeded(device))) return done;
+  if (!isNeeded(read)) return done;
   log(`${device} remembers an error: it is checked (e2fsck -p) before it is mounted`);
   const { code, words } = await preen(device);
   if (code !== undefined && code < uncorrected) {
@@ -40,20 +34,10 @@ export async function checkIfNeeded(
   return failed("mountFailed", "check", why);
 }
 
-/** What cannot be read is left to the mount. */
-async function isNeeded(device: string): Promise<boolean> {
-  let file: FileHandle | undefined;
-  try {
-    file = await open(device, "r");
-    const superblock = await blockAt(file, superblockAt);
-    if (remembersError(superblock)) return true;
-    const journal = journalOf(superblock);
-    return journal !== undefined && journalRemembersError(await blockAt(file, journalAt(journal)));
-  } catch {
-    return false;
-  } finally {
-    await file?.close().catch(() => undefined);
-  }
+/** What could not be read is left to the mount. */
+function isNeeded({ superblock, journalSuperblock }: FirstRead): boolean {
+  if (superblock && remembersError(superblock)) return true;
+  return journalSuperblock !== undefined && journalRemembersError(journalSuperblock);
 }
 
 function preen(device: string): Promise<{ readonly code: number | undefined; words: string }> {

@@ -104,15 +104,15 @@ class Ext4FileSystems implements FileSystems {
     } catch (error) {
       return failed("mountFailed", "mount", `cannot make ${path}`, error);
     }
-    const checked = await checkIfNeeded(device, this.#log);
-    if (!checked.ok) return checked;
     const options = mountOptions + barrierOption[writeCache ? "cached" : "uncached"];
-    const result = await withReadAhead(device, () =>
-      mountLater(device, path, fileSystemType, mountFlags, options),
-    );
-    if (result < 0) {
+    const mounted = await withReadAhead(device, async (read): Promise<Outcome> => {
+      const checked = await checkIfNeeded(device, read, this.#log);
+      if (!checked.ok) return checked;
+      const result = await mountLater(device, path, fileSystemType, mountFlags, options);
+      if (result >= 0) return done;
       return failed("mountFailed", "mount", `${device} on ${path}: ${errorName(result)}`);
-    }
+    });
+    if (!mounted.ok) return mounted;
     // Nobody expects it any more: a volume that is mounted unknown to its owner is the one thing to avoid.
     if (isLate()) return await this.#abandonAll(path);
     const after = mountAt(path);

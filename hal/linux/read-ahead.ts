@@ -9,12 +9,12 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import {
-  blockAt,
   journalAt,
   journalOf,
   logAhead,
   type Range,
   superblockAt,
+  superblockBytes,
 } from "./ext4-layout.ts";
 import { adviseLater, ioctlLater } from "./syscalls.ts";
 
@@ -32,30 +32,53 @@ const BLKBSZSET = 0x40081271;
 /** <linux/fadvise.h> */
 const POSIX_FADV_WILLNEED = 3;
 
+/** What was read of the device on the way: nothing of what could not be read, or is not there. */
+export interface FirstRead {
+  readonly superblock?: Buffer;
+  readonly journalSuperblock?: Buffer;
+}
+
 /**
  * Calls `then` while what was asked for is kept: the page cache of a device goes with the last who has it open. What was asked for need not have come
  * by then.
  */
-export async function withReadAhead<T>(device: string, then: () => Promise<T>): Promise<T> {
+export async function withReadAhead<T>(
+  device: string,
+  then: (read: FirstRead) => Promise<T>,
+): Promise<T> {
   const file = await open(device, "r").catch(() => undefined);
   try {
     // The mount meets the same trouble, and tells it.
-    if (file) await readAheadOf(file).catch(() => undefined);
-    return await then();
+    const read = file ? await readAheadOf(file).catch(() => undefined) : undefined;
+    return await then(read ?? {});
   } finally {
     await file?.close().catch(() => undefined);
   }
 }
 
-async function readAheadOf(file: FileHandle): Promise<void> {
+async function readAheadOf(file: FileHandle): Promise<FirstRead> {
   const size = Buffer.alloc(8);
   size.writeUInt32LE(blockSizeBytes);
   // Refused for a device that is mounted: then it is not mounted again.
-  if ((await ioctlLater(file.fd, BLKBSZSET, size)) < 0) return;
-  await adviseLater(file.fd, metadata.fromBytes, metadata.lengthBytes, POSIX_FADV_WILLNEED);
-  const journal = journalOf(await blockAt(file, superblockAt));
-  if (journal?.blockSizeBytes !== blockSizeBytes) return;
-  const pieces = logAhead(journal, await blockAt(file, journalAt(journal)), logBytesMax);
-  for (const { fromBytes, lengthBytes } of pieces)
-    await adviseLater(file.fd, fromBytes, lengthBytes, POSIX_FADV_WILLNEED);
+  const isReady = (await ioctlLater(file.fd, BLKBSZSET, size)) >= 0;
+  if (isReady) await advise(file, metadata);
+  const superblock = await blockAt(file, superblockAt);
+  const journal = journalOf(superblock);
+  if (journal === undefined) return { superblock };
+  const journalSuperblock = await blockAt(file, journalAt(journal));
+  if (isReady && journal.blockSizeBytes === blockSizeBytes)
+    for (const piece of logAhead(journal, journalSuperblock, logBytesMax))
+      await advise(file, piece);
+  return { superblock, journalSuperblock };
+}
+
+function advise(file: FileHandle, { fromBytes, lengthBytes }: Range): Promise<number> {
+  return adviseLater(file.fd, fromBytes, lengthBytes, POSIX_FADV_WILLNEED);
+}
+
+/** The 1024 bytes at a place of a device, or what there is of them. */
+export async function blockAt(file: FileHandle, at: number): Promise<Buffer> {
+  const block = Buffer.alloc(superblockBytes);
+  const { bytesRead } = await file.read(block, 0, superblockBytes, at);
+  return block.subarray(0, bytesRead);
 }

@@ -12,8 +12,9 @@
 import { constants, statSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { isExt4, superblockAt, superblockBytes } from "../ext4-layout.ts";
+import { isExt4, superblockAt } from "../ext4-layout.ts";
 import { type MountEntry, mountsAbove } from "../mount-table.ts";
+import { blockAt } from "../read-ahead.ts";
 import { ioctlLater } from "../syscalls.ts";
 import { Turns } from "../turns.ts";
 
@@ -89,12 +90,11 @@ export async function readUuid(device: string): Promise<string | undefined> {
 }
 
 async function uuidOn(device: string): Promise<Outcome<string | undefined>> {
-  const block = Buffer.alloc(superblockBytes);
+  let block: Buffer;
   try {
     const file = await open(device, "r");
     try {
-      const { bytesRead } = await file.read(block, 0, superblockBytes, superblockAt);
-      if (bytesRead !== superblockBytes) return good(undefined);
+      block = await blockAt(file, superblockAt);
     } finally {
       await file.close();
     }
