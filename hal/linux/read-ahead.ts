@@ -65,7 +65,9 @@ async function readAheadOf(file: FileHandle): Promise<FirstRead> {
   const superblock = await blockAt(file, superblockAt);
   const journal = journalOf(superblock);
   if (journal === undefined) return { superblock };
-  const journalSuperblock = await blockAt(file, journalAt(journal));
+  const journalSuperblock = await blockAt(file, journalAt(journal)).catch(() => undefined);
+  // What the superblock says counts all the same.
+  if (journalSuperblock === undefined) return { superblock };
   if (isReady && journal.blockSizeBytes === blockSizeBytes)
     for (const piece of logAhead(journal, journalSuperblock, logBytesMax))
       await advise(file, piece);
