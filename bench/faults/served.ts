@@ -7,6 +7,7 @@ import { placeNic } from "../../hal/linux/place/place.ts";
 import { BenchError } from "../world/error.ts";
 import { run } from "../world/exec.ts";
 import type { PlannedServer } from "../world/layout.ts";
+import { startTicksOf } from "../world/ledger.ts";
 import { signal } from "../world/processes.ts";
 import type { World } from "../world/world.ts";
 import type { Fault } from "./fault.ts";
@@ -20,18 +21,13 @@ async function firstOn(world: World, victim: ControllerId, fault: string): Promi
   throw new BenchError("worldBroken", fault, `nothing is served on ${victim}`);
 }
 
-/** When a process was started, in ticks since the boot; proc_pid_stat(5), field 22. */
-function startedAt(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[22 - 3]);
-}
-
 export const hang: Fault = {
   name: "hang",
   description: "the file server of the first virtual server there lives on and answers nothing",
   async inject(world, victim) {
     const { name } = await firstOn(world, victim, "hang");
     // Its spare was started later, and waits for its turn.
+    const startedAt = (pid: number) => startTicksOf(pid) ?? Number.POSITIVE_INFINITY;
     const [pid] = fileServers(world, victim, name).sort((x, y) => startedAt(x) - startedAt(y));
     if (pid === undefined)
       throw new BenchError("worldBroken", "hang", `no file server of ${name} runs on ${victim}`);

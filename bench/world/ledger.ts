@@ -8,6 +8,7 @@
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { z } from "zod";
+import { statFields } from "../../hal/linux/processes.ts";
 import { BenchError } from "./error.ts";
 
 export const ledgerDirectory = "/run/dyad-bench";
@@ -94,10 +95,7 @@ function parseOrUndefined(line: string): unknown {
 /** Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)); undefined when gone. */
 export function startTicksOf(pid: number): number | undefined {
   try {
-    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The second field is the program's name in parentheses and may itself hold spaces and parentheses.
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return Number(fields[19]);
+    return Number(statFields(readFileSync(`/proc/${pid}/stat`, "utf8"))[22 - 3]);
   } catch {
     return undefined;
   }

@@ -5,24 +5,27 @@ import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts"
 import type { FileServiceSpec } from "../linux/ganesha/config.ts";
 import { createPortMapper } from "../linux/ganesha/port-mapper.ts";
 import { createGanesha } from "../linux/ganesha.ts";
-import { programsOf } from "../linux/place/programs.ts";
 import type { Machine } from "../port/machine.ts";
 import { exportIdOf } from "./numbering.ts";
-import { type BenchServices, type Driver, ServicePart, type Surroundings } from "./service-part.ts";
+import {
+  type BenchServices,
+  type Driver,
+  placeOf,
+  ServicePart,
+  type Surroundings,
+} from "./service-part.ts";
 
 /** Where ganesha keeps the records of NFSv4 clients, on the first volume of the virtual server. */
 const recoveryDir = ".dyad/nfs4";
 
 export function openNfsServices(surroundings: Surroundings): BenchServices {
-  const { mountPath, places, runDir } = surroundings;
+  const { mountPath, runDir } = surroundings;
   return new ServicePart<FileServiceSpec>(
     {
       offers: offersNfs,
       specOf: (definition) => specOf(definition, mountPath),
       makeDriver(name, listener): Driver<FileServiceSpec> {
-        const place = programsOf(places.of(name), places.folder, name, () =>
-          places.groups.joinPaths(name),
-        );
+        const place = placeOf(surroundings, name);
         const portMapper = createPortMapper(place);
         const ganesha = createGanesha({ name, runDir, portMapper, place, ...listener });
         return {

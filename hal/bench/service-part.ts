@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { VirtualServerConfig } from "../../firmware-ts/schema/config.ts";
 import type { Definition } from "../../firmware-ts/schema/definition.ts";
 import { done, explain, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { type ProgramPlace, programsOf } from "../linux/place/programs.ts";
 import { explainEnd, type ProcessEnd } from "../linux/service-process.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
 import type { Places } from "./places.ts";
@@ -26,6 +27,12 @@ export interface Surroundings {
   readonly places: ProgramPlaces;
   readonly runDir: string;
   readonly line: SpareLine;
+}
+
+/** Where the programs of a virtual server run, in its control groups. */
+export function placeOf({ places }: Pick<Surroundings, "places">, name: string): ProgramPlace {
+  const { folder, groups } = places;
+  return programsOf(places.of(name), folder, name, () => groups.joinPaths(name));
 }
 
 /** What of that the services of every kind need. */

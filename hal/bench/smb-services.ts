@@ -5,25 +5,22 @@ import {
   type VirtualServerConfig,
 } from "../../firmware-ts/schema/config.ts";
 import { failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { programsOf } from "../linux/place/programs.ts";
 import type { SmbService } from "../linux/samba/config.ts";
 import { seenAt } from "../linux/samba/instance.ts";
 import { createSamba, parseSmbService } from "../linux/samba.ts";
-import { type BenchServices, ServicePart, type Surroundings } from "./service-part.ts";
+import { type BenchServices, placeOf, ServicePart, type Surroundings } from "./service-part.ts";
 
 /** Where the passwords are, on the first volume of the virtual server. */
 const passwordFile = ".dyad/smb/smbpasswd";
 
 export function openSmbServices(surroundings: Surroundings): BenchServices {
-  const { places, runDir } = surroundings;
+  const { runDir } = surroundings;
   return new ServicePart<SmbService>(
     {
       offers: offersSmb,
       specOf: ({ server }) => specOf(server),
       makeDriver(name, listener) {
-        const place = programsOf(places.of(name), places.folder, name, () =>
-          places.groups.joinPaths(name),
-        );
+        const place = placeOf(surroundings, name);
         return createSamba({ name, runDir, place, ...listener });
       },
     },

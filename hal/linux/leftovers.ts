@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { performance } from "node:perf_hooks";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { killQuietly } from "./processes.ts";
 
 const pollMs = 1;
 
@@ -43,13 +44,5 @@ export async function killLeftovers(
     }
     for (const pid of left) killQuietly(pid);
     await new Promise((resolve) => setTimeout(resolve, pollMs));
-  }
-}
-
-function killQuietly(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // It ended meanwhile, which is what was wanted.
   }
 }

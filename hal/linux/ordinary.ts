@@ -3,6 +3,7 @@
  * the process that renews the address gate.
  */
 import { readFileSync } from "node:fs";
+import { statFields } from "./processes.ts";
 
 /** sched(7): SCHED_FIFO and SCHED_RR, as proc_pid_stat(5) field 41 shows them. */
 const realTimePolicies = new Set([1, 2]);
@@ -17,8 +18,5 @@ export function ordinaryCommand(
 }
 
 function ownPolicy(): number {
-  const stat = readFileSync("/proc/self/stat", "utf8");
-  // Field 2 is the command in parentheses and may contain spaces: count from behind it, where field 3 begins.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return Number(fields[41 - 3]);
+  return Number(statFields(readFileSync("/proc/self/stat", "utf8"))[41 - 3]);
 }

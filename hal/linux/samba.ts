@@ -16,6 +16,7 @@ import { seenAt, startInstance } from "./samba/instance.ts";
 import { askNegotiate, probeShares } from "./samba/probe.ts";
 import { ServiceDriver } from "./service-driver.ts";
 import type { ProcessEnd } from "./service-process.ts";
+import { within } from "./within.ts";
 
 export interface SambaOptions {
   /** Name of the virtual server: letters, digits, dashes. */
@@ -80,16 +81,9 @@ export function parseSmbService(spec: SmbServiceSpec): Outcome<SmbService> {
 async function makePasswordFolder({ folder }: ProgramPlace, seen: string): Promise<Outcome> {
   const path = folder + seen.slice(seenAt.length);
   const operation = `make ${path}`;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Outcome>((resolve) => {
-    const give = () => resolve(failed("timeout", operation, `not done in ${directoryMsMax} ms`));
-    timer = setTimeout(give, directoryMsMax);
-  });
   const made = mkdir(path, { recursive: true, mode: 0o700 }).then(
     () => done,
     (error: unknown) => failed("ioError", operation, "not created", error),
   );
-  const outcome = await Promise.race([made, late]);
-  clearTimeout(timer);
-  return outcome;
+  return await within(made, directoryMsMax, operation, `not done in ${directoryMsMax} ms`);
 }

@@ -8,6 +8,7 @@ import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outco
 import { HealthMonitor } from "./health.ts";
 import type { ProcessEnd, ServiceProcess } from "./service-process.ts";
 import { standingOf, ticksOf } from "./standing.ts";
+import { within } from "./within.ts";
 
 /** What a probe has shown. */
 export interface Proved {
@@ -241,13 +242,7 @@ async function endOf(
   timeoutMs: number,
 ): Promise<Outcome> {
   process.kill();
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Outcome>((resolve) => {
-    const give = () =>
-      resolve(failed("timeout", operation, `process ${process.pid} lives after ${timeoutMs} ms`));
-    timer = setTimeout(give, timeoutMs);
-  });
-  const outcome = await Promise.race([process.ended.then(() => done), late]);
-  clearTimeout(timer);
-  return outcome;
+  const ended = process.ended.then(() => done);
+  const why = `process ${process.pid} lives after ${timeoutMs} ms`;
+  return await within(ended, timeoutMs, operation, why);
 }

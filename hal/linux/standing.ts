@@ -3,6 +3,7 @@
  * says it without asking the process.
  */
 import { readdirSync, readFileSync } from "node:fs";
+import { statFields } from "./processes.ts";
 
 /**
  * `disk`: a thread of it waits for a disk, or for memory that is on one (state D), and only the kernel can help it. `works`: a thread runs or waits
@@ -15,8 +16,7 @@ const idleTicksMax = 2;
 
 /** Letter and processor time (user and system, in ticks of 10 ms) of one line of /proc/PID/stat or /proc/PID/task/TID/stat. */
 export function parseStat(line: string): { readonly state: string; readonly ticks: number } {
-  // Field 2 is the command in parentheses and may contain anything: count from behind it, where field 3 begins.
-  const fields = line.slice(line.lastIndexOf(")") + 2).split(" ");
+  const fields = statFields(line);
   return { state: fields[0] ?? "", ticks: Number(fields[14 - 3]) + Number(fields[15 - 3]) };
 }
 

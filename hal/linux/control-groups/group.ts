@@ -17,6 +17,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { UsageStatus } from "../../../firmware-ts/schema/status.ts";
+import { killQuietly, statFields } from "../processes.ts";
 import { type ControllerName, controllerNames, type Hierarchies } from "./hierarchies.ts";
 import type { Setting } from "./settings.ts";
 import { forksRefusedIn, usageIn } from "./usage.ts";
@@ -230,16 +231,7 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
-function killQuietly(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // It ended meanwhile, which is what was wanted.
-  }
-}
-
 /** proc_pid_stat(5), field 5; NaN for one that is gone. */
 function processGroupOf(pid: number): number {
-  const stat = readIfThere(`/proc/${pid}/stat`) ?? "";
-  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[5 - 3]);
+  return Number(statFields(readIfThere(`/proc/${pid}/stat`) ?? "")[5 - 3]);
 }

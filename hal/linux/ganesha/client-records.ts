@@ -9,6 +9,7 @@ import type { Dirent } from "node:fs";
 import { mkdir, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { promisify } from "node:util";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import { within } from "../within.ts";
 
 /** Below the recovery directory; `config.ts` and `grace-end.c` give them, too. */
 export const recordsOf = { now: "clients", before: "clients-before" } as const;
@@ -29,14 +30,8 @@ export interface RecordsOptions {
  */
 export async function readyClientRecords(path: string, options: RecordsOptions): Promise<Outcome> {
   const operation = `client records in ${path}`;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Outcome>((resolve) => {
-    const give = () => resolve(failed("timeout", operation, `not ready in ${limitMs} ms`));
-    timer = setTimeout(give, limitMs);
-  });
-  const outcome = await Promise.race([readyNow(path, operation, options), late]);
-  clearTimeout(timer);
-  return outcome;
+  const ready = readyNow(path, operation, options);
+  return await within(ready, limitMs, operation, `not ready in ${limitMs} ms`);
 }
 
 async function readyNow(

@@ -3,9 +3,9 @@
  * of each export (RFC 1813 5.2.1). Run where the service runs, before the addresses are announced. Whether it goes on
  * answering is asked by `health.ts`.
  */
-import { performance } from "node:perf_hooks";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { ProgramPlace } from "../place/programs.ts";
+import { untilAnswered } from "../until-answered.ts";
 import type { FileService } from "./config.ts";
 import type { AuthSys, RpcProcedure } from "./rpc.ts";
 import { connectRpc, type RpcPlace } from "./rpc-connection.ts";
@@ -17,9 +17,6 @@ const mountMnt: RpcProcedure = { program: 100005, version: 3, procedure: 1 };
 /** RFC 1813 2.4: a version 3 file handle has at most 64 bytes. */
 const fileHandleBytesMax = 64;
 const identity: AuthSys = { machine: "dyad", uid: 0, gid: 0 };
-/** Pause between attempts while the service is starting: a refused connection on the same host costs 0.1 ms. */
-const retryMs = 1;
-
 /**
  * Patience with one attempt, doubled when it was not enough. A server takes connections before it serves them, and one that comes at the wrong moment
  * may never be served: a whole start must not wait for it.
@@ -48,25 +45,10 @@ export async function probeService(
   service: FileService,
   { deadlineMs, stillUseful, place }: ProbeOptions,
 ): Promise<Outcome<Proof>> {
-  const startedAt = performance.now();
   const operation = `probe ${service.addresses.join(", ")}`;
-  let patienceMs = attemptMsFirst;
-  for (;;) {
-    const beganAt = performance.now();
-    const leftMs = deadlineMs - (beganAt - startedAt);
-    const attempt = await probeOnce(service, place, Math.max(1, Math.min(patienceMs, leftMs)));
-    if (performance.now() - beganAt >= patienceMs) patienceMs *= 2;
-    // Also one that has answered may have ended by now: its end was told already, to somebody who waited for this and took no notice.
-    if (!stillUseful()) {
-      const why = attempt.ok ? undefined : attempt.fault;
-      return failed("serviceFailed", operation, "the file service ended", why);
-    }
-    if (attempt.ok) return good({ tookMs: performance.now() - startedAt, handles: attempt.value });
-    if (performance.now() - startedAt + retryMs >= deadlineMs) {
-      return failed("serviceSilent", operation, `no answer in ${deadlineMs} ms`, attempt.fault);
-    }
-    await new Promise((resolve) => setTimeout(resolve, retryMs));
-  }
+  const asking = { operation, deadlineMs, attemptMsFirst, stillUseful };
+  const proved = await untilAnswered(asking, (timeoutMs) => probeOnce(service, place, timeoutMs));
+  return proved.ok ? good({ tookMs: proved.value.tookMs, handles: proved.value.answer }) : proved;
 }
 
 async function probeOnce(

@@ -5,10 +5,10 @@
  * A share that is not for guests refuses the null session, which shows that smbd knows it; only one for guests shows that its volume is there.
  */
 import { randomBytes } from "node:crypto";
-import { performance } from "node:perf_hooks";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { ProgramPlace } from "../place/programs.ts";
 import { nameOf, openStream, type StreamPlace } from "../stream.ts";
+import { untilAnswered } from "../until-answered.ts";
 import {
   command,
   dialectOf,
@@ -22,8 +22,6 @@ import {
 } from "./smb2.ts";
 import { Talk } from "./talk.ts";
 
-/** Pause between attempts while the service is starting: a refused connection on the same host costs 0.1 ms. */
-const retryMs = 1;
 /** Patience with one attempt, doubled when it was not enough. smbd makes a process for each connection, which takes a busy machine a while. */
 const attemptMsFirst = 500;
 
@@ -49,24 +47,10 @@ export async function probeShares(
   offered: Offered,
   { deadlineMs, stillUseful, place }: ProbeOptions,
 ): Promise<Outcome<number>> {
-  const startedAt = performance.now();
   const operation = `probe ${offered.addresses.join(", ")} for SMB`;
-  let patienceMs = attemptMsFirst;
-  for (;;) {
-    const beganAt = performance.now();
-    const leftMs = deadlineMs - (beganAt - startedAt);
-    const attempt = await probeOnce(offered, place, Math.max(1, Math.min(patienceMs, leftMs)));
-    if (performance.now() - beganAt >= patienceMs) patienceMs *= 2;
-    // Also one that has answered may have ended by now: its end was told already, to somebody who waited for this and took no notice.
-    if (!stillUseful()) {
-      const why = attempt.ok ? undefined : attempt.fault;
-      return failed("serviceFailed", operation, "the file service ended", why);
-    }
-    if (attempt.ok) return good(performance.now() - startedAt);
-    if (performance.now() - startedAt + retryMs >= deadlineMs)
-      return failed("serviceSilent", operation, `no answer in ${deadlineMs} ms`, attempt.fault);
-    await new Promise((resolve) => setTimeout(resolve, retryMs));
-  }
+  const asking = { operation, deadlineMs, attemptMsFirst, stillUseful };
+  const proved = await untilAnswered(asking, (timeoutMs) => probeOnce(offered, place, timeoutMs));
+  return proved.ok ? good(proved.value.tookMs) : proved;
 }
 
 async function probeOnce(
