@@ -195,9 +195,11 @@ export function setDefinition(before: ControllerState, definition: Definition): 
   const servers = [...withNumber(before, number).servers];
   const old = servers[number];
   if (!old) throw new Error(`setDefinition: no virtual server ${number}`);
-  servers[number] = { ...(isDeleted(old) ? reborn(old, servers) : old), definition };
-  const isKnown =
-    before.unagreed.includes(number) || isSame(old.definition.server, definition.server);
+  const isSameServer = isSame(old.definition.server, definition.server);
+  // What is the same stays the same object: it is compared in every step, which costs nothing then.
+  const kept = isSameServer ? { ...definition, server: old.definition.server } : definition;
+  servers[number] = { ...(isDeleted(old) ? reborn(old, servers) : old), definition: kept };
+  const isKnown = before.unagreed.includes(number) || isSameServer;
   const unagreed = isKnown ? before.unagreed : [...before.unagreed, number];
   const state = { ...before, servers, unagreed };
   const parts = withEntry(state.parts, number, state.parts[number] ?? untouched);

@@ -48,10 +48,11 @@ export function isGated({ gate }: ControllerState, { definition }: VirtualServer
 /** Tells the gate when what it has to know has changed. Asked only while something of a virtual server is being changed. */
 export function gateTick(state: ControllerState, nowMs: number): Part {
   const { gate } = state;
-  if (gate.asked || nowMs < gate.againAtMs || isGateAgreed(state)) return undefined;
+  if (gate.asked || nowMs < gate.againAtMs) return undefined;
+  const addresses = listOf(state.servers);
+  if (isSameSet(gate.known, addresses)) return undefined;
   const round = gate.round + 1;
   const token = `gate:${round}`;
-  const addresses = listOf(state.servers);
   const next = { ...state, gate: { ...gate, round, asked: { token, addresses } } };
   return [next, [{ kind: "gate", command: { kind: "gateKnow", token, addresses } }]];
 }

@@ -94,12 +94,14 @@ function again(state: ControllerState, server: VirtualServerState, nowMs: number
 
 function orphan(state: ControllerState, server: VirtualServerState, nowMs: number): Part {
   const { index, config } = server;
-  if (state.transfers[index] || !mayStart(state, server)) return undefined;
-  if (mayAlone(state))
-    return takeServer(state, index, Math.max(nowMs, state.openNotBeforeMs), nowMs);
+  if (state.transfers[index]) return undefined;
   const { partner } = state;
-  if (state.mode !== "paired" || !partner || partnerOwns(state, index)) return undefined;
-  if (!state.dataLinkUp) return undefined;
+  const isAlone = mayAlone(state);
+  const mayInPair = state.mode === "paired" && !partnerOwns(state, index) && state.dataLinkUp;
+  // Whether it may be started is asked last: most of those that are off are served by the partner, and are looked at in every step.
+  if (!(isAlone || (mayInPair && partner)) || !mayStart(state, server)) return undefined;
+  if (isAlone) return takeServer(state, index, Math.max(nowMs, state.openNotBeforeMs), nowMs);
+  if (!partner) return undefined;
   // Who leaves starts nothing any more, and refuses requests; what it does not own is closed and released there (core/leave).
   if (partner.mode === "leaving") return takeServer(state, index, nowMs, nowMs);
   if (config.home === state.me) {

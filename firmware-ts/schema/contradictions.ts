@@ -39,11 +39,12 @@ export interface Contradiction {
 
 /**
  * Everything that is used twice or does not fit together. What is used twice is told of the later one in the list; coordinator disks come before
- * all of them.
+ * all of them. With `judged`, a position in the list, what lies in one server alone is looked for in that one only.
  */
 export function contradictions(
   coordinators: readonly string[],
   servers: readonly ServerClaims[],
+  judged?: number,
 ): readonly Contradiction[] {
   const found: Contradiction[] = [];
   const used = new Map(coordinators.map((disk) => [`disk ${disk}`, "shelf.coordinators"]));
@@ -54,13 +55,14 @@ export function contradictions(
   };
   servers.forEach((server, i) => {
     const { name, addresses, routes, volumes } = server;
+    const isJudged = judged === undefined || judged === i;
     claim(`name ${name}`, i, ["name"], "another virtual server");
     addresses.forEach((text, j) => {
-      const message = addressProblem(text);
+      const message = isJudged ? addressProblem(text) : undefined;
       if (message !== undefined) found.push({ server: i, path: ["addresses", j], message });
       claim(`address ${canonicalAddress(text)}`, i, ["addresses", j], name);
     });
-    for (const [j, message] of routeProblems(addresses, routes))
+    for (const [j, message] of isJudged ? routeProblems(addresses, routes) : [])
       found.push({ server: i, path: ["routes", j], message });
     const ids = volumes.map((each) => each.id);
     volumes.forEach((each, j) => {
@@ -70,7 +72,8 @@ export function contradictions(
       if (each.export !== undefined)
         claim(`export ${each.export}`, i, ["volumes", j, "export"], name);
     });
-    for (const [path, message] of offerProblems(server)) found.push({ server: i, path, message });
+    for (const [path, message] of isJudged ? offerProblems(server) : [])
+      found.push({ server: i, path, message });
   });
   const sum = (count: (server: ServerClaims) => number) =>
     servers.reduce((total, server) => total + count(server), 0);

@@ -22,7 +22,7 @@ export function definitionProblems(
     ({ number, wanted }) => number !== candidate.number && wanted !== "deleted",
   );
   const servers = [...before.map((each) => each.server), candidate.server];
-  return contradictions(configuration.shelf.coordinators, servers)
+  return contradictions(configuration.shelf.coordinators, servers, before.length)
     .filter(({ server }) => server === -1 || server === before.length)
     .map(inWords);
 }
