@@ -33,7 +33,7 @@ const methods = {
 } as const;
 
 /** What it will be, as the daemon has it. */
-export async function readDefinition(socket: string, name: string): Promise<DefinitionView> {
+async function readDefinition(socket: string, name: string): Promise<DefinitionView> {
   const { definitionViewSchema } = await import("../schema/api-change.ts");
   const path = `/v1/vservers/${encodeURIComponent(name)}/definition`;
   return (await get(socket, path, definitionViewSchema)).value;

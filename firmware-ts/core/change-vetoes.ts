@@ -9,11 +9,11 @@ import { type ControllerState, isQueued, partnerOwns } from "./controller-state.
 import { differenceOf, isDeleted, isWanted, serverNamed, unused, userOf } from "./definitions.ts";
 import type { Change } from "./events.ts";
 import { hard, soft } from "./vetoes.ts";
-import { writerOf } from "./volume.ts";
+import { giverOf, writerOf } from "./volume.ts";
 import { disksOf, type VirtualServerState } from "./vserver-types.ts";
 
 /** Changes under way at once. */
-export const changesMax = 16;
+const changesMax = 16;
 
 /** Predicted darkness of a restart that was never made here, ms; afterwards the last start counts. */
 const startPredictedMs = 60;
@@ -101,7 +101,7 @@ function unnamed(state: ControllerState, { action, name }: Change): Veto {
  */
 function freeNumber(state: ControllerState): number | undefined {
   const all = Array.from({ length: virtualServersMax }, (_, number) => number);
-  const mine = all.filter((number) => number % 2 === (state.me === "a" ? 0 : 1));
+  const mine = all.filter((number) => giverOf(number) === state.me);
   const list = state.mode === "alone" ? [...mine, ...all] : mine;
   return list.find((number) => isFree(state, number));
 }

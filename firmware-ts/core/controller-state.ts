@@ -14,7 +14,7 @@ import { makeKey } from "./keys.ts";
 import type { Colours } from "./links.ts";
 import { checkTransition } from "./modes.ts";
 import type { Timing } from "./timing.ts";
-import type { VirtualServerContext, VirtualServerState } from "./vserver-types.ts";
+import { disksOf, type VirtualServerContext, type VirtualServerState } from "./vserver-types.ts";
 
 /** Our registration on one coordinator disk. */
 export type Registration =
@@ -230,6 +230,14 @@ export function ownsServer(server: VirtualServerState): boolean {
 /** The disks have a record of it that was not answered yet: until then nobody else may write one. */
 export function isWriting({ volume }: ControllerState, index: number): boolean {
   return volume.writings[index]?.token !== undefined;
+}
+
+/** Disks of it to which there is no path here. */
+export function pathlessOf(
+  { pathsDown }: Pick<ControllerState, "pathsDown">,
+  config: VirtualServerState["config"],
+): readonly string[] {
+  return pathsDown.length === 0 ? [] : disksOf(config).filter((disk) => pathsDown.includes(disk));
 }
 
 export function partnerOwns(state: ControllerState, index: number): boolean {

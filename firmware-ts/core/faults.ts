@@ -1,5 +1,12 @@
 /** What a controller does when something breaks under what it serves: a path, a reservation, a device, a file system, a file service, a cable. */
-import { type ControllerState, onServer, ownsServer, type Step, tell } from "./controller-state.ts";
+import {
+  type ControllerState,
+  onServer,
+  ownsServer,
+  pathlessOf,
+  type Step,
+  tell,
+} from "./controller-state.ts";
 import { goOut } from "./takeover.ts";
 import { failuresBeforeMove } from "./transfer.ts";
 import { restartService } from "./vserver.ts";
@@ -146,8 +153,7 @@ export function serviceHung(
   const fault = `the file service does not answer: ${reason}`;
   const server = state.servers.find((each) => reliesOnService(each) && each.config.name === name);
   // It waits for the disk, as whatever is started in its place would.
-  if (server && disksOf(server.config).some((disk) => state.pathsDown.includes(disk)))
-    return [state, []];
+  if (server && pathlessOf(state, server.config).length > 0) return [state, []];
   return mendOrMove(state, name, { code: "serviceHung", fault, mend: restartService }, nowMs);
 }
 

@@ -21,6 +21,7 @@ import {
   onServer,
   type Part,
   partnerOwns,
+  pathlessOf,
   replaceServer,
   type Step,
   tell,
@@ -110,7 +111,7 @@ function stop(
   const next = setParts(state, server.index, { ...parts, isResumed });
   const why = isResumed ? "stops for its change" : "stops, as its definition wants it";
   const said = tell("info", "vserver.stopping", `${server.config.name} ${why}`);
-  const forced = disksOf(server.config).some((disk) => state.pathsDown.includes(disk));
+  const forced = pathlessOf(state, server.config).length > 0;
   return onServer([next, [said]], server.index, nowMs, (each, context) =>
     stopServer(each, reason, forced, context),
   );

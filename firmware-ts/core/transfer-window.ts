@@ -14,6 +14,7 @@ import {
   ownsServer,
   type Part,
   partnerOwns,
+  pathlessOf,
   type QueuedMove,
   type Step,
   type Transfer,
@@ -21,7 +22,7 @@ import {
 } from "./controller-state.ts";
 import { offerServer, reasonToLeave, requestServer } from "./transfer.ts";
 import { isHeld } from "./vserver-stop.ts";
-import { disksOf, type VirtualServerState } from "./vserver-types.ts";
+import type { VirtualServerState } from "./vserver-types.ts";
 
 /**
  * An address is dark from the closing of its gate to the opening of the other. The more moves there are at once, the longer each is dark, for
@@ -132,7 +133,7 @@ function whyNot(
   { role }: QueuedMove,
   { config }: VirtualServerState,
 ): string | undefined {
-  const { mode, partner, pathsDown } = state;
+  const { mode, partner } = state;
   const mayBegin = mode === "paired" || (mode === "leaving" && role === "source");
   if (!mayBegin) return `this controller is ${mode}`;
   if (!partner) return "the partner is not heard";
@@ -140,7 +141,7 @@ function whyNot(
   if (role === "source")
     return partner.dataLinkDown ? "the partner's data link has no carrier" : undefined;
   if (!state.dataLinkUp) return "the data link here has no carrier";
-  const pathless = disksOf(config).filter((disk) => pathsDown.includes(disk));
+  const pathless = pathlessOf(state, config);
   return pathless.length > 0 ? `no path to ${pathless.join(", ")}` : undefined;
 }
 

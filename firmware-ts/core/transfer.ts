@@ -25,6 +25,7 @@ import {
   ownsServer,
   type Part,
   partnerOwns,
+  pathlessOf,
   replaceServer,
   type Step,
   sendMessage,
@@ -36,7 +37,7 @@ import { isWanted, mayStart, userOf } from "./definitions.ts";
 import { takeServer } from "./takeover.ts";
 import { dropWaiting } from "./volume.ts";
 import { hasLetGo, isHeld, stopServer } from "./vserver-stop.ts";
-import { disksOf, type VirtualServerState } from "./vserver-types.ts";
+import type { VirtualServerState } from "./vserver-types.ts";
 
 /**
  * A move that came to nothing is begun again after this time; doubles with each further one in a row. A refusal does not count: nothing
@@ -198,7 +199,7 @@ function onOffer(
   const { index, phase } = server;
   if (state.mode !== "paired") return refuse(state, index, `this controller is ${state.mode}`);
   if (!state.dataLinkUp) return refuse(state, index, "its data link has no carrier");
-  const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));
+  const pathless = pathlessOf(state, server.config);
   if (pathless.length > 0) return refuse(state, index, `no path to ${pathless.join(", ")}`);
   if (phase.kind !== "off" && phase.kind !== "failed")
     return refuse(state, index, `it is ${phase.kind} here`);
@@ -230,7 +231,7 @@ function onReady(state: ControllerState, server: VirtualServerState, nowMs: numb
     urgent,
     why,
   });
-  const forced = disksOf(server.config).some((disk) => state.pathsDown.includes(disk));
+  const forced = pathlessOf(state, server.config).length > 0;
   const [stopped, effects] = stopServer(server, "transfer", forced, serverContext(state, nowMs));
   return [replaceServer(next, stopped), effects];
 }
@@ -484,10 +485,8 @@ export function reasonToLeave(
     return "it is released, and what is left of it here is still held";
   if (!here) return undefined;
   if (!state.dataLinkUp) return "the data link has no carrier";
-  if (state.pathsDown.length > 0) {
-    const pathless = disksOf(server.config).filter((disk) => state.pathsDown.includes(disk));
-    if (pathless.length > 0) return `no path to ${pathless.join(", ")}`;
-  }
+  const pathless = pathlessOf(state, server.config);
+  if (pathless.length > 0) return `no path to ${pathless.join(", ")}`;
   if (phase.kind === "failed" && server.failures >= failuresToMove(server)) return phase.fault;
   return undefined;
 }

@@ -8,7 +8,13 @@
  *     a start, a race that was won, a record to be written ────┴─▶ reading ─▶ newer definitions are adopted ─▶ records are written
  */
 
-import type { Definition, VolumeRecord, VolumeView, VolumeWritten } from "../schema/definition.ts";
+import {
+  compareWritings,
+  type Definition,
+  type VolumeRecord,
+  type VolumeView,
+  type VolumeWritten,
+} from "../schema/definition.ts";
 import { isSame } from "../schema/definition-digest.ts";
 import { type ControllerId, partnerOf } from "../schema/ids.ts";
 import { explain, type Outcome } from "../schema/outcome.ts";
@@ -111,7 +117,7 @@ export function hasReadToJoin({ volume }: ControllerState): boolean {
 }
 
 /** Numbers are given away by one of the two each, so that both may create at the same time. */
-function giverOf(number: number): ControllerId {
+export function giverOf(number: number): ControllerId {
   return number % 2 === 0 ? "a" : "b";
 }
 
@@ -246,21 +252,16 @@ function takeView(before: ControllerState, view: VolumeView, nowMs: number): Ste
   return andThen(step, (state) => [mendRecords(state, view, nowMs), nothing]);
 }
 
-/** Positive when the first was written later. */
-function compare(one: Known, other: Known): number {
-  const owner = ({ owner: id }: Known) => (id === "a" ? 1 : 2);
-  return one.epoch - other.epoch || one.generation - other.generation || owner(one) - owner(other);
-}
-
 function takeRecord(state: ControllerState, record: VolumeRecord): Step {
   const { definition, epoch, generation, owner, state: recorded } = record;
   const { number } = definition;
   const known = state.volume.known[number];
   const found: Known = { epoch, generation, owner, state: recorded };
   // What we have on its way to the disks says itself what becomes of it; and what is being undone is not taken for true meanwhile.
-  if (isWriting(state, number) || (known && compare(found, known) <= 0)) return [state, nothing];
+  if (isWriting(state, number) || (known && compareWritings(found, known) <= 0))
+    return [state, nothing];
   const tried = state.changes[number] && state.volume.tried[number];
-  if (tried && compare(found, tried) <= 0) return [state, nothing];
+  if (tried && compareWritings(found, tried) <= 0) return [state, nothing];
   const next = withVolume(
     { ...state, epochSeen: Math.max(state.epochSeen, epoch) },
     { known: { ...state.volume.known, [number]: found } },
@@ -276,7 +277,7 @@ function mendRecords(before: ControllerState, view: VolumeView, nowMs: number): 
   for (const { index } of before.servers) {
     const known = state.volume.known[index];
     const record = found.get(index);
-    const isMissing = known !== undefined && (!record || compare(record, known) < 0);
+    const isMissing = known !== undefined && (!record || compareWritings(record, known) < 0);
     if (!isMissing && !view.thin.includes(index)) continue;
     if (state.changes[index] || state.volume.writings[index] || !mayWrite(state, index)) continue;
     state = wantRecord(state, index, "again", nowMs);

@@ -8,14 +8,14 @@ import { virtualServerSchema } from "./config.ts";
 import { controllerIdSchema } from "./ids.ts";
 
 /** Numbers of virtual servers never change; beats, file handles and hardware addresses carry them. */
-export const serverNumberSchema = z
+const serverNumberSchema = z
   .number()
   .int()
   .min(0)
   .max(virtualServersMax - 1);
 
 /** What an administrator wants of it; a deleted one keeps its number until the number is given away again. */
-export const wantedSchema = z.enum(["started", "stopped", "deleted"]);
+const wantedSchema = z.enum(["started", "stopped", "deleted"]);
 export type Wanted = z.infer<typeof wantedSchema>;
 
 const counter = z.number().int().min(0).max(0xffff_ffff);
@@ -86,3 +86,19 @@ export interface VolumeWritten {
 
 /** What became of one record on one disk; said when nothing of the writing can happen any more. */
 export type RecordWritten = "accepted" | "refused" | "overtaken" | "failed";
+
+/** What orders the writings of one record. The owner's letter, or its code on the disk. */
+interface Writing<Owner extends string | number> {
+  readonly epoch: number;
+  readonly generation: number;
+  readonly owner: Owner;
+}
+
+/** Positive when `one` is newer than `other`, 0 when they are the same writing. */
+export function compareWritings<Owner extends string | number>(
+  one: Writing<Owner>,
+  other: Writing<Owner>,
+): number {
+  const byOwner = Number(one.owner > other.owner) - Number(one.owner < other.owner);
+  return one.epoch - other.epoch || one.generation - other.generation || byOwner;
+}

@@ -45,7 +45,7 @@ export const diskStatusSchema = z.object({
 });
 
 /** What a virtual server may take here (`[virtual_servers.limits]`); absent: no limit. */
-export const limitsStatusSchema = z.object({
+const limitsStatusSchema = z.object({
   cpuWeight: z.number().int(),
   cpuPercent: z.number().int().optional(),
   memoryMb: z.number().int().optional(),
@@ -54,7 +54,7 @@ export const limitsStatusSchema = z.object({
 });
 
 /** What its programs use and have used on this controller, read every few seconds; what the kernel does not tell is absent. */
-export const usageStatusSchema = z.object({
+const usageStatusSchema = z.object({
   cpuSeconds: z.number().optional(),
   /** Time in which its programs had to wait because of `cpuPercent`. */
   throttledSeconds: z.number().optional(),

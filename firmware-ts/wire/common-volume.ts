@@ -17,7 +17,7 @@
  */
 import { crc32 } from "node:zlib";
 import { virtualServersMax } from "../schema/beat.ts";
-import { type VolumeRecord, volumeRecordSchema } from "../schema/definition.ts";
+import { compareWritings, type VolumeRecord, volumeRecordSchema } from "../schema/definition.ts";
 import type { ControllerId } from "../schema/ids.ts";
 import { failed, good, type Outcome } from "../schema/outcome.ts";
 
@@ -97,11 +97,6 @@ export function slotStamp(slot: Slot): Stamp | undefined {
   return slot.kind === "unknown" ? slot.stamp : undefined;
 }
 
-/** Positive when `one` is newer than `other`, 0 when they are the same writing. */
-export function compareStamps(one: Stamp, other: Stamp): number {
-  return one.epoch - other.epoch || one.generation - other.generation || one.owner - other.owner;
-}
-
 /** What is whole in the two slots of a number: understood or not. */
 export type StampPair = readonly [Stamp | undefined, Stamp | undefined];
 
@@ -111,9 +106,9 @@ export type StampPair = readonly [Stamp | undefined, Stamp | undefined];
  * "overtaken": what is there is newer, and must be read before anybody writes.
  */
 export function slotToWrite([first, second]: StampPair, stamp: Stamp): 0 | 1 | "overtaken" {
-  const isSecond = second !== undefined && (!first || compareStamps(second, first) > 0);
+  const isSecond = second !== undefined && (!first || compareWritings(second, first) > 0);
   const newest = isSecond ? second : first;
-  if (newest && compareStamps(newest, stamp) > 0) return "overtaken";
+  if (newest && compareWritings(newest, stamp) > 0) return "overtaken";
   return newest && !isSecond ? 1 : 0;
 }
 

@@ -3,9 +3,9 @@
  * accepted lies on a majority, and any two majorities share a disk, so it is found by whoever reads a majority.
  */
 import { virtualServersMax } from "../schema/beat.ts";
-import type { VolumeRecord, VolumeView } from "../schema/definition.ts";
+import { compareWritings, type VolumeRecord, type VolumeView } from "../schema/definition.ts";
 import { failed, good, type Outcome } from "../schema/outcome.ts";
-import { compareStamps, type Slot, type SlotPair, type Stamp, slotStamp } from "./common-volume.ts";
+import { type Slot, type SlotPair, type Stamp, slotStamp } from "./common-volume.ts";
 
 /** What one disk holds; of a number that is left out, nothing. */
 export interface DiskContent {
@@ -57,7 +57,7 @@ function newestOfAll(
   for (const { pairs } of disks)
     for (const slot of pairs.get(number) ?? []) {
       const stamp = slotStamp(slot);
-      if (stamp && (!newest || compareStamps(stamp, newest.stamp) > 0)) newest = { slot, stamp };
+      if (stamp && (!newest || compareWritings(stamp, newest.stamp) > 0)) newest = { slot, stamp };
     }
   return newest;
 }
@@ -65,7 +65,7 @@ function newestOfAll(
 function holders(disks: readonly DiskContent[], number: number, newest: Stamp): number {
   const holds = (slot: Slot) => {
     const stamp = slotStamp(slot);
-    return stamp !== undefined && compareStamps(stamp, newest) === 0;
+    return stamp !== undefined && compareWritings(stamp, newest) === 0;
   };
   return disks.filter(({ pairs }) => pairs.get(number)?.some(holds)).length;
 }

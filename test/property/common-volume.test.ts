@@ -1,9 +1,8 @@
 /** The common volume under whatever may happen to its bytes and its disks. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { VolumeRecord } from "../../firmware-ts/schema/definition.ts";
+import { compareWritings, type VolumeRecord } from "../../firmware-ts/schema/definition.ts";
 import {
-  compareStamps,
   decodePair,
   decodeSlot,
   emptyPair,
@@ -260,7 +259,7 @@ describe("three disks", () => {
         const stamps = disks.flatMap(({ pair: [slot] }) =>
           slot.kind === "record" ? [stampOf(slot.record)] : [],
         );
-        const newest = stamps.toSorted(compareStamps).at(-1);
+        const newest = stamps.toSorted(compareWritings).at(-1);
         const found = forward.ok ? forward.value.records[0] : undefined;
         expect(found && stampOf(found)).toEqual(newest);
       }),
