@@ -2,6 +2,7 @@
  * Changes of virtual servers, as data: what an operator asks for is drawn before the run, when nobody knows what there will be; what it means is decided
  * when it strikes. Some of them make no sense, and are to be refused.
  */
+
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
 import { isDeleted, serverNamed } from "../../firmware-ts/core/definitions.ts";
 import type { Change } from "../../firmware-ts/core/events.ts";
@@ -15,6 +16,7 @@ import {
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { Pair } from "./pair.ts";
 import { noDisk, spareAddress, spareDisk, sparesOfPlans } from "./spares.ts";
+import { pick, type Random } from "./timeline.ts";
 import type { WorkName } from "./works.ts";
 
 /** What becomes of the lists of a virtual server. The first of each list stays: there is always one. */
@@ -48,22 +50,14 @@ export interface Wish {
 /** Names of virtual servers that are created, beside those that there are from the start. */
 export const newNames = ["iota", "kappa", "lambda"] as const;
 
-type Random = () => number;
-
-const one = <T>(random: Random, list: readonly T[]): T => {
-  const found = list[Math.floor(random() * list.length)];
-  if (found === undefined) throw new Error("change: nothing to draw from");
-  return found;
-};
-
 function drawEdit(random: Random): Edit {
   const address = () =>
     random() < 0.85 ? spareAddress(Math.floor(random() * sparesOfPlans)) : "10.0.0.100";
   const disk = () =>
     random() < 0.9
       ? spareDisk(Math.floor(random() * sparesOfPlans))
-      : one(random, [noDisk, "d1", "c1"]);
-  const what = one(random, [
+      : pick(random, [noDisk, "d1", "c1"]);
+  const what = pick(random, [
     "addAddress",
     "addAddress",
     "dropAddress",
@@ -77,7 +71,7 @@ function drawEdit(random: Random): Edit {
   ] as const);
   if (what === "addAddress") return { what, value: `${address()}/24` };
   if (what === "addDisk") return { what, value: disk() };
-  if (what === "home") return { what, value: one(random, ["a", "b"] as const) };
+  if (what === "home") return { what, value: pick(random, ["a", "b"] as const) };
   return { what };
 }
 
@@ -91,7 +85,7 @@ export function drawWish(random: Random): Wish {
 }
 
 function drawOne(random: Random): Wish {
-  const action = one(random, [
+  const action = pick(random, [
     "create",
     "create",
     "modify",
@@ -108,10 +102,10 @@ function drawOne(random: Random): Wish {
   const edits = [drawEdit(random), ...(random() < 0.3 ? [drawEdit(random)] : [])];
   return {
     do: "change",
-    who: one(random, ["a", "b"] as const),
+    who: pick(random, ["a", "b"] as const),
     atRight: random() < 0.75,
     action,
-    name: fresh ? one(random, newNames) : one(random, old),
+    name: fresh ? pick(random, newNames) : pick(random, old),
     which: random(),
     edits,
     force: random() < 0.6,
@@ -132,7 +126,7 @@ export function drawHandOver(random: Random): { readonly take: Wish; readonly gi
     isStale: false,
     isHandOver: true,
   });
-  const op = one(random, ["define", "stopService", "seal", "removeAddresses"] as const);
+  const op = pick(random, ["define", "stopService", "seal", "removeAddresses"] as const);
   const hangs = random() < 0.5 ? { op, ms: 20 + 300 * random() } : undefined;
   return { take: { ...wish({ what: "take", value }), hangs }, give: wish({ what, value }) };
 }

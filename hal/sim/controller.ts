@@ -178,6 +178,7 @@ export class Controller {
       main: this.main,
       duration: (work) => workMs[work] * setup.stretch(),
       files: this.files,
+      after: (delayMs, run) => this.#after(delayMs, run),
       told: setup.tellsWorks ? setup.say : undefined,
     });
     this.beat = new BeatProcess({

@@ -1,8 +1,10 @@
 /** Drawing single mishaps: each kind with what it needs, and with its end if it is to have one. */
+
 import { drawHandOver, drawWish } from "./changes.ts";
 import type { Mishap } from "./chaos.ts";
 import { workNames } from "./chaos.ts";
 import { spareDisk } from "./spares.ts";
+import { pick, type Random } from "./timeline.ts";
 
 export const mishapKinds = [
   "cut",
@@ -46,22 +48,15 @@ export interface Drawn {
   readonly lastsMs: number;
 }
 
-type Random = () => number;
 type Draw = (random: Random) => { readonly mishap: Mishap; readonly undo?: Mishap | undefined };
 
-const one = <T>(random: Random, list: readonly T[]): T => {
-  const found = list[Math.floor(random() * list.length)];
-  if (found === undefined) throw new Error("mishap: nothing to draw from");
-  return found;
-};
-
-const who = (random: Random) => one(random, ["a", "b"] as const);
-const server = (random: Random) => one(random, ["alpha", "beta"] as const);
-const wire = (random: Random) => one(random, ["serial", "network"] as const);
+const who = (random: Random) => pick(random, ["a", "b"] as const);
+const server = (random: Random) => pick(random, ["alpha", "beta"] as const);
+const wire = (random: Random) => pick(random, ["serial", "network"] as const);
 const disk = (random: Random) =>
-  one(random, ["c1", "c2", "c3", "d1", "d2", "c1", "c2", "c3", "d1", "d2", spareDisk(0)] as const);
-const blind = (random: Random) => one(random, ["a", "b", "nobody", "nobody"] as const);
-const part = (random: Random) => one(random, ["all", "all", "main", "beat"] as const);
+  pick(random, ["c1", "c2", "c3", "d1", "d2", "c1", "c2", "c3", "d1", "d2", spareDisk(0)] as const);
+const blind = (random: Random) => pick(random, ["a", "b", "nobody", "nobody"] as const);
+const part = (random: Random) => pick(random, ["all", "all", "main", "beat"] as const);
 
 const draws: Readonly<Record<MishapKind, Draw>> = {
   cut: (random) => {
@@ -72,23 +67,23 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
     const head = { do: "split", blind: blind(random) } as const;
     return { mishap: { ...head, on: true }, undo: { ...head, on: false } };
   },
-  loss: (random) => spoiled(random, "loss", one(random, [0.05, 0.3, 0.9])),
-  noise: (random) => spoiled(random, "noise", one(random, [0.0005, 0.01, 0.1])),
-  twice: (random) => spoiled(random, "twice", one(random, [0.1, 1])),
-  straggle: (random) => spoiled(random, "straggleMs", one(random, [3, 30, 150])),
+  loss: (random) => spoiled(random, "loss", pick(random, [0.05, 0.3, 0.9])),
+  noise: (random) => spoiled(random, "noise", pick(random, [0.0005, 0.01, 0.1])),
+  twice: (random) => spoiled(random, "twice", pick(random, [0.1, 1])),
+  straggle: (random) => spoiled(random, "straggleMs", pick(random, [3, 30, 150])),
   nic: (random) => {
     const head = { do: "nic", who: who(random) } as const;
     return { mishap: { ...head, up: false }, undo: { ...head, up: true } };
   },
   lan: (random) => ({
-    mishap: { do: "lan", loss: one(random, [0, 0.1, 0.5]), lateMs: one(random, [0, 50, 2000]) },
+    mishap: { do: "lan", loss: pick(random, [0, 0.1, 0.5]), lateMs: pick(random, [0, 50, 2000]) },
     undo: { do: "lan", loss: 0, lateMs: 0 },
   }),
   path: (random) => {
     const head = {
       do: "path",
       who: who(random),
-      disk: one(random, [disk(random), "all"]),
+      disk: pick(random, [disk(random), "all"]),
     } as const;
     return { mishap: { ...head, up: false }, undo: { ...head, up: true } };
   },
@@ -98,19 +93,19 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
   },
   slow: (random) => {
     const head = { do: "slow", disk: disk(random) } as const;
-    const ms = one(random, [5, 60, 300, 1500]);
+    const ms = pick(random, [5, 60, 300, 1500]);
     return { mishap: { ...head, ms }, undo: { ...head, ms: 0 } };
   },
   fail: (random) => ({
     mishap: {
       do: "fail",
       who: who(random),
-      op: one(random, workNames),
+      op: pick(random, workNames),
       count: 1 + Math.floor(3 * random()),
     },
   }),
   hang: (random) => {
-    const head = { who: who(random), op: one(random, workNames) } as const;
+    const head = { who: who(random), op: pick(random, workNames) } as const;
     return { mishap: { do: "hang", ...head }, undo: { do: "release", ...head } };
   },
   power: (random) => again({ do: "power", who: who(random) }),
@@ -129,10 +124,10 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
   die: (random) => ({ mishap: { do: "die", who: who(random), server: server(random) } }),
   mute: (random) => ({ mishap: { do: "mute", who: who(random), server: server(random) } }),
   device: (random) => ({
-    mishap: { do: "device", who: who(random), disk: one(random, ["d1", "d2"] as const) },
+    mishap: { do: "device", who: who(random), disk: pick(random, ["d1", "d2"] as const) },
   }),
   break: (random) => ({
-    mishap: { do: "break", who: who(random), disk: one(random, ["d1", "d2"] as const) },
+    mishap: { do: "break", who: who(random), disk: pick(random, ["d1", "d2"] as const) },
   }),
   unaddress: (random) => ({
     mishap: { do: "unaddress", who: who(random), server: server(random) },
@@ -146,8 +141,8 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
     mishap: {
       do: "records",
       who: who(random),
-      disks: one(random, [["c1"], ["c1", "c2"], ["c2", "c3"], ["c1", "c2", "c3"]]),
-      how: one(random, ["failed", "torn", "unheard", "unread"] as const),
+      disks: pick(random, [["c1"], ["c1", "c2"], ["c2", "c3"], ["c1", "c2", "c3"]]),
+      how: pick(random, ["failed", "torn", "unheard", "unread"] as const),
       count: 1 + Math.floor(3 * random()),
     },
   }),
@@ -157,7 +152,7 @@ const draws: Readonly<Record<MishapKind, Draw>> = {
     mishap: {
       do: "command",
       who: who(random),
-      kind: one(random, ["takeover", "giveback"] as const),
+      kind: pick(random, ["takeover", "giveback"] as const),
       force: random() < 0.4,
     },
   }),
@@ -193,7 +188,7 @@ const short: ReadonlySet<MishapKind> = new Set(["pause", "cut", "upgrade", "hand
 export function drawMishap(random: Random, kind: MishapKind, gapMs: number): Drawn {
   const { mishap, undo } = draws[kind](random);
   const ends = short.has(kind) || random() < 0.7;
-  const scale = one(random, [40, 150, 500, gapMs, 2 * gapMs]);
+  const scale = pick(random, [40, 150, 500, gapMs, 2 * gapMs]);
   const shorter = kind === "pause" ? 0.5 : kind === "handOver" ? 0.25 : 1;
   const lastsMs = scale * (0.2 + 1.6 * random()) * shorter;
   return { mishap, undo: ends ? undo : undefined, lastsMs };

@@ -8,7 +8,7 @@ import type { Mishap } from "./chaos.ts";
 import { drawMishap, type MishapKind, mishapKinds } from "./mishaps.ts";
 import type { PairSetup } from "./pair.ts";
 import { sparesOfPlans } from "./spares.ts";
-import { seeded } from "./timeline.ts";
+import { pick, type Random, seeded } from "./timeline.ts";
 
 export const profiles = [
   "quiet",
@@ -76,14 +76,6 @@ const timings = {
     startupWaitMs: 2500,
   },
 } as const;
-
-type Random = () => number;
-
-export const pick = <T>(random: Random, list: readonly T[]): T => {
-  const found = list[Math.floor(random() * list.length)];
-  if (found === undefined) throw new Error("plan: nothing to pick from");
-  return found;
-};
 
 /** Kinds of each profile; in `quiet` nothing happens but what operators and a healthy shelf do. */
 const kindsOf: Readonly<Record<Profile, readonly MishapKind[]>> = {

@@ -145,6 +145,14 @@ export function seeded(seed: number): () => number {
   };
 }
 
+export type Random = () => number;
+
+export function pick<T>(random: Random, list: readonly T[]): T {
+  const found = list[Math.floor(random() * list.length)];
+  if (found === undefined) throw new Error("simulator: nothing to pick from");
+  return found;
+}
+
 /** A way that keeps the order: a pipe between processes, or the commands of one nexus to one disk. */
 export class Channel {
   readonly #timeline: Timeline;

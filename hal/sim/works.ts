@@ -13,7 +13,6 @@ import {
   failed,
   type Outcome,
 } from "../../firmware-ts/schema/outcome.ts";
-import type { Clock } from "./clock.ts";
 import type { Files } from "./files.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Places } from "./places.ts";
@@ -48,7 +47,6 @@ export type Trouble = { readonly kind: "fail"; left: number } | { readonly kind:
 export interface WorksSetup {
   readonly me: ControllerId;
   readonly timeline: Timeline;
-  readonly clock: Clock;
   readonly kernel: Kernel;
   readonly shelf: Shelf;
   readonly hands: Process;
@@ -61,6 +59,8 @@ export interface WorksSetup {
   /** Told of each work that has ended; absent where nobody asks. */
   readonly told: ((text: string) => void) | undefined;
   readonly watch: StepWatch | undefined;
+  /** A timer of the main process; the result ends it. */
+  readonly after: (delayMs: number, run: () => void) => () => void;
 }
 
 /** A work and how it ended, as a line of the trace. */
@@ -84,17 +84,8 @@ export class Works {
 
   constructor(setup: WorksSetup) {
     this.#setup = setup;
-    const { timeline, clock, main } = setup;
     this.#queue = new WorkQueue({
-      after: (delayMs, run) => {
-        let isOver = false;
-        timeline.after(clock.worldMs(delayMs), () => {
-          if (!isOver) main.give(run, true);
-        });
-        return () => {
-          isOver = true;
-        };
-      },
+      after: setup.after,
       run: (name, work, _limitMs, ended) => this.#run(name, work, ended),
     });
   }
