@@ -1,6 +1,5 @@
 /**
- * The file service of one virtual server: one nfs-ganesha, started where the volumes are mounted and the address is (a controller's
- * own network and mount namespaces).
+ * The NFS service of one virtual server: one nfs-ganesha, started where its volumes are mounted and its addresses are (its place).
  *
  * Glossary: *spare*: a process that is held short of its volume and its address (see `ganesha/instance.ts`). *Leftover*: a process of an earlier life.
  *
@@ -8,8 +7,7 @@
  * reported at once; a service counts as serving only after `probe` has had an answer for every export.
  *
  * It is stopped by SIGKILL, always. What NFS has acknowledged as stable is in the file system, what it has not the client sends again,
- * and NFSv4 records lie on the volume; so a kill loses nothing, needs a quarter of the time of an orderly end, and leaves the
- * registrations of the port mapper alone that other virtual servers share.
+ * and NFSv4 records lie on the volume; so a kill loses nothing, and needs a quarter of the time of an orderly end.
  */
 
 import { mkdirSync, rmSync } from "node:fs";
