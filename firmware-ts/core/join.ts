@@ -16,7 +16,7 @@ import {
   tell,
 } from "./controller-state.ts";
 import type { Effect } from "./effects.ts";
-import { hasReadToJoin } from "./volume.ts";
+import { hasReadToJoin, readAfterRegistering } from "./volume.ts";
 
 /** A coordinator that did not answer is asked again after this time. */
 const againMs = 500;
@@ -101,8 +101,9 @@ export function joinAnswer(
 }
 
 function registered(state: ControllerState, serial: string, nowMs: number): Step {
+  const next = setRegistration(state, serial, { at: "registered", sinceMs: nowMs });
   return [
-    setRegistration(state, serial, { at: "registered", sinceMs: nowMs }),
+    readAfterRegistering(next),
     [tell("info", "coordinator.registered", `registered on coordinator disk ${serial}`)],
   ];
 }

@@ -105,6 +105,16 @@ export function readAfterLoss(state: ControllerState): ControllerState {
   return withVolume(next, { isUnsure: true });
 }
 
+/**
+ * A coordinator disk has registered us: what had been sent to it before is on it by now, or never will be. It is read, and gets what it has missed.
+ * Whoever is to ask all disks anyway has not begun to.
+ */
+export function readAfterRegistering(state: ControllerState): ControllerState {
+  if (state.volume.isUnsure) return state;
+  const [next] = askReading(state);
+  return withVolume(next, { isThorough: true });
+}
+
 /** Where a majority has answered, all are asked once more: a writing that was cut short may be on one disk alone, and would come to light at any later time. */
 function lookFurther(state: ControllerState): ControllerState {
   if (!state.volume.isUnsure) return state;

@@ -69,8 +69,8 @@ export function hostBeatLoop(setup: BeatHostSetup): BeatHost {
       tell: setup.tell,
       reserve: (serial, command, deadlineMs, settle) =>
         void machine?.reserve(serial, command, deadlineMs).then(settle),
-      writeRecord: (serial, record, settle) => {
-        if (machine) void machine.writeRecord(serial, record).then(settle);
+      writeRecord: (serial, record, isWanted, settle) => {
+        if (machine) void machine.writeRecord(serial, record, isWanted).then(settle);
         else settle("failed");
       },
     },

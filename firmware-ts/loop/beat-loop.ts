@@ -8,13 +8,12 @@ import { type BeatState, newBeatState } from "../core/beat-state.ts";
 import type { BeatEffect, BeatEvent } from "../core/beat-types.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Beat } from "../schema/beat.ts";
-import type { RecordWritten, VolumeRecord } from "../schema/definition.ts";
 import type { ControllerId, LinkName } from "../schema/ids.ts";
 import { explain, failed, type Outcome } from "../schema/outcome.ts";
 import type { ReservationAnswer, ReservationCommand } from "../schema/reservation.ts";
 import type { FromBeat, ToBeat } from "./channel.ts";
 import type { Unstamped } from "./unstamped.ts";
-import { VolumeDisks } from "./volume-disks.ts";
+import { VolumeDisks, type VolumeDisksHost } from "./volume-disks.ts";
 import { Waiting } from "./waiting.ts";
 
 /** How often last words are said on the slowest link: a beat may be lost. */
@@ -49,8 +48,8 @@ export interface BeatHost {
     deadlineMs: number,
     settle: (answer: ReservationAnswer) => void,
   ): void;
-  /** A record to one coordinator; `settle` is called once, when nothing of the writing can happen any more. */
-  writeRecord(serial: string, record: VolumeRecord, settle: (result: RecordWritten) => void): void;
+  /** A record to one coordinator: see loop/volume-disks. */
+  readonly writeRecord: VolumeDisksHost["writeRecord"];
 }
 
 export interface BeatLoopSetup {
@@ -226,7 +225,9 @@ export class BeatLoop {
       return this.#volume.write(request.record, request.untilMs - this.#host.nowMs(), (written) =>
         this.#host.tell({ kind: "volumeWritten", token, written }),
       );
-    this.#host.reserve(request.serial, request.command, request.deadlineMs, (answer) =>
+    const { serial, command, deadlineMs } = request;
+    if (command.op === "register") this.#volume.registering(serial);
+    this.#host.reserve(serial, command, deadlineMs, (answer) =>
       this.#host.tell({ kind: "reserved", token, answer }),
     );
   }

@@ -1,6 +1,9 @@
 /**
  * Writes records of the common volume to all coordinator disks at once. A disk is given one record at a time, and the next when nothing of the last
  * can happen any more: a writing that was given up here and is late there must not be overtaken by the one after it, and then undo it.
+ *
+ * What was asked for under one registration on a disk is never written under the next: in between the partner may have taken the pair over, and
+ * what was true then is not known to be true now. Only the disk sees that we were out, and it has just forgotten it.
  */
 import type { RecordWritten, VolumeRecord, VolumeWritten } from "../schema/definition.ts";
 import { Waiting } from "./waiting.ts";
@@ -8,8 +11,13 @@ import { Waiting } from "./waiting.ts";
 export interface VolumeDisksHost {
   /** A timer of this process. */
   after(delayMs: number, run: () => void): void;
-  /** `settle` is called once, when nothing of this writing can happen any more. */
-  writeRecord(serial: string, record: VolumeRecord, settle: (result: RecordWritten) => void): void;
+  /** `settle` is called once, when nothing of this writing can happen any more. Nothing is sent to the disk when `isWanted` says no. */
+  writeRecord(
+    serial: string,
+    record: VolumeRecord,
+    isWanted: () => boolean,
+    settle: (result: RecordWritten) => void,
+  ): void;
 }
 
 /** Twice as many as there are numbers. What waits behind a disk that hangs ends with its deadline. */
@@ -67,6 +75,8 @@ interface Disk {
   readonly serial: string;
   readonly waiting: Waiting<Writing>;
   isBusy: boolean;
+  /** Counts registrations that were asked for. */
+  registration: number;
 }
 
 export class VolumeDisks {
@@ -75,7 +85,12 @@ export class VolumeDisks {
 
   constructor(serials: readonly string[], host: VolumeDisksHost) {
     this.#host = host;
-    this.#disks = serials.map((serial) => ({ serial, waiting: new Waiting(), isBusy: false }));
+    this.#disks = serials.map((serial) => ({
+      serial,
+      waiting: new Waiting(),
+      isBusy: false,
+      registration: 0,
+    }));
   }
 
   /** `settle` is called once: when it is decided, or after `deadlineMs` with what is known by then. What is over already is not begun. */
@@ -90,6 +105,14 @@ export class VolumeDisks {
     for (const disk of this.#disks) this.#next(disk);
   }
 
+  /** A registration on this disk is about to be asked for: of what was asked for before, it gets nothing that has not been sent. */
+  registering(serial: string): void {
+    const disk = this.#disks.find((each) => each.serial === serial);
+    if (!disk) throw new Error(`common volume: ${serial} is no coordinator disk`);
+    disk.registration += 1;
+    for (let left = disk.waiting.length; left > 0; left -= 1) disk.waiting.shift()?.count("failed");
+  }
+
   #next(disk: Disk): void {
     if (disk.isBusy) return;
     let writing = disk.waiting.shift();
@@ -99,8 +122,10 @@ export class VolumeDisks {
     }
     if (!writing) return;
     const begun = writing;
+    const { registration } = disk;
+    const isWanted = () => disk.registration === registration;
     disk.isBusy = true;
-    this.#host.writeRecord(disk.serial, begun.record, (result) => {
+    this.#host.writeRecord(disk.serial, begun.record, isWanted, (result) => {
       disk.isBusy = false;
       begun.count(result);
       this.#next(disk);

@@ -69,10 +69,10 @@ function open(
     gate: gate.value,
     reserve: (serialNumber, command, deadlineMs) =>
       coordinators.reserve(serialNumber, command, deadlineMs),
-    writeRecord(serialNumber, record) {
+    writeRecord(serialNumber, record, isWanted) {
       const device = coordinators.disks.get(serialNumber);
       if (!device) throw new Error(`coordinators: ${serialNumber} is none of them`);
-      return writeRecord({ device, serial: serialNumber, pair: config.pair.id }, record);
+      return writeRecord({ device, serial: serialNumber, pair: config.pair.id }, record, isWanted);
     },
     realTime: () => takeRealTimePriority(beatPriority),
     async close() {

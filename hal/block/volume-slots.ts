@@ -17,7 +17,14 @@ import {
 } from "../../firmware-ts/wire/common-volume.ts";
 import type { BlockDevice } from "./device.ts";
 
-type Device = Pick<BlockDevice, "sizeBytes" | "read" | "write">;
+interface Device extends Pick<BlockDevice, "sizeBytes" | "read"> {
+  /** `isWanted` is asked before each time that it is sent; what is not wanted any more is refused. */
+  write(
+    offset: number,
+    data: Buffer,
+    how: { readonly fua: boolean; readonly isWanted: () => boolean },
+  ): Promise<Outcome>;
+}
 
 /** A coordinator disk of a pair. */
 export interface VolumeDisk {
@@ -68,8 +75,15 @@ function slotOf(record: VolumeRecord, pair: number): Outcome<Buffer> {
   return slot;
 }
 
-/** Looks at what the disk holds of this number, and writes the record beside its newest one. Settles when nothing of it can happen any more. */
-export async function writeRecord(disk: VolumeDisk, record: VolumeRecord): Promise<RecordWritten> {
+/**
+ * Looks at what the disk holds of this number, and writes the record beside its newest one. Settles when nothing of it can happen any more. Who may write
+ * can change while it is read, or between two tries: `isWanted` is asked before each.
+ */
+export async function writeRecord(
+  disk: VolumeDisk,
+  record: VolumeRecord,
+  isWanted: () => boolean,
+): Promise<RecordWritten> {
   const { device, pair } = disk;
   const slot = slotOf(record, pair);
   if (!slot.ok || !hasRoom(disk).ok) return "failed";
@@ -79,7 +93,10 @@ export async function writeRecord(disk: VolumeDisk, record: VolumeRecord): Promi
   if (!held.ok) return refusalOf(held.fault);
   const index = slotToWrite(decodeStamps({ number, pair }, held.value), stampOf(record));
   if (index === "overtaken") return "overtaken";
-  const written = await device.write(offset + index * slotBytes, slot.value, { fua: true });
+  const written = await device.write(offset + index * slotBytes, slot.value, {
+    fua: true,
+    isWanted,
+  });
   return written.ok ? "accepted" : refusalOf(written.fault);
 }
 

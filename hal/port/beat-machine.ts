@@ -18,8 +18,15 @@ export interface BeatMachine {
     command: ReservationCommand,
     deadlineMs: number,
   ): Promise<ReservationAnswer>;
-  /** Writes a record of the common volume to a coordinator disk, through the same nexus. Settles when nothing of it can happen any more. */
-  writeRecord(serial: string, record: VolumeRecord): Promise<RecordWritten>;
+  /**
+   * Writes a record of the common volume to a coordinator disk, through the same nexus. Settles when nothing of it can happen any more. `isWanted` is
+   * asked before anything is sent that writes, repetitions included; after a no nothing is, and the answer is `failed`.
+   */
+  writeRecord(
+    serial: string,
+    record: VolumeRecord,
+    isWanted: () => boolean,
+  ): Promise<RecordWritten>;
   /** Gives the process real-time priority; children of it stay ordinary. */
   realTime(): Outcome;
   close(): Promise<void>;

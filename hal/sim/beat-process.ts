@@ -125,11 +125,12 @@ export class BeatProcess {
           deadlineMs,
           settle,
         ),
-      writeRecord: (serial, record, settle) =>
+      writeRecord: (serial, record, isWanted, settle) =>
         writeRecord(
           { ...this.#setup, process, way: wayTo(this.#ways, this.#setup, serial) },
           serial,
           record,
+          isWanted,
           settle,
         ),
     };

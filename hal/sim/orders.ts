@@ -51,6 +51,9 @@ const orders: Readonly<Record<string, (pair: Pair, words: Words) => void>> = {
   transfer: (pair, words) => command(pair, "transfer", words),
   change: (pair, [who, ...words]) => orderChange(pair, whoOf(who), words),
   definitions: (pair, whos) => each(whos, (who) => definitions(pair, who)),
+  volume: (pair, disks) => {
+    for (const disk of disks) volume(pair, disk);
+  },
   replay: replay,
   hold: (pair, [link, , to]) => pair.wires.hold(wireOf(link), whoOf(to)),
   let: letGo,
@@ -215,6 +218,19 @@ function definitions(pair: Pair, who: ControllerId): void {
       who,
       `knows: ${number} ${server.name} ${sequence} ${wanted} at ${server.home} with ${has(server)}; ${phase.kind}${uses}`,
     );
+  }
+}
+
+/** What lies on a coordinator disk of the common volume, slot by slot. */
+function volume(pair: Pair, disk: string): void {
+  for (const [number, pairOfSlots] of pair.shelf.volumeOf(disk)) {
+    const slots = pairOfSlots.map((slot) => {
+      if (slot.kind !== "record") return slot.kind;
+      const { definition, epoch, generation, owner } = slot.record;
+      const { sequence, wanted, server } = definition;
+      return `${epoch}.${generation} by ${owner}: ${server.name} ${sequence} ${wanted}`;
+    });
+    pair.say("-", `${disk} has of ${number}: ${slots.join("; ")}`);
   }
 }
 

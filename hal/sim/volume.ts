@@ -41,6 +41,7 @@ export function writeRecord(
   from: Side & { readonly way: Channel },
   serial: string,
   record: VolumeRecord,
+  isWanted: () => boolean,
   settle: (result: RecordWritten) => void,
 ): void {
   const { me, timeline, shelf, process, diskMs } = from;
@@ -74,7 +75,8 @@ export function writeRecord(
         const [first, second] = pair;
         const slot = slotToWrite([slotStamp(first), slotStamp(second)], stampOf(record));
         if (slot === "overtaken") end("overtaken");
-        else write(slot);
+        else if (isWanted()) write(slot);
+        else end("failed");
       }),
     );
   });

@@ -74,7 +74,9 @@ async function claim(beat: Coordinators, who: ControllerId) {
 
 const write = (beat: Coordinators, record: VolumeRecord) =>
   Promise.all(
-    [...beat.disks].map(([serial, device]) => writeRecord({ device, serial, pair }, record)),
+    [...beat.disks].map(([serial, device]) =>
+      writeRecord({ device, serial, pair }, record, () => true),
+    ),
   );
 
 /** Whatever a machine that stalls does to a session, the next one is tried. */
@@ -174,7 +176,11 @@ describe("the common volume", () => {
     const [newest] = a.disks.values();
     if (!newest) throw new Error("no disk");
     expect(
-      await writeRecord({ device: newest, serial: "C0", pair }, recordOf({ generation: 5 })),
+      await writeRecord(
+        { device: newest, serial: "C0", pair },
+        recordOf({ generation: 5 }),
+        () => true,
+      ),
     ).toBe("accepted");
     expect(await write(a, recordOf({ generation: 4 }))).toEqual([
       "overtaken",
@@ -184,10 +190,30 @@ describe("the common volume", () => {
     expect(await read(volumeOf("a"))).toMatchObject({ records: [{ generation: 5 }] });
   });
 
+  test("what is not wanted any more when the disk has been read is not written", async () => {
+    const a = await beatOf("a");
+    const [device] = a.disks.values();
+    if (!device) throw new Error("no disk");
+    const asked: boolean[] = [];
+    const isWanted = () => {
+      asked.push(false);
+      return false;
+    };
+    const disk = { device, serial: "C0", pair };
+    expect(await writeRecord(disk, recordOf({ generation: 5 }), isWanted)).toBe("failed");
+    expect(asked).toHaveLength(1);
+    expect(await write(a, recordOf())).toEqual(["accepted", "accepted", "accepted"]);
+    expect(await read(volumeOf("a"))).toMatchObject({ records: [recordOf()], thin: [] });
+  });
+
   test("what another pair has left is not believed, and may be written over", async () => {
     const a = await beatOf("a");
     for (const [serial, device] of a.disks)
-      await writeRecord({ device, serial, pair: pair + 1 }, recordOf({ epoch: 9, generation: 9 }));
+      await writeRecord(
+        { device, serial, pair: pair + 1 },
+        recordOf({ epoch: 9, generation: 9 }),
+        () => true,
+      );
     const volume = volumeOf("a");
     expect(await read(volume)).toMatchObject({ records: [], reserved: [] });
     expect((await read(volume)).damaged[0]).toMatch(/: a record of pair 18, in 1 slots/);

@@ -102,6 +102,19 @@ describe("a registration", () => {
     expect(other.asked).toEqual(["coordinator.failed"]);
   });
 
+  test("is followed by a reading of all disks, unless one is to come anyway", () => {
+    const knowing = { ...fresh.volume, isUnsure: false, wanted: 4, begun: 4, done: 4 };
+    const paired: ControllerState = { ...isAt("reading"), mode: "paired", volume: knowing };
+    expect(answered(paired, held(type)).state.volume).toMatchObject({
+      wanted: 5,
+      isThorough: true,
+    });
+    const unsure: ControllerState = { ...paired, volume: { ...knowing, isUnsure: true } };
+    expect(answered(unsure, held(type)).state.volume).toBe(unsure.volume);
+    const broken: ReservationAnswer = { status: "failed", reason: "no path" };
+    expect(answered(paired, broken).state.volume).toBe(knowing);
+  });
+
   const keys: ReservationAnswer = { status: "keys", generation: 1, keys: [] };
   test.each<["registering" | "reading" | "reserving", ReservationAnswer]>([
     ["registering", { status: "conflict" }],

@@ -1,7 +1,8 @@
 /** One disk on a target that does what a test tells it: what the tests of the initiator share. */
 import { afterEach, beforeEach, expect, vi } from "vitest";
 import { SenseKey } from "../../firmware-ts/wire/scsi/codes.ts";
-import { IscsiDisk, type IscsiDiskTiming } from "../../hal/block/iscsi/disk.ts";
+import { IscsiDisk } from "../../hal/block/iscsi/disk.ts";
+import type { IscsiDiskTiming } from "../../hal/block/iscsi/disk-timing.ts";
 import { limitsMs, patientDisk } from "../support/limits.ts";
 import { until } from "../support/until.ts";
 import { type Received, ScriptedTarget, serial } from "./initiator-target.ts";

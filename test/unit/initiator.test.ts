@@ -9,7 +9,8 @@ import {
   TaskResponse,
 } from "../../firmware-ts/wire/iscsi/pdu.ts";
 import { Asc, SenseKey, Status } from "../../firmware-ts/wire/scsi/codes.ts";
-import { IscsiDisk, type IscsiDiskTiming } from "../../hal/block/iscsi/disk.ts";
+import { IscsiDisk } from "../../hal/block/iscsi/disk.ts";
+import type { IscsiDiskTiming } from "../../hal/block/iscsi/disk-timing.ts";
 import { until } from "../support/until.ts";
 import { disk, events, inbox, open, stopTime, target, timing, unit } from "./initiator-lab.ts";
 import { blocks, type Received, serial } from "./initiator-target.ts";
@@ -125,6 +126,24 @@ describe("failures of commands", () => {
     second.connection.status(second.pdu.taskTag);
     expect(await writing).toMatchObject({ ok: true });
     expect(events).toEqual(["up 1"]);
+  });
+
+  test("a write that is not wanted any more is not tried again", async () => {
+    const commands = inbox();
+    await open();
+    let isWanted = true;
+    const how = { fua: true, isWanted: () => isWanted };
+    const writing = disk.write(512, Buffer.alloc(512, 9), how);
+    const first = await commands.next();
+    isWanted = false;
+    first.connection.status(first.pdu.taskTag, Status.busy);
+    expect(await writing).toMatchObject({ ok: false, fault: { code: "refused" } });
+    expect(await disk.write(512, Buffer.alloc(512, 9), how)).toMatchObject({ ok: false });
+    const reading = disk.read(0, 512);
+    const second = await commands.next();
+    expect(second.command.name).toBe("read");
+    second.connection.dataIn(second.pdu.taskTag, Buffer.alloc(512));
+    expect(await reading).toMatchObject({ ok: true });
   });
 
   test.each([

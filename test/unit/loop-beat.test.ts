@@ -9,8 +9,10 @@ import type { FromBeat } from "../../firmware-ts/loop/channel.ts";
 import type { Beat } from "../../firmware-ts/schema/beat.ts";
 import { linkNames } from "../../firmware-ts/schema/ids.ts";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { ReservationCommand } from "../../firmware-ts/schema/reservation.ts";
 import { Pair } from "../../hal/sim/pair.ts";
 import { Timeline } from "../../hal/sim/timeline.ts";
+import { recordOf } from "../support/volume-records.ts";
 
 const timing = deriveTiming(new Pair().config("a").timing);
 const addresses = ["10.0.0.100", "10.0.0.101"];
@@ -31,11 +33,13 @@ const aloneMandate = {
 const pairedMandate = { ...aloneMandate, mode: "paired", ground: "acknowledged" } as const;
 
 /** A beat process that runs whenever time goes by, but while it `stands`. */
-function start(closes: Outcome = done) {
+function start(closes: Outcome = done, writesHang = false) {
   const timeline = new Timeline();
   const story: string[] = [];
   const beats: Beat[] = [];
   const told: FromBeat[] = [];
+  /** Ends each writing that hangs. */
+  const hanging: (() => void)[] = [];
   let stands = false;
   const waiting: (() => void)[] = [];
   const wake = () => {
@@ -92,9 +96,13 @@ function start(closes: Outcome = done) {
         story.push(`reserve ${serial} ${command.op}`);
         settle({ status: "good" });
       },
-      writeRecord: (serial, { generation }, settle) => {
+      writeRecord: (serial, { generation }, isWanted, settle) => {
         story.push(`write ${generation} to ${serial}`);
-        settle("accepted");
+        if (!writesHang) return settle("accepted");
+        hanging.push(() => {
+          story.push(isWanted() ? `${serial} wanted` : `${serial} not wanted`);
+          settle("failed");
+        });
       },
     },
   });
@@ -122,7 +130,7 @@ function start(closes: Outcome = done) {
     stands = false;
     for (const each of waiting.splice(0)) each();
   };
-  return { timeline, loop, story, told, beats, run, answer, contacts, standStill };
+  return { timeline, loop, story, told, beats, hanging, run, answer, contacts, standStill };
 }
 
 /** The main loop serves alone, and the coordinators have let a beat through. */
@@ -308,6 +316,22 @@ describe("the beat loop", () => {
     );
     expect(kinds.indexOf("gateOpened")).toBeGreaterThanOrEqual(0);
     expect(kinds.indexOf("gateOpened")).toBeLessThan(kinds.indexOf("reserved"));
+  });
+
+  test("gives up a record on the disk on which it registers, and only when it registers", () => {
+    const { loop, story, hanging, told, run } = start(done, true);
+    run(20);
+    const deadlineMs = 10;
+    loop.command({ kind: "volumeWrite", token: "w", record: recordOf(), untilMs: 5000 });
+    const ask = (serial: string, command: ReservationCommand) =>
+      loop.command({ kind: "reserve", token: "r", serial, command, deadlineMs });
+    ask("c1", { op: "readKeys" });
+    ask("c2", { op: "register", key: "00000000000000a1" });
+    story.length = 0;
+    for (const look of hanging) look();
+    expect(story).toEqual(["c1 wanted", "c2 not wanted", "c3 wanted"]);
+    const written = { accepted: 0, refused: 0, overtaken: 0, total: 3 };
+    expect(told.at(-1)).toEqual({ kind: "volumeWritten", token: "w", written });
   });
 
   test("counts what the codec or the decisions refuse, and tells nobody", () => {

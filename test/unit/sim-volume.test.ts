@@ -43,9 +43,9 @@ class World {
     return way;
   }
 
-  write(who: ControllerId, serial: string, generation: number): void {
+  write(who: ControllerId, serial: string, generation: number, isWanted = () => true): void {
     const from = { ...this.side(who), way: this.way(`${who} ${serial}`) };
-    writeRecord(from, serial, recordOf({ generation, owner: who }), (result) =>
+    writeRecord(from, serial, recordOf({ generation, owner: who }), isWanted, (result) =>
       this.told.push(`${serial} ${generation} ${result}`),
     );
   }
@@ -105,6 +105,14 @@ describe("writing", () => {
     world.write("b", "c1", 1);
     world.run(10);
     expect(world.told).toEqual(["c1 1 refused"]);
+    expect(world.kinds("c1")).toEqual([]);
+  });
+
+  test("does not happen when it is not wanted any more once the disk has been read", () => {
+    const world = new World();
+    world.write("a", "c1", 1, () => false);
+    world.run(10);
+    expect(world.told).toEqual(["c1 1 failed"]);
     expect(world.kinds("c1")).toEqual([]);
   });
 

@@ -13,16 +13,20 @@ const names = ["c1", "c2", "c3"];
 function start(serials = names) {
   const timeline = new Timeline();
   /** What each disk works on: the generation, and how it ends. */
-  const working = new Map<string, { generation: number; end: (result: RecordWritten) => void }>();
+  const working = new Map<
+    string,
+    { generation: number; isWanted: () => boolean; end: (result: RecordWritten) => void }
+  >();
   const begun: string[] = [];
   const told: [number, VolumeWritten][] = [];
   const disks = new VolumeDisks(serials, {
     after: (delayMs, run) => timeline.after(delayMs, run),
-    writeRecord(serial, { generation }, settle) {
+    writeRecord(serial, { generation }, isWanted, settle) {
       if (working.has(serial)) throw new Error(`${serial} was given two at once`);
       begun.push(`${serial} ${generation}`);
       working.set(serial, {
         generation,
+        isWanted,
         end(result) {
           working.delete(serial);
           settle(result);
@@ -39,6 +43,7 @@ function start(serials = names) {
       disks.write(recordOf({ generation }), deadlineMs, (written) =>
         told.push([generation, written]),
       ),
+    registering: (serial: string) => disks.registering(serial),
     end(serial: string, result: RecordWritten = "accepted") {
       const work = working.get(serial);
       if (!work) throw new Error(`${serial} has nothing to do`);
@@ -149,6 +154,41 @@ describe("a record for all disks", () => {
     expect(begun.filter((each) => each.startsWith("c3"))).toEqual(["c3 1"]);
   });
 
+  test("a registration on a disk ends what was asked for before, there alone", () => {
+    const { write, end, told, begun, working, registering } = start();
+    write(1);
+    write(2);
+    registering("c3");
+    const wanted = ["c1", "c2", "c3"].map((serial) => working.get(serial)?.isWanted());
+    expect(wanted).toEqual([true, true, false]);
+    write(3);
+    for (const serial of names) end(serial, serial === "c3" ? "failed" : "accepted");
+    expect(begun.filter((each) => each.startsWith("c3"))).toEqual(["c3 1", "c3 3"]);
+    expect(working.get("c3")?.isWanted()).toBe(true);
+    for (const serial of ["c1", "c1", "c2", "c2", "c3"]) end(serial);
+    expect(told).toEqual([
+      [1, of(2)],
+      [2, of(2)],
+      [3, of(2)],
+    ]);
+  });
+
+  test("a registration on a majority ends a writing at once", () => {
+    const { write, told, registering, begun } = start();
+    write(1);
+    write(2);
+    registering("c1");
+    expect(told).toEqual([]);
+    registering("c2");
+    expect(told).toEqual([[2, of(0)]]);
+    expect(begun).toEqual(["c1 1", "c2 1", "c3 1"]);
+  });
+
+  test("a disk that is none of them registers nobody", () => {
+    const { registering } = start();
+    expect(() => registering("c4")).toThrow(/c4 is no coordinator disk/);
+  });
+
   test("one disk is a majority of one", () => {
     const { write, end, told } = start(["c1"]);
     write(1);
@@ -159,7 +199,7 @@ describe("a record for all disks", () => {
   test("whatever the disks do, each writing is told once and each disk sees them in order", () => {
     const steps = fc.array(
       fc.record({
-        what: fc.constantFrom("write", "c1", "c2", "c3", "wait"),
+        what: fc.constantFrom("write", "c1", "c2", "c3", "wait", "register"),
         how: fc.constantFrom<RecordWritten>("accepted", "refused", "overtaken", "failed"),
         ms: fc.nat(80),
       }),
@@ -167,11 +207,12 @@ describe("a record for all disks", () => {
     );
     fc.assert(
       fc.property(steps, (plan) => {
-        const { write, working, told, run, begun } = start();
+        const { write, working, told, run, begun, registering } = start();
         let generation = 0;
         for (const { what, how, ms } of plan) {
           if (what === "write") write(++generation);
           else if (what === "wait") run(ms);
+          else if (what === "register") registering(names[ms % names.length] ?? "");
           else working.get(what)?.end(how);
         }
         run(100);

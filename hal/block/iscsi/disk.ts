@@ -16,28 +16,12 @@ import { encodeUnmap } from "../../../firmware-ts/wire/scsi/parameters.ts";
 import { type BlockDevice, inRange } from "../device.ts";
 import { hasWriteCache } from "./caching.ts";
 import type { IscsiIdentity } from "./connection.ts";
+import { defaultDiskTiming, type IscsiDiskTiming } from "./disk-timing.ts";
 import { type DiskFacts, identify } from "./identify.ts";
 import { type Permission, PermissionGate } from "./permission.ts";
 import { type Hold, performReservation, verifyHold } from "./reserve.ts";
-import { defaultSessionTiming, IscsiSession, type SessionTiming } from "./session.ts";
+import { IscsiSession } from "./session.ts";
 import { judge, type Verdict } from "./verdict.ts";
-
-export interface IscsiDiskTiming extends SessionTiming {
-  /** One command; then it is aborted. */
-  readonly commandTimeoutMs: number;
-  /** One I/O with all its repetitions and waits; then it fails. */
-  readonly ioTimeoutMs: number;
-  /** How long the I/O of a disk that another controller has taken is not answered, unless the disk is given up before. */
-  readonly fencedSilenceMs: number;
-}
-
-export const defaultDiskTiming: IscsiDiskTiming = {
-  ...defaultSessionTiming,
-  commandTimeoutMs: 3000,
-  ioTimeoutMs: 30_000,
-  // Longer than any gate of a controller that has lost lives with the default times, and short for whoever waits for a dead volume.
-  fencedSilenceMs: 2000,
-};
 
 export interface IscsiDiskHandlers {
   /**
@@ -55,6 +39,14 @@ export interface IscsiDiskOptions extends IscsiIdentity {
   readonly timing?: Partial<IscsiDiskTiming>;
   readonly handlers?: IscsiDiskHandlers;
 }
+
+interface Transfer {
+  readonly out?: Buffer;
+  readonly inBytes?: number;
+  readonly isWanted?: (() => boolean) | undefined;
+}
+
+type WriteOptions = { readonly fua: boolean } & Pick<Transfer, "isWanted">;
 
 export interface IscsiDiskStatus {
   readonly serial: string;
@@ -238,11 +230,12 @@ export class IscsiDisk implements BlockDevice {
     return good(Buffer.concat(data, length));
   }
 
-  async write(offset: number, data: Buffer, { fua }: { readonly fua: boolean }): Promise<Outcome> {
+  /** `isWanted` is asked in the turn in which it is sent, and again before it is repeated; after a no it is the fault `refused`. */
+  async write(offset: number, data: Buffer, how: WriteOptions): Promise<Outcome> {
     const step = this.#facts?.maxTransferBytes ?? 0;
-    if (data.length <= step) return this.#writePart(offset, data, fua);
+    if (data.length <= step) return this.#writePart(offset, data, how);
     const parts = this.#split(offset, data.length).map(({ at, size }) =>
-      this.#writePart(at, data.subarray(at - offset, at - offset + size), fua),
+      this.#writePart(at, data.subarray(at - offset, at - offset + size), how),
     );
     return allOf(await Promise.all(parts));
   }
@@ -261,7 +254,7 @@ export class IscsiDisk implements BlockDevice {
     for (const { lba, blocks } of this.#blockRanges(offset, length, limit)) {
       const out = encodeUnmap([{ lba, blocks }]);
       const command = { name: "unmap", anchor: false, parameterBytes: out.length } as const;
-      answers.push(this.#act("trim", command, out));
+      answers.push(this.#act("trim", command, { out }));
     }
     return allOf(await Promise.all(answers));
   }
@@ -279,7 +272,7 @@ export class IscsiDisk implements BlockDevice {
     const common = { name: "writeSame", cdbBytes: 16, protect: 0, anchor: false } as const;
     const unmap = mayTrim && facts.writeSameUnmaps;
     const answers = this.#blockRanges(offset, length, facts.maxWriteSameBlocks).map((range) =>
-      this.#act("write zeroes", { ...common, ...range, unmap, noData: false }, out),
+      this.#act("write zeroes", { ...common, ...range, unmap, noData: false }, { out }),
     );
     const zeroed = allOf(await Promise.all(answers));
     // A disk without WRITE SAME refuses it as an illegal request; it takes zeroes as data.
@@ -309,15 +302,12 @@ export class IscsiDisk implements BlockDevice {
     return answer;
   }
 
-  async #writePart(offset: number, out: Buffer, fua: boolean): Promise<Outcome> {
+  async #writePart(offset: number, out: Buffer, { fua, isWanted }: WriteOptions): Promise<Outcome> {
     const refused = this.#refuse("write", offset, out.length);
     if (refused) return refused;
     const command = { name: "write", cdbBytes: 16, protect: 0, dpo: false, fua } as const;
-    const written = await this.#act(
-      "write",
-      { ...command, ...this.#range(offset, out.length) },
-      out,
-    );
+    const range = this.#range(offset, out.length);
+    const written = await this.#act("write", { ...command, ...range }, { out, isWanted });
     return written.ok && !fua ? this.#asPromised() : written;
   }
 
@@ -354,17 +344,13 @@ export class IscsiDisk implements BlockDevice {
   }
 
   /** An I/O that returns no data. */
-  async #act(operation: string, command: Command, out?: Buffer): Promise<Outcome> {
-    const answer = await this.#io(operation, command, out ? { out } : {});
+  async #act(operation: string, command: Command, transfer: Transfer = {}): Promise<Outcome> {
+    const answer = await this.#io(operation, command, transfer);
     return answer.ok ? done : answer;
   }
 
   /** One I/O: waits for permission, sends, repeats where that is safe, until done or the deadline. */
-  async #io(
-    operation: string,
-    command: Command,
-    transfer: { readonly out?: Buffer; readonly inBytes?: number },
-  ): Promise<Outcome<Buffer>> {
+  async #io(operation: string, command: Command, transfer: Transfer): Promise<Outcome<Buffer>> {
     const cdb = encodeCdb(command);
     const start = performance.now();
     for (;;) {
@@ -374,6 +360,8 @@ export class IscsiDisk implements BlockDevice {
       if (permission === "fenced") await this.#gate.fenceMayBeTold(leftMs);
       const refused = this.#refusal(operation, permission, leftMs);
       if (refused) return refused;
+      if (transfer.isWanted?.() === false)
+        return failed("refused", operation, `${this.#options.serial}: not wanted any more`);
       const lun = this.#facts?.lun ?? 0;
       const deadlineMs = Math.min(this.#timing.commandTimeoutMs, leftMs);
       const result = await this.#session.command({ lun, cdb, ...transfer, deadlineMs, io: true });
