@@ -31,6 +31,9 @@ export const heldStart = () => native("ganesha/held-start", "library");
 /** `durable-reads.c`: the same where several processes write (docs/design/0029-samba.md). */
 export const durableReads = () => native("durable-reads", "library");
 
+/** `journal-check.c`: an fsync is believed only while the journal lives (docs/design/0034-a-dead-journal.md). */
+export const journalCheck = () => native("journal-check", "library");
+
 type Kind = "library" | "program";
 
 const flagsOf: Readonly<Record<Kind, readonly string[]>> = {

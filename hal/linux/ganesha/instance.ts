@@ -6,6 +6,7 @@ import {
   durableReads,
   graceEnd,
   heldStart,
+  journalCheck,
   noRegistrations,
   readBarrier,
 } from "../native-build.ts";
@@ -109,8 +110,9 @@ async function librariesOf({
   sharesWrites,
   log,
 }: InstanceOptions): Promise<Outcome<readonly string[]>> {
-  const [barrier, quiet, grace, hold] = await Promise.all([
+  const [barrier, check, quiet, grace, hold] = await Promise.all([
     readBarrier(),
+    journalCheck(),
     noRegistrations(),
     graceEnd(),
     heldStart(),
@@ -119,10 +121,14 @@ async function librariesOf({
   if (!barrier.ok) {
     log(`WITHOUT read barrier (a crash may take back what was read): ${barrier.fault.message}`);
   }
+  if (!check.ok)
+    log(
+      `WITHOUT journal check (an error of ext4 may take back what was acknowledged): ${check.fault.message}`,
+    );
   // What others write the barrier does not know: whatever it lets pass, the kernel is asked about.
   const others = sharesWrites ? [await durableReads()] : [];
-  // Without the others it registers by itself, looks at more devices and ends grace later, which only takes longer. The one that holds
+  // The check is behind both, whose synchronisations it judges. Without the others it registers by itself, looks at more devices and ends grace later, which only takes longer. The one that holds
   // comes last: it does what the others hand on, once it may.
-  const all = [barrier, ...others, quiet, grace, hold];
+  const all = [barrier, ...others, check, quiet, grace, hold];
   return good(all.flatMap((each) => (each.ok ? [each.value] : [])));
 }

@@ -2,7 +2,7 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { durableReads, heldStart } from "../native-build.ts";
+import { durableReads, heldStart, journalCheck } from "../native-build.ts";
 import type { ProgramPlace } from "../place/programs.ts";
 import {
   holdDescriptor,
@@ -109,14 +109,18 @@ async function wordsOf(options: InstanceOptions): Promise<Outcome<string[]>> {
 
 /** Paths of the libraries that it is started with. Only a start that is to be held cannot do without one. */
 async function librariesOf({ held, log }: InstanceOptions): Promise<Outcome<readonly string[]>> {
-  const [durable, hold] = await Promise.all([durableReads(), heldStart()]);
+  const [durable, check, hold] = await Promise.all([durableReads(), journalCheck(), heldStart()]);
   if (held && !hold.ok) return hold;
   if (!durable.ok) {
     log(
       `SMB WITHOUT durable reads (a crash may take back what was read): ${durable.fault.message}`,
     );
   }
-  return good([durable, hold].flatMap((each) => (each.ok ? [each.value] : [])));
+  if (!check.ok)
+    log(
+      `SMB WITHOUT journal check (an error of ext4 may take back what was acknowledged): ${check.fault.message}`,
+    );
+  return good([durable, check, hold].flatMap((each) => (each.ok ? [each.value] : [])));
 }
 
 /** What every start says, and nobody needs to know; and what one says that is held, whose volume is not there yet. */
