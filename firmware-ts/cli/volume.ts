@@ -1,13 +1,16 @@
 /** `dyad volume dump`: what is on coordinator disks, or images of them, without a daemon (docs/common-volume.md). */
 import { open } from "node:fs/promises";
+import { virtualServersMax } from "../schema/beat.ts";
 import type { VolumeRecord, VolumeView } from "../schema/definition.ts";
 import {
   coordinatorBytesMin,
   decodePair,
-  pairBytes,
+  frontBytes,
+  frontOffsetBytes,
+  restBytes,
+  restOffsetBytes,
+  type SlotIndex,
   type SlotPair,
-  volumeBytes,
-  volumeOffsetBytes,
 } from "../wire/common-volume.ts";
 import { type DiskContent, resolveVolume } from "../wire/volume-view.ts";
 import { CliError, type ExitCode, exitCodes } from "./exit.ts";
@@ -31,11 +34,11 @@ export async function dumpVolume(
 
 async function readDisk(path: string): Promise<DiskContent> {
   const refuse = (why: string) => new CliError(exitCodes.failure, "ioError", `${path}: ${why}`);
-  const bytes = Buffer.alloc(volumeBytes);
+  const bytes = Buffer.alloc(coordinatorBytesMin);
   try {
     const file = await open(path, "r");
     try {
-      const { bytesRead } = await file.read(bytes, 0, bytes.length, volumeOffsetBytes);
+      const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
       if (bytesRead < bytes.length)
         throw refuse(`too small for the common volume, which needs ${coordinatorBytesMin} bytes`);
     } finally {
@@ -45,12 +48,19 @@ async function readDisk(path: string): Promise<DiskContent> {
     throw error instanceof CliError ? error : refuse(`cannot be read: ${(error as Error).message}`);
   }
   const pairs = new Map<number, SlotPair>();
-  for (let at = 0; at < bytes.length; at += pairBytes) {
-    const number = at / pairBytes;
+  for (let number = 0; number < virtualServersMax; number += 1) {
     const place = { number, pair: undefined };
-    pairs.set(number, decodePair(place, bytes.subarray(at, at + pairBytes)));
+    pairs.set(number, decodePair(place, [slotIn(bytes, number, 0), slotIn(bytes, number, 1)]));
   }
   return { serial: path, pairs };
+}
+
+function slotIn(disk: Buffer, number: number, slot: SlotIndex): Buffer {
+  const [front, rest] = [frontOffsetBytes(number, slot), restOffsetBytes(number, slot)];
+  return Buffer.concat([
+    disk.subarray(front, front + frontBytes),
+    disk.subarray(rest, rest + restBytes),
+  ]);
 }
 
 function volumeText({ records, thin, damaged }: VolumeView): string {

@@ -2,15 +2,18 @@
  * The common volume on a coordinator disk: a record of each virtual server, in two slots, of which the newer whole one counts
  * (docs/common-volume.md is this format for somebody who writes a tool).
  *
- *     slot s of number n begins at byte 32,768 + (2 n + s) × 16,384, and is, big-endian:
+ *     slot s of number n is a front of 4,096 bytes from byte 32,768 + (2 n + s) × 4,096 on, and a rest of 12,288 from
+ *     557,056 + (2 n + s) × 12,288 on. All fronts lie together, so that whoever looks for what there is reads few bytes. Big-endian:
  *
  *     offset size                       offset size
  *        0    8  magic "DYADVOL\n"         16    4  epoch
  *        8    2  format                    20    4  generation
  *       10    2  pair id                   24    4  bytes of the body
- *       12    1  number                    28    4  CRC-32 of the whole slot but these four bytes
+ *       12    1  number                    28    4  CRC-32 of all but these four bytes
  *       13    1  owner, 1 = a, 2 = b       32   ..  body: JSON, UTF-8: { sequence, wanted, server, state }
  *       14    2  zeros                     ..       zeros
+ *
+ *     A body that fits the front is there, and the rest means nothing; a longer one goes on in the rest, and the checksum is of both.
  *
  * Obligations. No bytes make a reader throw. The head is the same in every format, so that a firmware knows what is newer than what it
  * understands. A slot is valid as a whole or not at all: a write that the power cut short is no record, and the other slot is untouched.
@@ -21,18 +24,28 @@ import { compareWritings, type VolumeRecord, volumeRecordSchema } from "../schem
 import type { ControllerId } from "../schema/ids.ts";
 import { failed, good, type Outcome } from "../schema/outcome.ts";
 
+/** A whole slot: front and rest. */
 export const slotBytes = 16 * 1024;
-/** Both slots of a number: what is read before one of them is written. */
-export const pairBytes = 2 * slotBytes;
+export const frontBytes = 4096;
+export const restBytes = slotBytes - frontBytes;
 /** Behind the beats, which have sectors 8 and 16 (hal/linux/disk-link). */
 export const volumeOffsetBytes = 32_768;
-export const volumeBytes = virtualServersMax * pairBytes;
+/** The fronts of all numbers. */
+export const frontsBytes = 2 * virtualServersMax * frontBytes;
+const restsOffsetBytes = volumeOffsetBytes + frontsBytes;
 /** A coordinator disk has to be at least so large. */
-export const coordinatorBytesMin = volumeOffsetBytes + volumeBytes;
+export const coordinatorBytesMin = restsOffsetBytes + 2 * virtualServersMax * restBytes;
 
-/** Where on the disk the slots of a number begin. */
-export function pairOffsetBytes(number: number): number {
-  return volumeOffsetBytes + number * pairBytes;
+export type SlotIndex = 0 | 1;
+
+/** Where on the disk the front of a slot begins; that of the second slot follows that of the first. */
+export function frontOffsetBytes(number: number, slot: SlotIndex): number {
+  return volumeOffsetBytes + (2 * number + slot) * frontBytes;
+}
+
+/** Where on the disk the rest of a slot begins. */
+export function restOffsetBytes(number: number, slot: SlotIndex): number {
+  return restsOffsetBytes + (2 * number + slot) * restBytes;
 }
 
 /** The format that is written. This one and the one before it are read; there is none before it yet. */
@@ -53,6 +66,10 @@ const at = {
 const crcEnd = at.crc + 4;
 /** What a body may take; the rest of the slot is the head. */
 export const bodyBytesMax = slotBytes - headBytes;
+
+/** How many bytes a slot with such a body has: its front alone, or both. */
+const lengthOf = (bodyBytes: number) =>
+  bodyBytes <= frontBytes - headBytes ? frontBytes : slotBytes;
 
 /** Which of two records is newer: what epoch, generation and owner say, in this order. */
 export interface Stamp {
@@ -112,7 +129,7 @@ export function slotToWrite([first, second]: StampPair, stamp: Stamp): 0 | 1 | "
   return newest && !isSecond ? 1 : 0;
 }
 
-/** One slot. Fault `badInput`: the record is too large; the definition alone always fits (`withoutState`). */
+/** A slot: its front, or front and rest in a row. Fault `badInput`: the record is too large; the definition alone always fits (`withoutState`). */
 export function encodeRecord(record: VolumeRecord, pair: number): Outcome<Buffer> {
   const { sequence, wanted, server, number } = record.definition;
   const body = Buffer.from(JSON.stringify({ sequence, wanted, server, state: record.state }));
@@ -122,7 +139,7 @@ export function encodeRecord(record: VolumeRecord, pair: number): Outcome<Buffer
       `record of ${server.name}`,
       `${body.length} bytes, and a slot of the common volume has room for ${bodyBytesMax}`,
     );
-  const slot = Buffer.alloc(slotBytes);
+  const slot = Buffer.alloc(lengthOf(body.length));
   magic.copy(slot);
   slot.writeUInt16BE(record.format, at.format);
   slot.writeUInt16BE(pair, at.pair);
@@ -141,34 +158,41 @@ export function withoutState(record: VolumeRecord): VolumeRecord {
   return { ...record, state: { mounts: [], routes: [], devices: [] } };
 }
 
-/** What the bytes of a slot hold. Never throws. */
+/** Whether a slot with this front goes on in its rest, and says nothing without it. */
+export function hasRest(front: Uint8Array): boolean {
+  const slot = bufferOf(front);
+  return slot.length >= frontBytes && beginsAsRecord(slot) && lengthInHead(slot) > frontBytes;
+}
+
+/** What a slot holds, from the bytes of its front, or of front and rest in a row. Never throws. */
 export function decodeSlot(place: SlotPlace, bytes: Uint8Array): Slot {
   const head = decodeHead(place, bytes);
   return head.kind === "whole" ? decodeBody(head, place.number) : head;
 }
 
-/** Both slots of a number, from the bytes of the pair. */
-export function decodePair(place: SlotPlace, bytes: Uint8Array): SlotPair {
-  const [first, second] = halves(bytes);
+/** The bytes of both slots of a number, each as for `decodeSlot`. */
+export type PairBytes = readonly [Uint8Array, Uint8Array];
+
+/** Both slots of a number. */
+export function decodePair(place: SlotPlace, [first, second]: PairBytes): SlotPair {
   return [decodeSlot(place, first), decodeSlot(place, second)];
 }
 
 /** The same for whoever writes, without a look at what the records say. */
-export function decodeStamps(place: SlotPlace, bytes: Uint8Array): StampPair {
+export function decodeStamps(place: SlotPlace, [first, second]: PairBytes): StampPair {
   const stamp = (slot: Uint8Array) => {
     const head = decodeHead(place, slot);
     return head.kind === "whole" ? head.stamp : undefined;
   };
-  const [first, second] = halves(bytes);
   return [stamp(first), stamp(second)];
 }
 
-const halves = (bytes: Uint8Array): [Uint8Array, Uint8Array] => [
-  bytes.subarray(0, slotBytes),
-  bytes.subarray(slotBytes),
-];
+const zeros = Buffer.alloc(frontBytes);
 
-const zeros = Buffer.alloc(slotBytes);
+const bufferOf = (bytes: Uint8Array) =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+const beginsAsRecord = (slot: Buffer) => slot.subarray(0, magic.length).equals(magic);
+const lengthInHead = (slot: Buffer) => lengthOf(slot.readUInt32BE(at.bodyBytes));
 
 const damaged = (ours: boolean, reason: string): Spoilt => ({ kind: "damaged", ours, reason });
 
@@ -186,10 +210,14 @@ interface WholeSlot {
 type Spoilt = Extract<Slot, { kind: "empty" | "damaged" }>;
 
 function decodeHead({ number, pair }: SlotPlace, bytes: Uint8Array): WholeSlot | Spoilt {
-  const slot = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (slot.length !== slotBytes) return damaged(false, `${slot.length} bytes are no slot`);
-  if (!slot.subarray(0, magic.length).equals(magic))
-    return slot.equals(zeros) ? emptySlot : damaged(false, "no record");
+  const all = bufferOf(bytes);
+  const noSlot = damaged(false, `${all.length} bytes are no slot`);
+  if (all.length < frontBytes) return noSlot;
+  if (!beginsAsRecord(all))
+    return all.subarray(0, frontBytes).equals(zeros) ? emptySlot : damaged(false, "no record");
+  const length = lengthInHead(all);
+  if (all.length < length) return noSlot;
+  const slot = all.subarray(0, length);
   if (slot.readUInt32BE(at.crc) !== checksum(slot)) return damaged(true, "torn or damaged");
   const foundPair = slot.readUInt16BE(at.pair);
   if (pair !== undefined && foundPair !== pair)

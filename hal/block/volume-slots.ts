@@ -1,4 +1,5 @@
 /** The records of the common volume on one coordinator disk: reading all of them, and writing one. The format is wire/common-volume's. */
+import { virtualServersMax } from "../../firmware-ts/schema/beat.ts";
 import type { RecordWritten, VolumeRecord } from "../../firmware-ts/schema/definition.ts";
 import { type Fault, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import {
@@ -6,13 +7,17 @@ import {
   decodePair,
   decodeStamps,
   encodeRecord,
-  pairBytes,
-  pairOffsetBytes,
+  frontBytes,
+  frontOffsetBytes,
+  frontsBytes,
+  hasRest,
+  type PairBytes,
+  restBytes,
+  restOffsetBytes,
+  type Slot,
   type SlotPair,
-  slotBytes,
   slotToWrite,
   stampOf,
-  volumeBytes,
   volumeOffsetBytes,
 } from "../../firmware-ts/wire/common-volume.ts";
 import type { BlockDevice } from "./device.ts";
@@ -34,9 +39,6 @@ export interface VolumeDisk {
   readonly pair: number;
 }
 
-/** What is read at once: eight numbers. Less memory than all of it, and few commands. */
-const pieceBytes = 8 * pairBytes;
-
 /** Fault `diskError` when the disk has no room for the volume; said in the words of whoever has to replace it. */
 export function hasRoom({ device: { sizeBytes }, serial }: VolumeDisk): Outcome {
   if (sizeBytes >= coordinatorBytesMin) return good(undefined);
@@ -52,18 +54,45 @@ export function hasRoom({ device: { sizeBytes }, serial }: VolumeDisk): Outcome 
 export async function readPairs(disk: VolumeDisk): Promise<Outcome<ReadonlyMap<number, SlotPair>>> {
   const room = hasRoom(disk);
   if (!room.ok) return room;
-  const { device, pair } = disk;
+  const fronts = await disk.device.read(volumeOffsetBytes, frontsBytes);
+  if (!fronts.ok) return fronts;
   const pairs = new Map<number, SlotPair>();
-  for (let from = 0; from < volumeBytes; from += pieceBytes) {
-    const piece = await device.read(volumeOffsetBytes + from, pieceBytes);
-    if (!piece.ok) return piece;
-    for (let at = 0; at < pieceBytes; at += pairBytes) {
-      const number = (from + at) / pairBytes;
-      const slots = decodePair({ number, pair }, piece.value.subarray(at, at + pairBytes));
-      if (slots.some(({ kind }) => kind !== "empty")) pairs.set(number, slots);
-    }
+  for (let number = 0; number < virtualServersMax; number += 1) {
+    const from = 2 * number * frontBytes;
+    const place = { number, pair: disk.pair };
+    let bytes = await wholePair(disk, number, fronts.value.subarray(from, from + 2 * frontBytes));
+    // One that was written over between its front and its rest only looks torn.
+    if (bytes.ok && decodePair(place, bytes.value).some(isTornRest(bytes.value)))
+      bytes = await readPair(disk, number);
+    if (!bytes.ok) return bytes;
+    const slots = decodePair(place, bytes.value);
+    if (slots.some(({ kind }) => kind !== "empty")) pairs.set(number, slots);
   }
   return good(pairs);
+}
+
+const isTornRest = (bytes: PairBytes) => (slot: Slot, index: number) =>
+  slot.kind === "damaged" && hasRest(bytes[index === 0 ? 0 : 1]);
+
+async function readPair(disk: VolumeDisk, number: number): Promise<Outcome<PairBytes>> {
+  const fronts = await disk.device.read(frontOffsetBytes(number, 0), 2 * frontBytes);
+  return fronts.ok ? wholePair(disk, number, fronts.value) : fronts;
+}
+
+/** Both slots of a number, of which the fronts have been read: most records need no more. */
+async function wholePair(
+  { device }: VolumeDisk,
+  number: number,
+  fronts: Buffer,
+): Promise<Outcome<PairBytes>> {
+  const slots: [Buffer, Buffer] = [fronts.subarray(0, frontBytes), fronts.subarray(frontBytes)];
+  for (const index of [0, 1] as const) {
+    if (!hasRest(slots[index])) continue;
+    const rest = await device.read(restOffsetBytes(number, index), restBytes);
+    if (!rest.ok) return rest;
+    slots[index] = Buffer.concat([slots[index], rest.value]);
+  }
+  return good(slots);
 }
 
 /** What a record is on a disk: made once for all disks to which it goes. */
@@ -88,16 +117,21 @@ export async function writeRecord(
   const slot = slotOf(record, pair);
   if (!slot.ok || !hasRoom(disk).ok) return "failed";
   const { number } = record.definition;
-  const offset = pairOffsetBytes(number);
-  const held = await device.read(offset, pairBytes);
+  const held = await readPair(disk, number);
   if (!held.ok) return refusalOf(held.fault);
   const index = slotToWrite(decodeStamps({ number, pair }, held.value), stampOf(record));
   if (index === "overtaken") return "overtaken";
-  const written = await device.write(offset + index * slotBytes, slot.value, {
-    fua: true,
-    isWanted,
-  });
-  return written.ok ? "accepted" : refusalOf(written.fault);
+  // The front makes it a record, and is written when the rest is there.
+  const parts = [
+    { at: restOffsetBytes(number, index), bytes: slot.value.subarray(frontBytes) },
+    { at: frontOffsetBytes(number, index), bytes: slot.value.subarray(0, frontBytes) },
+  ];
+  for (const { at, bytes } of parts) {
+    if (bytes.length === 0) continue;
+    const written = await device.write(at, bytes, { fua: true, isWanted });
+    if (!written.ok) return refusalOf(written.fault);
+  }
+  return "accepted";
 }
 
 const refusalOf = ({ code }: Fault): RecordWritten => (code === "fenced" ? "refused" : "failed");

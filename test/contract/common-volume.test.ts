@@ -7,7 +7,10 @@ import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
 import {
   coordinatorBytesMin,
   decodePair,
-  pairOffsetBytes,
+  frontBytes,
+  frontOffsetBytes,
+  restBytes,
+  restOffsetBytes,
 } from "../../firmware-ts/wire/common-volume.ts";
 import { openCommonVolume } from "../../hal/bench/common-volume.ts";
 import { type Coordinators, openCoordinators } from "../../hal/bench/coordinators.ts";
@@ -258,12 +261,35 @@ describe("coordinator disks without room for it", () => {
 test("the bytes on a disk are those of the format", async () => {
   await start();
   const a = await beatOf("a");
-  for (const generation of [1, 2]) await write(a, recordOf({ number: 5, generation }));
+  const routes = new Array<string>(32).fill("r".repeat(200));
+  const records = [
+    recordOf({ number: 5, generation: 1 }),
+    recordOf({ number: 5, generation: 2, state: { mounts: [], routes, devices: [] } }),
+  ];
+  for (const record of records)
+    expect(await write(a, record)).toEqual(["accepted", "accepted", "accepted"]);
   const image = readFileSync(imageOf("C2"));
-  const slots = image.subarray(pairOffsetBytes(5), pairOffsetBytes(6));
-  expect(decodePair({ number: 5, pair }, slots)).toEqual(
-    [1, 2].map((generation) => ({ kind: "record", record: recordOf({ number: 5, generation }) })),
+  const partsOf = (slot: 0 | 1) => {
+    const [front, rest] = [frontOffsetBytes(5, slot), restOffsetBytes(5, slot)];
+    return [image.subarray(front, front + frontBytes), image.subarray(rest, rest + restBytes)];
+  };
+  const [first, second] = [partsOf(0), partsOf(1)];
+  expect(decodePair({ number: 5, pair }, [Buffer.concat(first), Buffer.concat(second)])).toEqual(
+    records.map((record) => ({ kind: "record", record })),
   );
-  slots.fill(0);
+  // Most records need no more than a front.
+  expect(first[1]?.every((byte) => byte === 0)).toBe(true);
+  for (const part of [...first, ...second]) part.fill(0);
   expect(image.every((byte) => byte === 0)).toBe(true);
+
+  // Long ones are read and written like short ones, and by turns.
+  const volume = volumeOf("a");
+  expect(await read(volume)).toMatchObject({ records: [records[1]], thin: [], damaged: [] });
+  const short = recordOf({ number: 5, generation: 3 });
+  const again = { ...records[1], generation: 4 } as VolumeRecord;
+  for (const record of [short, again, { ...again, generation: 5 }]) {
+    expect(await write(a, record)).toEqual(["accepted", "accepted", "accepted"]);
+    expect(await read(volume)).toMatchObject({ records: [record], thin: [], damaged: [] });
+  }
+  expect(await write(a, again)).toEqual(["overtaken", "overtaken", "overtaken"]);
 });

@@ -7,7 +7,10 @@ import { runCli } from "../../firmware-ts/cli/program.ts";
 import {
   coordinatorBytesMin,
   encodeRecord,
-  pairOffsetBytes,
+  frontBytes,
+  frontOffsetBytes,
+  restOffsetBytes,
+  type SlotIndex,
 } from "../../firmware-ts/wire/common-volume.ts";
 import { jsonLines } from "../support/json-lines.ts";
 import { recordOf } from "../support/volume-records.ts";
@@ -28,7 +31,9 @@ function image(
   const bytes = Buffer.alloc(coordinatorBytesMin);
   records.forEach((record, index) => {
     const slot = encodeRecord(record, 17);
-    if (slot.ok) bytes.set(slot.value, pairOffsetBytes(3) + index * slot.value.length);
+    if (!slot.ok) throw new Error(slot.fault.message);
+    bytes.set(slot.value.subarray(0, frontBytes), frontOffsetBytes(3, index as SlotIndex));
+    bytes.set(slot.value.subarray(frontBytes), restOffsetBytes(3, index as SlotIndex));
   });
   spoil(bytes);
   const path = join(folder, name);
@@ -76,9 +81,17 @@ describe("what a person reads", () => {
     expect(two.out).toContain("generation 2; on fewer than a majority\n");
   });
 
+  test("may go on in the rest of its slot", async () => {
+    const routes = new Array<string>(32).fill("r".repeat(200));
+    const long = recordOf({ generation: 3, state: { mounts: [], routes, devices: [] } });
+    const { out } = await dump(image("long", [old, long]));
+    expect(out).toContain("generation 3\n");
+    expect(out.split("\n").filter((line) => line.includes("route rrr"))).toHaveLength(32);
+  });
+
   test("says what is no record", async () => {
     const torn = image("torn", [fresh], (bytes) =>
-      bytes.fill(1, pairOffsetBytes(3) + 600, pairOffsetBytes(3) + 700),
+      bytes.fill(1, frontOffsetBytes(3, 0) + 600, frontOffsetBytes(3, 0) + 700),
     );
     const { out } = await dump(torn);
     expect(out).toContain("no records\n");

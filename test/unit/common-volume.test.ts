@@ -9,7 +9,10 @@ import {
   decodeStamps,
   emptySlot,
   encodeRecord,
-  pairOffsetBytes,
+  frontBytes,
+  frontOffsetBytes,
+  hasRest,
+  restOffsetBytes,
   type Slot,
   type StampPair,
   slotBytes,
@@ -36,6 +39,11 @@ function encoded(of = record): Buffer {
   return Buffer.from(slot.value);
 }
 
+/** One that does not fit the front of a slot. */
+const long = recordOf({
+  state: { mounts: [], routes: new Array(32).fill("r".repeat(200)), devices: [] },
+});
+
 /** Changes a whole slot and gives it the checksum that belongs to it. */
 function sealed(change: (slot: Buffer) => void, of = record): Buffer {
   const slot = encoded(of);
@@ -58,10 +66,12 @@ const body = {
   state: record.state,
 };
 
+const damaged = (ours: boolean, reason: string): Slot => ({ kind: "damaged", ours, reason });
+
 describe("a slot", () => {
   test("is these bytes, which every later firmware reads", () => {
     const slot = encoded();
-    expect(slot.length).toBe(16_384);
+    expect(slot.length).toBe(4096);
     expect(slot.subarray(0, 32).toString("hex")).toBe(
       [
         "44594144564f4c0a", // magic
@@ -73,7 +83,7 @@ describe("a slot", () => {
         "00000102", // epoch
         "00000007", // generation
         "0000015a", // bytes of the body
-        "94c051b0", // checksum
+        "72476be5", // checksum
       ].join(""),
     );
     const text =
@@ -85,18 +95,52 @@ describe("a slot", () => {
     expect(slot.subarray(32 + text.length).every((byte) => byte === 0)).toBe(true);
   });
 
-  test("lies behind the beats, 32 KiB for each number", () => {
-    expect(pairOffsetBytes(0)).toBe(32_768);
-    expect(pairOffsetBytes(63)).toBe(32_768 + 63 * 32_768);
+  test("lies behind the beats: all fronts, then all rests", () => {
+    expect([frontOffsetBytes(0, 0), frontOffsetBytes(0, 1)]).toEqual([32_768, 36_864]);
+    expect(frontOffsetBytes(63, 1) + frontBytes).toBe(557_056);
+    expect([restOffsetBytes(0, 0), restOffsetBytes(0, 1)]).toEqual([557_056, 569_344]);
+    expect(restOffsetBytes(63, 1) + 12_288).toBe(2_129_920);
     expect(coordinatorBytesMin).toBe(2_129_920);
   });
 
-  test("of zeros was never written", () => {
-    expect(decodeSlot(place, Buffer.alloc(slotBytes))).toEqual(emptySlot);
+  test("of zeros was never written, whatever lies in its rest", () => {
+    expect(decodeSlot(place, Buffer.alloc(frontBytes))).toEqual(emptySlot);
+    expect(decodeSlot(place, Buffer.alloc(slotBytes).fill(7, frontBytes))).toEqual(emptySlot);
+  });
+
+  test("with a body of up to 4064 bytes is its front alone", () => {
+    const bodyOf = (of: typeof record) => encoded(of).readUInt32BE(24);
+    const filled = (bytes: number) => {
+      const routes = new Array<string>(19).fill("r".repeat(190));
+      const of = (last: number) =>
+        recordOf({ state: { mounts: ["m".repeat(last)], routes, devices: [] } });
+      return of(bytes - bodyOf(of(0)));
+    };
+    const [fits, exceeds] = [filled(4064), filled(4065)];
+    expect([bodyOf(fits), bodyOf(exceeds)]).toEqual([4064, 4065]);
+    expect(encoded(fits).length).toBe(frontBytes);
+    const whole = encoded(exceeds);
+    expect(whole.length).toBe(slotBytes);
+    expect([hasRest(encoded(fits)), hasRest(whole)]).toEqual([false, true]);
+    // What lies behind a short one is of an earlier writing.
+    const behind = Buffer.concat([encoded(fits), Buffer.alloc(slotBytes - frontBytes, 9)]);
+    expect(decodeSlot(place, behind)).toEqual({ kind: "record", record: fits });
+    expect(decodeSlot(place, whole)).toEqual({ kind: "record", record: exceeds });
+    expect(decodeSlot(place, whole.subarray(0, frontBytes))).toEqual(
+      damaged(false, "4096 bytes are no slot"),
+    );
+  });
+
+  test("is known by its front to go on, and nothing else does", () => {
+    const front = encoded(long).subarray(0, frontBytes);
+    expect(hasRest(front)).toBe(true);
+    for (const other of [Buffer.alloc(frontBytes), Buffer.alloc(frontBytes, 0xe5), Buffer.alloc(0)])
+      expect(hasRest(other)).toBe(false);
+    expect(hasRest(front.subarray(0, 512))).toBe(false);
   });
 
   test("is read at an odd place in memory", () => {
-    const memory = Buffer.alloc(slotBytes + 1);
+    const memory = Buffer.alloc(frontBytes + 1);
     encoded().copy(memory, 1);
     expect(decodeSlot(place, memory.subarray(1))).toEqual({ kind: "record", record });
   });
@@ -119,7 +163,6 @@ const unknown = (reason: string): Slot => ({
   stamp: { epoch: 0x0102, generation: 7, owner: 2 },
   reason,
 });
-const damaged = (ours: boolean, reason: string): Slot => ({ kind: "damaged", ours, reason });
 
 describe("what is no record of this firmware", () => {
   test.each<[string, Buffer, Slot]>([
@@ -135,8 +178,8 @@ describe("what is no record of this firmware", () => {
     ],
     [
       "a body that is longer than the slot",
-      sealed((slot) => slot.writeUInt32BE(bodyBytesMax + 1, 24)),
-      unknown(`a body of ${bodyBytesMax + 1} bytes`),
+      sealed((slot) => slot.writeUInt32BE(bodyBytesMax + 1, 24), long),
+      { ...unknown(`a body of ${bodyBytesMax + 1} bytes`), stamp: stampOf(long) } as Slot,
     ],
     [
       "a key that format 1 does not have",
@@ -161,11 +204,21 @@ describe("what is no record of this firmware", () => {
       sealed((slot) => slot.writeUInt16BE(5, 10)),
       damaged(false, "a record of pair 5"),
     ],
-    ["half a slot", encoded().subarray(0, slotBytes / 2), damaged(false, "8192 bytes are no slot")],
+    [
+      "half a front",
+      encoded().subarray(0, frontBytes / 2),
+      damaged(false, "2048 bytes are no slot"),
+    ],
+    ["half a slot", encoded(long).subarray(0, 8192), damaged(false, "8192 bytes are no slot")],
+    [
+      "a rest that was not written",
+      Buffer.concat([encoded(long).subarray(0, frontBytes), Buffer.alloc(slotBytes - frontBytes)]),
+      damaged(true, "torn or damaged"),
+    ],
     ["nothing at all", Buffer.alloc(0), damaged(false, "0 bytes are no slot")],
     [
       "what another use of the disk left",
-      Buffer.alloc(slotBytes, 0xe5),
+      Buffer.alloc(frontBytes, 0xe5),
       damaged(false, "no record"),
     ],
     [
@@ -218,17 +271,17 @@ describe("the slot of the next writing", () => {
   });
 });
 
-test("a pair is two slots in a row; whoever writes needs no more than their heads", () => {
-  const bytes = Buffer.concat([Buffer.alloc(slotBytes), encoded()]);
-  expect(decodePair(place, bytes)).toEqual([emptySlot, { kind: "record", record }]);
-  expect(decodePair(place, bytes.subarray(0, slotBytes))).toEqual([
+test("a pair is two slots; whoever writes needs no more than their heads", () => {
+  const empty = Buffer.alloc(frontBytes);
+  expect(decodePair(place, [empty, encoded()])).toEqual([emptySlot, { kind: "record", record }]);
+  expect(decodePair(place, [empty, Buffer.alloc(0)])).toEqual([
     emptySlot,
     damaged(false, "0 bytes are no slot"),
   ]);
-  expect(decodeStamps(place, bytes)).toEqual([undefined, at(0x0102, 7, 2)]);
+  expect(decodeStamps(place, [empty, encoded()])).toEqual([undefined, at(0x0102, 7, 2)]);
   const later = sealed((slot) => slot.writeUInt16BE(2, 8));
   const torn = encoded().fill(1, 600, 700);
-  expect(decodeStamps(place, Buffer.concat([later, torn]))).toEqual([at(0x0102, 7, 2), undefined]);
+  expect(decodeStamps(place, [later, torn])).toEqual([at(0x0102, 7, 2), undefined]);
 });
 
 test("whoever only looks sees the records of every pair", () => {
