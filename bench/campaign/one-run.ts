@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
+import type { Status } from "../../firmware-ts/schema/status.ts";
 import type { Fault } from "../faults/fault.ts";
 import { BenchError } from "../world/error.ts";
 import { limitMs, monotonicMs, run, waitFor } from "../world/exec.ts";
@@ -148,6 +149,17 @@ function unexpected({ serves }: Expectation, seen: Seen, atHome: number): number
   return Math.max(0, total - explained);
 }
 
+/** Which start it is of each that a controller serves, but for the one that is struck: a restart in place is another one. */
+function startsOf(
+  { virtualServers }: Status,
+  struck: PlannedServer,
+): ReadonlyMap<string, number | undefined> {
+  const serving = virtualServers.filter(
+    ({ name, state }) => state === "serving" && name !== struck.name,
+  );
+  return new Map(serving.map(({ name, lastStartMs }) => [name, lastStartMs]));
+}
+
 /** How long others than the struck virtual server were silent at their addresses, and what their clients met. */
 function neighboursOf(
   struck: PlannedServer,
@@ -210,8 +222,10 @@ export async function oneRun(
   for (const client of clients) client.mark(label);
   await allLively(clients, wholeDeadlineMs, world.signal);
 
-  const { virtualServers: before } = await world.apis[victim].status();
-  const struck = before.filter(({ name }) => !usually.strikesFirst || name === first.name);
+  const before = await world.apis[victim].status();
+  const struck = before.virtualServers.filter(
+    ({ name }) => !usually.strikesFirst || name === first.name,
+  );
   const expected = expectedAfter(usually, Math.max(...struck.map((each) => each.failures ?? 0)));
 
   const injectedAtMs = monotonicMs();
@@ -222,6 +236,11 @@ export async function oneRun(
     problems.push(
       `settled after ${tenth(settledAtMs - injectedAtMs)} ms, expected ${expected.settleMsMax} at most`,
     );
+  if (usually.strikesFirst) {
+    const after = startsOf(await world.apis[victim].status(), first);
+    for (const [name, start] of startsOf(before, first))
+      if (after.get(name) !== start) problems.push(`${name}, a neighbour, was started again`);
+  }
   const reports = await readBack(stage, problems);
   const epoch = (await world.apis[winner === "a" || winner === "b" ? winner : victim].status())
     .epoch;

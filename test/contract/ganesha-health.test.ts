@@ -126,12 +126,17 @@ describe.runIf(labIsPossible)("a process", () => {
     const pid = begin("sh", "-c", `sh -c "$0" & wait`, busy);
     const children = (of: number) =>
       readFileSync(`/proc/${of}/task/${of}/children`, "utf8").trim().split(" ").map(Number);
+    let child = 0;
     let last = 0;
     await until("they run", () => {
-      const [child = 0] = children(pid);
+      [child = 0] = children(pid);
       [last = 0] = child > 0 ? children(child) : [];
       return last > 0 && ticksOf(last) > 5;
     });
+    // On a busy machine a parent may not have come to its `wait` before its child has had its time.
+    await until("the others wait", () =>
+      [pid, child].every((each) => stateOf(each).includes(") S")),
+    );
     expect(standingOf(pid, ticksOf(pid))).toBe("works");
     process.kill(last, "SIGSTOP");
     await until("it is stopped", () => stateOf(last).includes(") T"));
