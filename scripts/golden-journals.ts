@@ -35,7 +35,7 @@ type Journals = { readonly [who in ControllerId]: string };
 
 /** One run of a fault. Undefined when it was good, but not the case that is wanted. */
 async function take(fault: Fault): Promise<Journals | undefined> {
-  const stage = await openStage({ prefix, clientCount: 2, engines: "nfs3", paceMs: 4 });
+  const stage = await openStage({ prefix, clientCount: 2, engines: "nfs3", paceMs: 50 });
   try {
     return await takeOn(stage, fault);
   } catch (error) {

@@ -51,6 +51,7 @@ import {
 import { makeKey } from "./keys.ts";
 import { leavingTick, shutdown } from "./leave.ts";
 import { mandateOf, sameMandate } from "./mandate.ts";
+import { isRegisteredIn } from "./modes.ts";
 import { grant, pairUp } from "./pairing.ts";
 import { partsDone, partsTick } from "./parts.ts";
 import { keepServers } from "./placement.ts";
@@ -74,7 +75,7 @@ import {
   volumeRead,
   volumeTick,
 } from "./volume.ts";
-import { hasClaimed, reopenGate, serverDone, serverReserved, startingTick } from "./vserver.ts";
+import { hasStarted, reopenGate, serverDone, serverReserved, startingTick } from "./vserver.ts";
 import { hasLeft, stopDone, stoppingTick, stopReserved } from "./vserver-stop.ts";
 import type { VirtualServerState } from "./vserver-types.ts";
 
@@ -385,12 +386,11 @@ function volumeWritten(
 
 /** A majority of coordinators refuses our writes: the partner has preempted us there. */
 function refusedByCoordinators(state: ControllerState, sentAtMs: number, nowMs: number): Step {
-  const member = state.mode === "paired" || state.mode === "alone" || state.mode === "joining";
   // A beat of before our registration was refused rightly.
   const registered = Object.values(state.registrations).every(
     (each) => each.at !== "registered" || each.sinceMs < sentAtMs,
   );
-  if (!member || !registered) return [state, []];
+  if (!isRegisteredIn(state.mode) || !registered) return [state, []];
   return goOut(state, nowMs, "a majority of the coordinator disks refuses this controller");
 }
 
@@ -421,13 +421,13 @@ function reserved(
       ? stopReserved(server, token, context)
       : serverReserved(server, token, answer, context),
   );
-  return rememberEpochs(recordClaim(step, state, index, nowMs), index);
+  return rememberEpochs(recordServing(step, state, index, nowMs), index);
 }
 
-/** The disks are ours, from this step on: who serves now is written down beside what follows. */
-function recordClaim(step: Step, before: ControllerState, index: number, nowMs: number): Step {
+/** It answers from this step on: who serves it is written down behind that, where nobody waits for it. */
+function recordServing(step: Step, before: ControllerState, index: number, nowMs: number): Step {
   const [old, server] = [before.servers[index], step[0].servers[index]];
-  if (!old || !server || !hasClaimed(old, server)) return step;
+  if (!old || !server || !hasStarted(old, server)) return step;
   return [recordStart(step[0], index, nowMs), step[1]];
 }
 

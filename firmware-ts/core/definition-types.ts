@@ -12,15 +12,15 @@ export interface Known extends Pick<VolumeRecord, "epoch" | "generation" | "owne
 /** A record that is to be written, or is being written. */
 export interface Writing {
   /**
-   * `start`: who serves it, and since when. `again`: too few disks hold it. `change`, `undo`: see core/change; these say themselves what
-   * they write, and what becomes of a failure.
+   * `record`: what is known already, because another one serves it or too few disks hold it. `change`, `undo`: see core/change; these say themselves
+   * what they write, and what becomes of a failure.
    */
-  readonly why: "start" | "again" | "change" | "undo";
-  /** The reading that has to come before. */
-  readonly after: number;
+  readonly why: "record" | "change" | "undo";
+  /** The reading that has to come before; undefined until `dueMs`, when it is asked for. */
+  readonly after: number | undefined;
   /** Defined while the disks have it. */
   readonly token?: string | undefined;
-  readonly againAtMs: number;
+  readonly dueMs: number;
   readonly failures: number;
 }
 
@@ -37,8 +37,9 @@ export interface VolumeState {
   readonly begun: number;
   readonly done: number;
   readonly wanted: number;
-  /** Every disk that answers is waited for, not a majority only. */
+  /** In the next reading every disk that answers is waited for, not a majority only; in the one under way. */
   readonly isThorough: boolean;
+  readonly readsThoroughly: boolean;
   /** A partner, or a life of our own, may have ended in the middle of a writing: what only one disk has is looked for after the next reading. */
   readonly isUnsure: boolean;
   readonly readAtMs: number;

@@ -26,6 +26,11 @@ const allowed: Readonly<Record<Mode, readonly Mode[]>> = {
   leaving: [],
 };
 
+/** What the coordinator disks refuse to whoever is none of these says nothing: it has not registered yet, or has lost already. */
+export function isRegisteredIn(mode: Mode): boolean {
+  return mode === "joining" || mode === "paired" || mode === "alone";
+}
+
 /** All transitions, for the coverage report of the simulator and for the documentation. */
 export const modeTransitions: readonly (readonly [Mode, Mode])[] = (
   Object.keys(allowed) as Mode[]

@@ -40,7 +40,7 @@ import {
 import { mayStart } from "./definitions.ts";
 import type { Effect } from "./effects.ts";
 import { forgetRegistrations } from "./join.ts";
-import { readAfterLoss, readBeforeJoining } from "./volume.ts";
+import { askReading, readAfterLoss, readBeforeJoining } from "./volume.ts";
 import { startServer } from "./vserver.ts";
 import { stopServer } from "./vserver-stop.ts";
 
@@ -61,14 +61,17 @@ export function partnerLost(
   // Only a pair's loss bounds the partner's gates. A partner that a guest had heard, racing or saying goodbye, may win and serve
   // alone before the guest races; and one that is heard again during a race is lost with that race, for which no new bound is known.
   const ofPair = state.mode === "paired" || (state.mode === "racing" && state.loss !== undefined);
+  // What it has written and we do not know yet may be a stop: that is not left for later.
+  const knewOther = state.partner && state.partner.configuration !== state.configuration;
+  const asking = knewOther ? askReading(state)[0] : state;
   let next: ControllerState = {
-    ...dropOutbox(state),
+    ...dropOutbox(asking),
     partner: undefined,
     queuedMoves: [],
     loss: ofPair ? loss : undefined,
     quietSinceMs: nowMs,
     // Whoever comes next has read what it asked about.
-    volume: { ...state.volume, asked: none },
+    volume: { ...asking.volume, asked: none },
   };
   // A promise of the lost partner is void; whatever is half-way here goes on or is taken over below.
   for (const index of Object.keys(state.transfers))
@@ -171,12 +174,12 @@ const unheardEpochs = 1;
 
 /**
  * A new epoch, remembered before anything is done under it; then every server that is not ours. What the partner may have written last is
- * read beside that: nobody waits for it.
+ * read when that is well under way: nobody waits for it.
  */
 function win(state: ControllerState, epochInKeys: number, nowMs: number): Step {
   const epoch = Math.max(state.epoch, state.epochSeen, epochInKeys) + unheardEpochs + 1;
   const risen: ControllerState = {
-    ...readAfterLoss(state),
+    ...readAfterLoss(state, nowMs),
     race: undefined,
     epoch,
     epochSeen: epoch,

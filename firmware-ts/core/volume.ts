@@ -51,6 +51,15 @@ const differsMs = 100;
 /** Readings for it after which the operator is told: by then what was being written is read. */
 const differsToldAfter = 3;
 
+/** Wait after a race that was won: a takeover of one virtual server is over by then. */
+const readAfterLossMs = 500;
+
+/**
+ * Wait after a start: who serves is written down when clients have found their way, and for all that have started by then after one reading. A reading
+ * of all numbers from all disks takes processor time that a start of the next one, or a client, would miss.
+ */
+const recordAfterMs = 1000;
+
 /** Troubles that are remembered as told. */
 const damagedMax = 64;
 
@@ -66,6 +75,7 @@ export const newVolume: VolumeState = {
   done: 0,
   wanted: 0,
   isThorough: false,
+  readsThoroughly: false,
   isUnsure: false,
   readAtMs: 0,
   againAtMs: 0,
@@ -99,15 +109,18 @@ export function readBeforeJoining(state: ControllerState): ControllerState {
   return withVolume(next, { joinAfter, isUnsure: true });
 }
 
-/** The partner is lost: what it has written last is read; what it had not finished, too, but nobody waits for that. */
-export function readAfterLoss(state: ControllerState): ControllerState {
+/**
+ * The partner is lost: what it has written last is read, what it had not finished, too. Nobody waits for that, and clients wait for what is taken
+ * over: the reading begins a little later. That the partner knew something else is seen in its beats, and has been asked for (core/takeover).
+ */
+export function readAfterLoss(state: ControllerState, nowMs: number): ControllerState {
   const [next] = askReading(state);
-  return withVolume(next, { isUnsure: true });
+  return withVolume(next, { isUnsure: true, againAtMs: nowMs + readAfterLossMs });
 }
 
 /**
- * A coordinator disk has registered us: what had been sent to it before is on it by now, or never will be. It is read, and gets what it has missed.
- * Whoever is to ask all disks anyway has not begun to.
+ * A coordinator disk has registered us: what had been sent to it before is on it by now, or never will be. It is read; whoever is to ask all disks anyway
+ * has not begun to.
  */
 export function readAfterRegistering(state: ControllerState): ControllerState {
   if (state.volume.isUnsure) return state;
@@ -165,8 +178,8 @@ export function writerOf(state: ControllerState, number: number): ControllerId {
 /** What a step looks at on the volume's account; most steps find nothing to do. */
 export function volumeTick(state: ControllerState, nowMs: number): Part {
   let step = lookAtPartner(state, nowMs);
-  step = joinParts(step, readDue(step ? step[0] : state, nowMs));
-  return joinParts(step, writeDue(step ? step[0] : state, nowMs));
+  step = joinParts(step, writeDue(step ? step[0] : state, nowMs));
+  return joinParts(step, readDue(step ? step[0] : state, nowMs));
 }
 
 /** Two that differ do not pair, and a pair whose halves differ knows different things: whoever sees it reads until they agree. */
@@ -220,7 +233,8 @@ function readDue(state: ControllerState, nowMs: number): Part {
   const reading = volume.begun + 1;
   const token = `volume:read:${reading}`;
   const { isThorough } = volume;
-  const next = withVolume(state, { reading, begun: reading, readAtMs: nowMs, isThorough: false });
+  const begun = { reading, begun: reading, readAtMs: nowMs };
+  const next = withVolume(state, { ...begun, readsThoroughly: isThorough, isThorough: false });
   return [next, [{ kind: "volumeRead", token, limitMs, isThorough }]];
 }
 
@@ -231,14 +245,16 @@ export function volumeRead(
   outcome: Outcome<VolumeView>,
   nowMs: number,
 ): Step {
-  const { reading, failures } = state.volume;
+  const { reading, failures, readsThoroughly } = state.volume;
   if (reading === undefined || token !== `volume:read:${reading}`) return [state, nothing];
   if (!outcome.ok) {
     const why = explain(outcome.fault);
     const said = tell("warning", "volume.unreadable", `the common volume cannot be read: ${why}`);
     const againAtMs = nowMs + readAgainMs;
+    // What was not found out is asked again in the same way.
+    const isThorough = state.volume.isThorough || readsThoroughly;
     return [
-      withVolume(state, { reading: undefined, failures: failures + 1, againAtMs }),
+      withVolume(state, { reading: undefined, failures: failures + 1, againAtMs, isThorough }),
       failures === 0 ? [said] : nothing,
     ];
   }
@@ -290,26 +306,28 @@ function mendRecords(before: ControllerState, view: VolumeView, nowMs: number): 
     const isMissing = known !== undefined && (!record || compareWritings(record, known) < 0);
     if (!isMissing && !view.thin.includes(index)) continue;
     if (state.changes[index] || state.volume.writings[index] || !mayWrite(state, index)) continue;
-    state = wantRecord(state, index, "again", nowMs);
+    state = setWriting(state, index, wantedAt(nowMs));
   }
   return state;
 }
 
-/** Asks for a record of a number to be written as soon as it may be. */
-function wantRecord(
-  before: ControllerState,
-  index: number,
-  why: "start" | "again",
-  nowMs: number,
-): ControllerState {
-  const [state, after] = askReading(before);
-  return setWriting(state, index, { why, after, againAtMs: nowMs, failures: 0 });
-}
+/** A record of a number is to be written when it is due, or as soon after that as it may be. */
+const wantedAt = (dueMs: number, failures = 0): Writing => ({
+  why: "record",
+  after: undefined,
+  dueMs,
+  failures,
+});
 
-/** The claim of a virtual server has succeeded: who serves it now, and since when, is written down, and nobody waits for it. */
+/**
+ * A virtual server has started: who serves it now, and since when, is written down, and nobody waits for it. What is written already stays: a start in
+ * place, or a gate that was opened anew, is under the same epoch.
+ */
 export function recordStart(state: ControllerState, index: number, nowMs: number): ControllerState {
   if (state.changes[index] || isWriting(state, index)) return state;
-  return wantRecord(state, index, "start", nowMs);
+  const known = state.volume.known[index];
+  if (known?.owner === state.me && known.epoch >= state.epoch) return state;
+  return setWriting(state, index, wantedAt(nowMs + recordAfterMs));
 }
 
 export function setWriting(
@@ -346,8 +364,12 @@ function writeOne(state: ControllerState, index: number, nowMs: number): Part {
   const server = state.servers[index];
   if (!writing || !server || writing.token !== undefined) return undefined;
   if (state.mode === "paired" && !isOurs(state, index)) return [dropWaiting(state, index), nothing];
-  const isRead = state.volume.done >= writing.after;
-  if (nowMs < writing.againAtMs || !isRead || !mayWrite(state, index)) return undefined;
+  if (nowMs < writing.dueMs || !mayWrite(state, index)) return undefined;
+  if (writing.after === undefined) {
+    const [asked, after] = askReading(state);
+    return [setWriting(asked, index, { ...writing, after }), nothing];
+  }
+  if (state.volume.done < writing.after) return undefined;
   return write(state, server.definition, writing.why);
 }
 
@@ -366,7 +388,7 @@ export function write(state: ControllerState, definition: Definition, why: Writi
   const token = `volume:write:${number}:${stamp.generation}`;
   const tried = withVolume(state, { tried: { ...triedBefore, [number]: stamp } });
   const failures = writings[number]?.failures ?? 0;
-  const next = setWriting(tried, number, { why, after: 0, againAtMs: 0, failures, token });
+  const next = setWriting(tried, number, { why, after: 0, dueMs: 0, failures, token });
   const record: VolumeRecord = { format: 1, ...stamp, definition };
   return [next, [{ kind: "volumeWrite", token, record, limitMs }]];
 }
@@ -418,13 +440,11 @@ export function recordEnded(before: ControllerState, ended: Ended, nowMs: number
     const said = tell("info", "volume.written", `the record of ${name} is on the common volume`);
     return [setWriting(state, number, undefined), failures > 0 ? [said] : nothing];
   }
-  const [asked, after] = askReading(state);
-  const againAtMs = nowMs + backOffMs(failures + 1);
   const said = tell(
     "warning",
     "volume.unwritten",
     `the record of ${name} is not on the common volume: ${how}; it is tried again`,
   );
-  const next = { why: ended.why, after, againAtMs, failures: failures + 1 };
-  return [setWriting(asked, number, next), failures === 0 ? [said] : nothing];
+  const next = wantedAt(nowMs + backOffMs(failures + 1), failures + 1);
+  return [setWriting(state, number, next), failures === 0 ? [said] : nothing];
 }

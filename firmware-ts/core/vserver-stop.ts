@@ -260,9 +260,13 @@ function advance(state: State, phase: Stopping, context: Context): Step {
   return [last, [...effects, ...more]];
 }
 
-/** Nothing is left to wait for; the addresses go off the NIC by themselves, and count as left there until that is known. */
+/**
+ * Nothing is left to wait for; the addresses go off the NIC by themselves, and count as left there until that is known. So do those of its place: a
+ * service that started anew between a change of the place and its own has got them.
+ */
 function finished(state: State, phase: Stopping, context: Context): Step {
-  const addresses = [...new Set([...state.config.addresses, ...state.leftover])];
+  const placed = state.made?.config.addresses ?? [];
+  const addresses = [...new Set([...state.config.addresses, ...placed, ...state.leftover])];
   const work: Work = { op: "removeAddresses", addresses };
   const [, effects] = waitFor(state, "unaddress", [work], context);
   return [stopped({ ...state, leftover: addresses }, phase, context), effects];

@@ -100,10 +100,9 @@ export function changeInPlace(
   });
 }
 
-/** Between two states of it every disk has become ours. */
-export function hasClaimed(before: State, after: State): boolean {
-  if (before.phase.kind !== "starting" || before.phase.step !== "claim") return false;
-  return after.phase.kind === "starting" && after.phase.step !== "claim";
+/** Between two states of it a start, also one in place, has come to its end: it is served. */
+export function hasStarted(before: State, after: State): boolean {
+  return before.phase.kind === "starting" && after.phase.kind === "serving";
 }
 
 /** The kernel closed the gate by itself: prove again that the disks are ours, then open it again. */

@@ -33,7 +33,7 @@ class Writing {
   #overtaken = 0;
   #left: number;
   #isTold = false;
-  /** A disk that has not begun does not begin any more. */
+  /** A disk that has not begun does not begin any more, and to one that has nothing more is sent: whoever asked may have let the partner write since. */
   isGivenUp = false;
 
   constructor(record: VolumeRecord, total: number, settle: (written: VolumeWritten) => void) {
@@ -123,7 +123,7 @@ export class VolumeDisks {
     if (!writing) return;
     const begun = writing;
     const { registration } = disk;
-    const isWanted = () => disk.registration === registration;
+    const isWanted = () => !begun.isGivenUp && disk.registration === registration;
     disk.isBusy = true;
     this.#host.writeRecord(disk.serial, begun.record, isWanted, (result) => {
       disk.isBusy = false;

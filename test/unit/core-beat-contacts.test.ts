@@ -188,6 +188,16 @@ describe("a lease", () => {
     expect(beat.state.ackLeaseMs).toBe(0);
   });
 
+  test.each(modes)(
+    "is refused to one that is registered, and nobody is told otherwise: %s",
+    (mode) => {
+      beat.say({ mode }, 1);
+      beat.step({ kind: "written", nowMs: 9, sentAtMs: 9, accepted: 0, refused: 3, total: 3 });
+      const isRegistered = ["joining", "paired", "alone"].includes(mode);
+      expect(seen()).toEqual(isRegistered ? ["soloRefused"] : []);
+    },
+  );
+
   test.each([
     [1, 1, 0],
     [3, 2, 1],
@@ -195,6 +205,7 @@ describe("a lease", () => {
   ])("of %i coordinators needs %i, and is refused by as many", (total, majority, less) => {
     const written = (sentAtMs: number, accepted: number, refused: number) => {
       const one = new BeatBench();
+      one.say({ mode: "joining" }, 0);
       one.step({ kind: "written", nowMs: sentAtMs, sentAtMs, accepted, refused, total });
       return [one.state.soloLeaseMs, one.seen().map(({ kind }) => kind)];
     };

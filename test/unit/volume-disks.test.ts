@@ -173,6 +173,15 @@ describe("a record for all disks", () => {
     ]);
   });
 
+  test("one that is given up while a disk reads is not sent there any more", () => {
+    const { write, run, end, working } = start();
+    write(1, 100);
+    end("c1");
+    expect(working.get("c2")?.isWanted()).toBe(true);
+    run(100);
+    expect(working.get("c2")?.isWanted()).toBe(false);
+  });
+
   test("a registration on a majority ends a writing at once", () => {
     const { write, told, registering, begun } = start();
     write(1);
