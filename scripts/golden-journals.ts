@@ -35,6 +35,7 @@ type Journals = { readonly [who in ControllerId]: string };
 
 /** One run of a fault. Undefined when it was good, but not the case that is wanted. */
 async function take(fault: Fault): Promise<Journals | undefined> {
+  // Clients that do no more than to be there: on a machine without time to spare, gates lapse that the story knows nothing of.
   const stage = await openStage({ prefix, clientCount: 2, engines: "nfs3", paceMs: 50 });
   try {
     return await takeOn(stage, fault);

@@ -42,7 +42,7 @@ import {
 } from "./beat-state.ts";
 import type { BeatEvent, Mandate } from "./beat-types.ts";
 import { hasColours, linkColours, withLink } from "./links.ts";
-import { isRegisteredIn } from "./modes.ts";
+import { heedsRefusal } from "./modes.ts";
 
 /** Commands of a main loop; one that was still on its way when the loop died must not undo the last words. */
 const commands: readonly BeatEvent["kind"][] = [
@@ -168,8 +168,7 @@ function written(
   const majority = Math.floor(event.total / 2) + 1;
   if (event.refused >= majority) {
     // A controller that starts is refused with every beat until it is registered; its main process may need seconds for that.
-    const { mode } = state.mandate;
-    if (!isRegisteredIn(mode)) return [state, nothing];
+    if (!heedsRefusal(state.mandate.mode)) return [state, nothing];
     return [state, [observe({ kind: "soloRefused", sentAtMs: event.sentAtMs })]];
   }
   if (event.accepted < majority) return [state, nothing];

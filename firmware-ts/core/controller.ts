@@ -51,7 +51,7 @@ import {
 import { makeKey } from "./keys.ts";
 import { leavingTick, shutdown } from "./leave.ts";
 import { mandateOf, sameMandate } from "./mandate.ts";
-import { isRegisteredIn } from "./modes.ts";
+import { heedsRefusal } from "./modes.ts";
 import { grant, pairUp } from "./pairing.ts";
 import { partsDone, partsTick } from "./parts.ts";
 import { keepServers } from "./placement.ts";
@@ -390,7 +390,7 @@ function refusedByCoordinators(state: ControllerState, sentAtMs: number, nowMs: 
   const registered = Object.values(state.registrations).every(
     (each) => each.at !== "registered" || each.sinceMs < sentAtMs,
   );
-  if (!isRegisteredIn(state.mode) || !registered) return [state, []];
+  if (!heedsRefusal(state.mode) || !registered) return [state, []];
   return goOut(state, nowMs, "a majority of the coordinator disks refuses this controller");
 }
 

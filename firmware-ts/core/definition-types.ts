@@ -37,8 +37,9 @@ export interface VolumeState {
   readonly begun: number;
   readonly done: number;
   readonly wanted: number;
-  /** In the next reading every disk that answers is waited for, not a majority only; in the one under way. */
+  /** In the next reading every disk that answers is waited for, not a majority only. */
   readonly isThorough: boolean;
+  /** The same of the reading that began last. */
   readonly readsThoroughly: boolean;
   /** A partner, or a life of our own, may have ended in the middle of a writing: what only one disk has is looked for after the next reading. */
   readonly isUnsure: boolean;

@@ -26,8 +26,8 @@ const allowed: Readonly<Record<Mode, readonly Mode[]>> = {
   leaving: [],
 };
 
-/** What the coordinator disks refuse to whoever is none of these says nothing: it has not registered yet, or has lost already. */
-export function isRegisteredIn(mode: Mode): boolean {
+/** Whether it says something when the coordinator disks refuse our writes: others have not registered yet, find out by racing, or are out already. */
+export function heedsRefusal(mode: Mode): boolean {
   return mode === "joining" || mode === "paired" || mode === "alone";
 }
 

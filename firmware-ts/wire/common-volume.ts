@@ -211,12 +211,12 @@ type Spoilt = Extract<Slot, { kind: "empty" | "damaged" }>;
 
 function decodeHead({ number, pair }: SlotPlace, bytes: Uint8Array): WholeSlot | Spoilt {
   const all = bufferOf(bytes);
-  const noSlot = damaged(false, `${all.length} bytes are no slot`);
-  if (all.length < frontBytes) return noSlot;
+  const noSlot = () => damaged(false, `${all.length} bytes are no slot`);
+  if (all.length < frontBytes) return noSlot();
   if (!beginsAsRecord(all))
     return all.subarray(0, frontBytes).equals(zeros) ? emptySlot : damaged(false, "no record");
   const length = lengthInHead(all);
-  if (all.length < length) return noSlot;
+  if (all.length < length) return noSlot();
   const slot = all.subarray(0, length);
   if (slot.readUInt32BE(at.crc) !== checksum(slot)) return damaged(true, "torn or damaged");
   const foundPair = slot.readUInt16BE(at.pair);

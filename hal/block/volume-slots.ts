@@ -14,7 +14,6 @@ import {
   type PairBytes,
   restBytes,
   restOffsetBytes,
-  type Slot,
   type SlotPair,
   slotToWrite,
   stampOf,
@@ -59,20 +58,28 @@ export async function readPairs(disk: VolumeDisk): Promise<Outcome<ReadonlyMap<n
   const pairs = new Map<number, SlotPair>();
   for (let number = 0; number < virtualServersMax; number += 1) {
     const from = 2 * number * frontBytes;
-    const place = { number, pair: disk.pair };
-    let bytes = await wholePair(disk, number, fronts.value.subarray(from, from + 2 * frontBytes));
-    // One that was written over between its front and its rest only looks torn.
-    if (bytes.ok && decodePair(place, bytes.value).some(isTornRest(bytes.value)))
-      bytes = await readPair(disk, number);
-    if (!bytes.ok) return bytes;
-    const slots = decodePair(place, bytes.value);
-    if (slots.some(({ kind }) => kind !== "empty")) pairs.set(number, slots);
+    const slots = await slotsOf(disk, number, fronts.value.subarray(from, from + 2 * frontBytes));
+    if (!slots.ok) return slots;
+    if (slots.value.some(({ kind }) => kind !== "empty")) pairs.set(number, slots.value);
   }
   return good(pairs);
 }
 
-const isTornRest = (bytes: PairBytes) => (slot: Slot, index: number) =>
-  slot.kind === "damaged" && hasRest(bytes[index === 0 ? 0 : 1]);
+/** What is in both slots of a number. One that was written over between its front and its rest only looks torn: such a pair is read once more. */
+async function slotsOf(
+  disk: VolumeDisk,
+  number: number,
+  fronts: Buffer,
+): Promise<Outcome<SlotPair>> {
+  const place = { number, pair: disk.pair };
+  const bytes = await wholePair(disk, number, fronts);
+  if (!bytes.ok) return bytes;
+  const slots = decodePair(place, bytes.value);
+  const isTorn = bytes.value.some((each, at) => hasRest(each) && slots[at]?.kind === "damaged");
+  if (!isTorn) return good(slots);
+  const again = await readPair(disk, number);
+  return again.ok ? good(decodePair(place, again.value)) : again;
+}
 
 async function readPair(disk: VolumeDisk, number: number): Promise<Outcome<PairBytes>> {
   const fronts = await disk.device.read(frontOffsetBytes(number, 0), 2 * frontBytes);

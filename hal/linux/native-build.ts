@@ -31,8 +31,15 @@ export const heldStart = () => native("ganesha/held-start", "library");
 /** `durable-reads.c`: the same where several processes write (docs/design/0029-samba.md). */
 export const durableReads = () => native("durable-reads", "library");
 
-/** `journal-check.c`: an fsync is believed only while the journal lives (docs/design/0034-a-dead-journal.md). */
-export const journalCheck = () => native("journal-check", "library");
+/** `journal-check.c`: an fsync is believed only while the journal lives (docs/design/0034-a-dead-journal.md). What goes without it says so. */
+export async function journalCheck(log: (message: string) => void): Promise<Outcome<string>> {
+  const built = await native("journal-check", "library");
+  if (!built.ok)
+    log(
+      `WITHOUT journal check (an error of ext4 may take back what was acknowledged): ${built.fault.message}`,
+    );
+  return built;
+}
 
 type Kind = "library" | "program";
 

@@ -1,6 +1,6 @@
 /** An fsync at the moment in which ext4 finds an error: what it acknowledges is on the disk. */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
+import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from "node:child_process";
+import { chmodSync, copyFileSync, mkdirSync, truncateSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -25,7 +25,7 @@ describe.skipIf(rootMissing)("an fsync", () => {
 
   beforeAll(async () => {
     folder = makeLoopFolder();
-    const library = await journalCheck();
+    const library = await journalCheck(() => undefined);
     if (!library.ok) throw new Error(library.fault.message);
     check = library.value;
     const flags: Record<string, string[]> = {
@@ -57,9 +57,10 @@ describe.skipIf(rootMissing)("an fsync", () => {
   });
 
   /** A process with a file of the volume open, whose every fsync says that all is well, but for what `libraries` say. */
-  function open(...libraries: string[]) {
+  function open(libraries: readonly string[], more: SpawnOptions = {}) {
     const preload = [...libraries, built("journal-check-lies")].join(":");
     const child = spawn(built("durable-reads-tool"), [join(volume, "f")], {
+      ...more,
       stdio: ["pipe", "pipe", "inherit"],
       env: { ...process.env, LD_PRELOAD: preload },
     });
@@ -74,7 +75,7 @@ describe.skipIf(rootMissing)("an fsync", () => {
   }
 
   it("that lies is found out once the journal is dead, and is not answered at once", async () => {
-    const [believed, checked] = [open(), open(check)];
+    const [believed, checked] = [open([]), open([check])];
     for (const ask of [believed, checked]) {
       expect(await ask("w 0 text")).toBe("written");
       expect(await ask("s")).toBe("synchronised");
@@ -84,6 +85,18 @@ describe.skipIf(rootMissing)("an fsync", () => {
     const sentAtMs = performance.now();
     expect(await checked("s")).toBe("error: Input/output error");
     expect(performance.now() - sentAtMs).toBeGreaterThan(1900);
+  });
+
+  it("is asked about also by who may only write to the file, as smbd while it acts for a user", async () => {
+    const nobody = 65_534;
+    for (const each of [folder, volume]) chmodSync(each, 0o777);
+    // Where the library was built may be closed to others.
+    copyFileSync(check, built("journal-check.so"));
+    const ask = open([built("journal-check.so")], { uid: nobody, gid: nobody });
+    expect(await ask("w 0 text")).toBe("written");
+    expect(await ask("s")).toBe("synchronised");
+    writeFileSync(trigger(), "test");
+    expect(await ask("s")).toBe("error: Input/output error");
   });
 
   // Without the check some records are missing in every sixth to tenth of these errors (Linux 6.18).

@@ -112,7 +112,7 @@ async function librariesOf({
 }: InstanceOptions): Promise<Outcome<readonly string[]>> {
   const [barrier, check, quiet, grace, hold] = await Promise.all([
     readBarrier(),
-    journalCheck(),
+    journalCheck(log),
     noRegistrations(),
     graceEnd(),
     heldStart(),
@@ -121,14 +121,10 @@ async function librariesOf({
   if (!barrier.ok) {
     log(`WITHOUT read barrier (a crash may take back what was read): ${barrier.fault.message}`);
   }
-  if (!check.ok)
-    log(
-      `WITHOUT journal check (an error of ext4 may take back what was acknowledged): ${check.fault.message}`,
-    );
   // What others write the barrier does not know: whatever it lets pass, the kernel is asked about.
   const others = sharesWrites ? [await durableReads()] : [];
-  // The check is behind both, whose synchronisations it judges. Without the others it registers by itself, looks at more devices and ends grace later, which only takes longer. The one that holds
-  // comes last: it does what the others hand on, once it may.
+  // The check is behind both, whose synchronisations it judges. Without the others it registers by itself, looks at more devices and ends
+  // grace later, which only takes longer. The one that holds comes last: it does what the others hand on, once it may.
   const all = [barrier, ...others, check, quiet, grace, hold];
   return good(all.flatMap((each) => (each.ok ? [each.value] : [])));
 }

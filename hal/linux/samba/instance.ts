@@ -109,17 +109,17 @@ async function wordsOf(options: InstanceOptions): Promise<Outcome<string[]>> {
 
 /** Paths of the libraries that it is started with. Only a start that is to be held cannot do without one. */
 async function librariesOf({ held, log }: InstanceOptions): Promise<Outcome<readonly string[]>> {
-  const [durable, check, hold] = await Promise.all([durableReads(), journalCheck(), heldStart()]);
+  const [durable, check, hold] = await Promise.all([
+    durableReads(),
+    journalCheck(log),
+    heldStart(),
+  ]);
   if (held && !hold.ok) return hold;
   if (!durable.ok) {
     log(
       `SMB WITHOUT durable reads (a crash may take back what was read): ${durable.fault.message}`,
     );
   }
-  if (!check.ok)
-    log(
-      `SMB WITHOUT journal check (an error of ext4 may take back what was acknowledged): ${check.fault.message}`,
-    );
   return good([durable, check, hold].flatMap((each) => (each.ok ? [each.value] : [])));
 }
 
