@@ -28,6 +28,9 @@ const lookMs = 2000;
 
 const verifyMs = 1000;
 
+/** What is found later than this is of no use: the mount has read it itself. */
+const foreseeMs = 500;
+
 export interface DataDiskSetup {
   readonly spec: DiskSpec;
   readonly service: BlockServiceClient;
@@ -168,8 +171,10 @@ export class DataDisk {
     const allowed = await this.#allow();
     if (!allowed.ok) return allowed;
     this.#attached = true;
+    // While the kernel makes the device, and whoever is to mount it goes on with other things.
+    const foreseen = this.#setup.service.foresee(this.serial, foreseeMs);
     const attached = await this.#attachment.attach();
-    return attached.ok ? good({ path: attached.value, ...allowed.value }) : attached;
+    return attached.ok ? good({ path: attached.value, ...allowed.value, foreseen }) : attached;
   }
 
   /** Whether the disk says, or does not deny, that it is held under our key. */

@@ -78,6 +78,17 @@ export class NbdExport {
     return new Promise((resolve) => this.#whenIdle.push(resolve));
   }
 
+  /** A read of our own, under the same rules as those of clients: undefined when the export is off, or the device does not give it. */
+  async read(offset: number, length: number): Promise<Buffer | undefined> {
+    if (!this.#on) return undefined;
+    this.begin();
+    this.counters.reads += 1;
+    this.counters.readBytes += length;
+    const read = await this.device.read(offset, length);
+    this.end();
+    return read.ok ? read.value : undefined;
+  }
+
   begin(): void {
     this.#inFlight += 1;
   }

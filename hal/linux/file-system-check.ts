@@ -5,7 +5,8 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { journalRemembersError, remembersError } from "./ext4-layout.ts";
+import { journalRemembersError } from "../../firmware-ts/wire/ext4/journal.ts";
+import { remembersError } from "../../firmware-ts/wire/ext4/superblock.ts";
 import { ordinaryCommand } from "./ordinary.ts";
 import type { FirstRead } from "./read-ahead.ts";
 

@@ -14,7 +14,7 @@ import type { FileSystems, LocalDevice } from "../port/storage.ts";
 import { deviceFree } from "./device-free.ts";
 import { checkIfNeeded } from "./file-system-check.ts";
 import { type MountEntry, mountAt } from "./mount-table.ts";
-import { withReadAhead } from "./read-ahead.ts";
+import { ReadAhead } from "./read-ahead.ts";
 import {
   errno,
   errnoOf,
@@ -54,6 +54,8 @@ class Ext4FileSystems implements FileSystems {
   readonly #limitMs: number;
   readonly #log: (message: string) => void;
   readonly #turns = new Turns();
+  /** By path, of the last mount: it may still have the device open, to read ahead of the file service. */
+  readonly #readAheads = new Map<string, ReadAhead>();
   /** Devices by the path from which they were taken, until they have been shown to be free. */
   readonly #unreleased = new Map<string, string>();
 
@@ -91,38 +93,49 @@ class Ext4FileSystems implements FileSystems {
     return entry.ok ? good(entry.value?.source) : entry;
   }
 
-  async #mount(
-    { path: device, writeCache }: LocalDevice,
-    path: string,
-    isLate: IsLate,
-  ): Promise<Outcome> {
+  async #mount(device: LocalDevice, path: string, isLate: IsLate): Promise<Outcome> {
     const before = mountAt(path);
     if (!before.ok) return before;
-    if (before.value) return sameDevice(before.value, device);
+    if (before.value) return sameDevice(before.value, device.path);
     try {
       mkdirSync(path, { recursive: true, mode: 0o700 });
     } catch (error) {
       return failed("mountFailed", "mount", `cannot make ${path}`, error);
     }
-    const options = mountOptions + barrierOption[writeCache ? "cached" : "uncached"];
-    const mounted = await withReadAhead(device, async (read): Promise<Outcome> => {
-      const checked = await checkIfNeeded(device, read, this.#log);
-      if (!checked.ok) return checked;
-      const result = await mountLater(device, path, fileSystemType, mountFlags, options);
-      if (result >= 0) return done;
-      return failed("mountFailed", "mount", `${device} on ${path}: ${errorName(result)}`);
-    });
-    if (!mounted.ok) return mounted;
+    const ahead = await ReadAhead.of(device);
+    this.#readAheads.set(path, ahead);
+    const mounted = await this.#mountAfter(ahead, device, path);
+    if (!mounted.ok) {
+      await ahead.end();
+      return mounted;
+    }
+    ahead.mounted();
     // Nobody expects it any more: a volume that is mounted unknown to its owner is the one thing to avoid.
     if (isLate()) return await this.#abandonAll(path);
     const after = mountAt(path);
     if (!after.ok) return after;
-    if (after.value) return sameDevice(after.value, device);
+    if (after.value) return sameDevice(after.value, device.path);
     return failed("mountFailed", "mount", `${path} is not in the kernel's mount table`);
+  }
+
+  async #mountAfter(
+    ahead: ReadAhead,
+    { path: device, writeCache }: LocalDevice,
+    path: string,
+  ): Promise<Outcome> {
+    const checked = await checkIfNeeded(device, await ahead.first(), this.#log);
+    if (!checked.ok) return checked;
+    const options = mountOptions + barrierOption[writeCache ? "cached" : "uncached"];
+    const result = await mountLater(device, path, fileSystemType, mountFlags, options);
+    if (result >= 0) return done;
+    return failed("mountFailed", "mount", `${device} on ${path}: ${errorName(result)}`);
   }
 
   /** Takes away whatever lies on the path, and then shows that nothing holds the device. */
   async #abandonAll(path: string): Promise<Outcome> {
+    // What hangs there is not waited for: it ends with the device.
+    void this.#readAheads.get(path)?.end();
+    this.#readAheads.delete(path);
     for (let layer = 0; layer < stackedMax; layer++) {
       const entry = mountAt(path);
       if (!entry.ok) return entry;

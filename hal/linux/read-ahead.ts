@@ -1,21 +1,17 @@
 /**
  * What a mount will read, asked of the disk in large pieces before it asks in small ones. After a crash the kernel recovers the journal: it reads it
  * block by block, each when the last has come, which is several hundred round trips for one mebibyte (counted: 390), and most of what a
- * takeover of many virtual servers cost. Afterwards it reads the metadata at the beginning in another twenty. All of it comes from the device's page
- * cache then, which is what the file system reads through.
+ * takeover of many virtual servers cost. Afterwards it reads the metadata at the beginning in another twenty, and the start of a file service that of its
+ * own directories, in a dozen. All of it comes from the device's page cache then, which is what the file system reads through.
  *
  * Obligations: nothing but time depends on it. It reads only, from a device that is attached, hence ours (hal/block/attach); whatever
- * is not as it should be is left to the mount, which says so.
+ * is not as it should be is left to the mount, which says so. It never waits for what is foreseen.
  */
 import { type FileHandle, open } from "node:fs/promises";
-import {
-  journalAt,
-  journalOf,
-  logAhead,
-  type Range,
-  superblockAt,
-  superblockBytes,
-} from "./ext4-layout.ts";
+import type { Foreseen, Range } from "../../firmware-ts/schema/range.ts";
+import { journalAt, journalOf, logAhead } from "../../firmware-ts/wire/ext4/journal.ts";
+import { superblockAt, superblockBytes } from "../../firmware-ts/wire/ext4/superblock.ts";
+import type { LocalDevice } from "../port/storage.ts";
 import { adviseLater, ioctlLater } from "./syscalls.ts";
 
 /** Group descriptors, bitmaps and the first inodes of a file system with flexible groups, as mke2fs makes them. */
@@ -24,8 +20,14 @@ const metadata: Range = { fromBytes: 0, lengthBytes: 384 << 10 };
 /** Of a journal: more of it than this is rarely alive, and a disk reads so much while a client waits for one lost packet. */
 const logBytesMax = 4 << 20;
 
-/** ext4 begins with blocks of this size, and a change of the size empties the page cache: with others, reading ahead would be in vain. */
-const blockSizeBytes = 1024;
+/**
+ * ext4 begins with blocks of this size, and a change of the size empties the page cache: with others, reading ahead of the mount would be in vain, and only
+ * what is wanted after it can be read ahead.
+ */
+const firstBlockSizeBytes = 1024;
+
+/** After the mount, until what is foreseen has come. The file service is about to read it itself then. */
+const lateMsMax = 250;
 
 /** <linux/fs.h>: _IOW(0x12, 113, size_t) */
 const BLKBSZSET = 0x40081271;
@@ -38,44 +40,103 @@ export interface FirstRead {
   readonly journalSuperblock?: Buffer;
 }
 
-/**
- * Calls `then` while what was asked for is kept: the page cache of a device goes with the last who has it open. What was asked for need not have come
- * by then.
- */
-export async function withReadAhead<T>(
-  device: string,
-  then: (read: FirstRead) => Promise<T>,
-): Promise<T> {
-  const file = await open(device, "r").catch(() => undefined);
-  try {
-    // The mount meets the same trouble, and tells it.
-    const read = file ? await readAheadOf(file).catch(() => undefined) : undefined;
-    return await then(read ?? {});
-  } finally {
-    await file?.close().catch(() => undefined);
+/** Of one mount: `first`, then `mounted` or `end`. */
+export class ReadAhead {
+  /** Open as long as what was read is to be kept: the page cache of a device goes with the last who has it open. */
+  readonly #file: FileHandle | undefined;
+  readonly #foreseen: Promise<Foreseen | undefined>;
+  /** Once it has come. */
+  #known: Foreseen | undefined;
+  #isAdvised = false;
+  /** The size of the device's blocks is that of the file system, and stays so. */
+  #isSettled = false;
+  #isEnded = false;
+  #advising: Promise<unknown> = Promise.resolve();
+
+  private constructor(file: FileHandle | undefined, foreseen: Promise<Foreseen | undefined>) {
+    this.#file = file;
+    this.#foreseen = foreseen.then((known) => {
+      this.#known = known;
+      return known;
+    });
   }
-}
 
-async function readAheadOf(file: FileHandle): Promise<FirstRead> {
-  const size = Buffer.alloc(8);
-  size.writeUInt32LE(blockSizeBytes);
-  // Refused for a device that is mounted: then it is not mounted again.
-  const isReady = (await ioctlLater(file.fd, BLKBSZSET, size)) >= 0;
-  if (isReady) await advise(file, metadata);
-  const superblock = await blockAt(file, superblockAt);
-  const journal = journalOf(superblock);
-  if (journal === undefined) return { superblock };
-  const journalSuperblock = await blockAt(file, journalAt(journal)).catch(() => undefined);
-  // What the superblock says counts all the same.
-  if (journalSuperblock === undefined) return { superblock };
-  if (isReady && journal.blockSizeBytes === blockSizeBytes)
-    for (const piece of logAhead(journal, journalSuperblock, logBytesMax))
-      await advise(file, piece);
-  return { superblock, journalSuperblock };
-}
+  static async of({ path, foreseen }: LocalDevice): Promise<ReadAhead> {
+    // The mount meets the same trouble, and tells it.
+    const file = await open(path, "r").catch(() => undefined);
+    return new ReadAhead(file, foreseen ?? Promise.resolve(undefined));
+  }
 
-function advise(file: FileHandle, { fromBytes, lengthBytes }: Range): Promise<number> {
-  return adviseLater(file.fd, fromBytes, lengthBytes, POSIX_FADV_WILLNEED);
+  /** Asks for what the mount will read. It need not have come by the end of this. */
+  async first(): Promise<FirstRead> {
+    if (this.#file === undefined) return {};
+    return (await this.#first(this.#file).catch(() => undefined)) ?? {};
+  }
+
+  /** Asks for the rest, in the background, then ends. */
+  mounted(): void {
+    this.#isSettled = true;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, lateMsMax);
+    });
+    const advised = this.#foreseen.then(() => this.#adviseForeseen());
+    void Promise.race([advised, late]).then(() => {
+      clearTimeout(timer);
+      return this.end();
+    });
+  }
+
+  /** Lets go of the device. May be called again. */
+  async end(): Promise<void> {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    // A descriptor that is closed under a call may be somebody else's by then.
+    await this.#advising;
+    await this.#file?.close().catch(() => undefined);
+  }
+
+  async #first(file: FileHandle): Promise<FirstRead> {
+    const size = Buffer.alloc(8);
+    size.writeUInt32LE(firstBlockSizeBytes);
+    // Refused for a device that is mounted: then it is not mounted again.
+    const isReady = (await ioctlLater(file.fd, BLKBSZSET, size)) >= 0;
+    const isKept = (bytes: number | undefined) => isReady && bytes === firstBlockSizeBytes;
+    if (isReady && (this.#known === undefined || isKept(this.#known.blockSizeBytes)))
+      await this.#advise([metadata]);
+    void this.#foreseen.then((known) => {
+      if (isKept(known?.blockSizeBytes)) this.#isSettled = true;
+      return this.#adviseForeseen();
+    });
+    const superblock = await blockAt(file, superblockAt);
+    const journal = journalOf(superblock);
+    if (journal === undefined) return { superblock };
+    const journalSuperblock = await blockAt(file, journalAt(journal)).catch(() => undefined);
+    // What the superblock says counts all the same.
+    if (journalSuperblock === undefined) return { superblock };
+    if (isKept(journal.blockSizeBytes))
+      await this.#advise(logAhead(journal, journalSuperblock, logBytesMax));
+    return { superblock, journalSuperblock };
+  }
+
+  async #adviseForeseen(): Promise<void> {
+    if (!this.#isSettled || this.#isAdvised || this.#known === undefined) return;
+    this.#isAdvised = true;
+    await this.#advise(this.#known.ranges);
+  }
+
+  #advise(ranges: readonly Range[]): Promise<unknown> {
+    const advised = this.#adviseEach(ranges);
+    this.#advising = Promise.all([this.#advising, advised]);
+    return advised;
+  }
+
+  async #adviseEach(ranges: readonly Range[]): Promise<void> {
+    for (const { fromBytes, lengthBytes } of ranges) {
+      if (this.#file === undefined || this.#isEnded) return;
+      await adviseLater(this.#file.fd, fromBytes, lengthBytes, POSIX_FADV_WILLNEED);
+    }
+  }
 }
 
 /** The 1024 bytes at a place of a device, or what there is of them. */

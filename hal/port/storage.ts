@@ -3,6 +3,7 @@
  * which it appeared. Reservation commands and I/O of one disk travel in the same I_T nexus (SPC-4 5.9.1).
  */
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
+import type { Foreseen } from "../../firmware-ts/schema/range.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
@@ -23,6 +24,8 @@ export interface LocalDevice {
   readonly path: string;
   /** Whether acknowledged writes may be lost with the disk's power before a flush. */
   readonly writeCache: boolean;
+  /** What is about to be read of it, for whoever can have it read in advance: a hint, soon there or never. Does not reject. */
+  readonly foreseen?: Promise<Foreseen | undefined>;
 }
 
 export interface BlockService {

@@ -8,6 +8,7 @@ import {
   good,
   type Outcome,
 } from "../../../firmware-ts/schema/outcome.ts";
+import type { Foreseen } from "../../../firmware-ts/schema/range.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
@@ -121,6 +122,12 @@ export class BlockServiceClient {
     if (typeof reply !== "string" && reply.kind === "allowed")
       return good({ writeCache: reply.writeCache });
     return this.#fault("allow", reply);
+  }
+
+  /** What a mount and a start of a file service will read of a disk whose I/O flows; undefined when it cannot be told. Never rejects. */
+  async foresee(serial: string, deadlineMs: number): Promise<Foreseen | undefined> {
+    const reply = await this.#send({ op: "foresee", serial, deadlineMs }, deadlineMs);
+    return typeof reply !== "string" && reply.kind === "foreseen" ? reply.foreseen : undefined;
   }
 
   /** Refuses I/O from now on; resolves when none is under way, bounded by the disks' own deadlines. */

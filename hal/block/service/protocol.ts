@@ -3,6 +3,7 @@
  * Requests carry an id and are each answered once, in any order; events come unasked.
  */
 import { z } from "zod";
+import type { Foreseen } from "../../../firmware-ts/schema/range.ts";
 import type {
   ReservationAnswer,
   ReservationCommand,
@@ -50,6 +51,24 @@ const reservationAnswer = z.discriminatedUnion("status", [
 
 const hold = z.strictObject({ key, type: reservationType });
 
+/** See `foresee.ts`, which keeps within these bounds. */
+const foreseen = z.strictObject({
+  blockSizeBytes: z.number().int().min(1024).max(65_536),
+  ranges: z
+    .array(
+      z.strictObject({
+        fromBytes: z.number().int().nonnegative(),
+        lengthBytes: z
+          .number()
+          .int()
+          .positive()
+          .max(1 << 20),
+      }),
+    )
+    .max(256)
+    .readonly(),
+}) satisfies z.ZodType<Foreseen>;
+
 /** A disk to open: where it is reached, as whom, and the serial that says which one it is. */
 export const diskSpecSchema = z.strictObject({
   serial: text,
@@ -96,6 +115,8 @@ export const requestSchema = z.discriminatedUnion("op", [
   }),
   /** Verifies the hold in the present session (no hold: asks nothing), then lets I/O flow and turns the export on. */
   z.strictObject({ id, op: z.literal("allow"), serial: text, hold: hold.optional(), deadlineMs }),
+  /** What a mount and a start will read: looked for as long as I/O is allowed, and not longer than `deadlineMs`. */
+  z.strictObject({ id, op: z.literal("foresee"), serial: text, deadlineMs }),
   /** Turns the export off; answered when no operation is left. */
   z.strictObject({ id, op: z.literal("forbid"), serial: text }),
   z.strictObject({ id, op: z.literal("close"), serial: text }),
@@ -146,6 +167,8 @@ export const serviceMessageSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("fault"), id, fault: faultSchema }),
   /** I/O flows; `writeCache` as in `IscsiDisk`. */
   z.strictObject({ kind: z.literal("allowed"), id, writeCache: z.boolean() }),
+  /** Without `foreseen`: nothing could be told. */
+  z.strictObject({ kind: z.literal("foreseen"), id, foreseen: foreseen.optional() }),
   z.strictObject({ kind: z.literal("disk"), id, disk: diskStatusSchema }),
   z.strictObject({ kind: z.literal("answer"), id, answer: reservationAnswer }),
   z.strictObject({ kind: z.literal("status"), id, status: serviceStatusSchema }),

@@ -5,7 +5,9 @@
  * verified; what the disks say about reservations is told the daemon before the I/O that met it has failed.
  */
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
+import type { Foreseen } from "../../../firmware-ts/schema/range.ts";
 import type { ReservationAnswer } from "../../../firmware-ts/schema/reservation.ts";
+import { foresee } from "../foresee.ts";
 import { IscsiDisk } from "../iscsi/disk.ts";
 import type { NbdExport } from "../nbd-export.ts";
 import { NbdServer } from "../nbd-server.ts";
@@ -56,6 +58,10 @@ export class BlockServiceCore {
         const allowed = await this.#allow(request);
         if (!allowed.ok) return this.#answer(id, allowed);
         return this.#say({ kind: "allowed", id, writeCache: allowed.value });
+      }
+      case "foresee": {
+        const foreseen = await this.#foresee(request);
+        return this.#say({ kind: "foreseen", id, ...(foreseen ? { foreseen } : {}) });
       }
       case "forbid":
         return this.#answer(id, await this.#forbid(request.serial));
@@ -142,6 +148,15 @@ export class BlockServiceCore {
     }
     entry.exported?.turnOn();
     return good(disk.writeCache);
+  }
+
+  /** Each read goes the way of a client's: none is sent after a `forbid`, and one that is under way is awaited by a release. */
+  async #foresee(request: ServiceRequest & { op: "foresee" }): Promise<Foreseen | undefined> {
+    const exported = this.#disks.get(request.serial)?.exported;
+    if (exported === undefined) return undefined;
+    const { sizeBytes } = exported.facts;
+    const read = (from: number, length: number) => exported.read(from, length);
+    return await foresee({ sizeBytes, read }, request.deadlineMs);
   }
 
   /**

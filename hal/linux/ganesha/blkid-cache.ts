@@ -12,7 +12,7 @@
 import { constants, statSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
-import { isExt4, superblockAt } from "../ext4-layout.ts";
+import { isExt4, superblockAt } from "../../../firmware-ts/wire/ext4/superblock.ts";
 import { type MountEntry, mountsAbove } from "../mount-table.ts";
 import { blockAt } from "../read-ahead.ts";
 import { ioctlLater } from "../syscalls.ts";

@@ -1,13 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
-  isExt4,
   journalAt,
   journalOf,
   journalRemembersError,
   logAhead,
-  remembersError,
-} from "../../hal/linux/ext4-layout.ts";
+} from "../../firmware-ts/wire/ext4/journal.ts";
+import { isExt4, remembersError } from "../../firmware-ts/wire/ext4/superblock.ts";
 
 interface Extent {
   readonly at: number;

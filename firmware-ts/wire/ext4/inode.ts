@@ -1,0 +1,69 @@
+/** Group descriptors and inodes of ext4 (Documentation/filesystems/ext4: group_descr.rst, inodes.rst), as much as is needed to follow a directory. */
+import { type Extent, extentRootBytes, extentsOf } from "./extents.ts";
+import { type Geometry, superblockAt } from "./superblock.ts";
+
+export const rootInode = 2;
+
+/** Of a descriptor, little endian: the lower half of each number, and the upper one where there is one. */
+const numbersAt = {
+  blockBitmap: [0x0, 0x20],
+  inodeBitmap: [0x4, 0x24],
+  inodeTable: [0x8, 0x28],
+} as const;
+
+/** Of an inode, little endian. */
+const modeAt = 0x0;
+const kindMask = 0xf000;
+const directoryKind = 0x4000;
+const flagsAt = 0x20;
+const hasExtents = 0x80000;
+const mapAt = 0x28;
+
+/** Numbers of blocks: nothing says that they are on the disk. */
+export interface Group {
+  readonly blockBitmap: number;
+  readonly inodeBitmap: number;
+  readonly inodeTable: number;
+}
+
+/** Where an inode is: bytes from the begin of its group's table. */
+export interface Place {
+  readonly group: number;
+  readonly atBytes: number;
+}
+
+/** Undefined for a number that no inode has. */
+export function placeOf(geometry: Geometry, inode: number): Place | undefined {
+  if (inode < 1 || inode > geometry.inodes) return undefined;
+  const { inodesPerGroup, inodeBytes } = geometry;
+  const index = inode - 1;
+  return {
+    group: Math.floor(index / inodesPerGroup),
+    atBytes: (index % inodesPerGroup) * inodeBytes,
+  };
+}
+
+/** Where a group's descriptor is on the device, bytes. They follow the superblock's block. */
+export function descriptorAt({ blockSizeBytes, descriptorBytes }: Geometry, group: number): number {
+  const superblock = Math.floor(superblockAt / blockSizeBytes);
+  return (superblock + 1) * blockSizeBytes + group * descriptorBytes;
+}
+
+export function groupOf({ descriptorBytes, isWide }: Geometry, bytes: Buffer): Group | undefined {
+  if (bytes.length < descriptorBytes) return undefined;
+  const number = ([low, high]: readonly [number, number]) =>
+    bytes.readUInt32LE(low) + (isWide ? bytes.readUInt32LE(high) * 2 ** 32 : 0);
+  return {
+    blockBitmap: number(numbersAt.blockBitmap),
+    inodeBitmap: number(numbersAt.inodeBitmap),
+    inodeTable: number(numbersAt.inodeTable),
+  };
+}
+
+/** The blocks of a directory. Undefined for other files, and for a directory whose blocks are not listed in the inode itself. */
+export function directoryOf(inode: Buffer): readonly Extent[] | undefined {
+  if (inode.length < mapAt + extentRootBytes) return undefined;
+  if ((inode.readUInt16LE(modeAt) & kindMask) !== directoryKind) return undefined;
+  if ((inode.readUInt32LE(flagsAt) & hasExtents) === 0) return undefined;
+  return extentsOf(inode.subarray(mapAt, mapAt + extentRootBytes));
+}
