@@ -36,6 +36,16 @@ describe("records of NFSv4 clients before a start", () => {
     expect(readdirSync(path("clients-before"))).toEqual([]);
   });
 
+  it("many of them, some of whom have returned", async () => {
+    const names = Array.from({ length: 40 }, (_, i) => `client-${i}`).sort();
+    for (const name of names) has("clients-before", name, "rest of the name");
+    for (const name of names.slice(0, 20)) has("clients", name, "rest of the name", "more");
+    expect(await ready()).toMatchObject({ ok: true });
+    expect(readdirSync(path("clients")).sort()).toEqual(names);
+    expect(readdirSync(path("clients", names[0] ?? "", "rest of the name"))).toEqual(["more"]);
+    expect(readdirSync(path("clients-before"))).toEqual([]);
+  });
+
   it("long names that begin alike stay apart, and revoked delegations stay with their client", async () => {
     has("clients-before", "long", "one");
     has("clients", "long", "two");

@@ -17,6 +17,8 @@ export const recordsOf = { now: "clients", before: "clients-before" } as const;
 const limitMs = 2000;
 /** ganesha splits a long name into directories of 255 bytes each; an owner has at most 1024 (RFC 8881 3.2), twice that in hexadecimal. */
 const depthMax = 16;
+/** Records that are given back at once: each may wait for the disk. */
+const atOnceMax = 8;
 
 export interface RecordsOptions {
   /** Whether the server comes with `grace-end.c`, which takes the flag of synchronous directories away while it starts, and puts it back. */
@@ -70,17 +72,26 @@ async function makeSynchronous(path: string, log: (message: string) => void): Pr
  */
 async function restore(from: string, to: string, depth: number): Promise<void> {
   if (depth > depthMax) throw new Error(`${from}: directories too deep for a client record`);
-  for (const entry of await entriesOf(from)) {
-    const [old, now] = [`${from}/${entry.name}`, `${to}/${entry.name}`];
-    await mkdir(to, { recursive: true, mode: 0o700 });
-    if (await renamed(old, now)) continue;
-    // There already: what is in it (revoked delegations, the rest of a long name) joins what is there.
-    if (entry.isDirectory()) {
-      await restore(old, now, depth + 1);
-      await rmdir(old);
-    } else {
-      await rm(old);
-    }
+  const entries = await entriesOf(from);
+  if (entries.length > 0) await mkdir(to, { recursive: true, mode: 0o700 });
+  // Below the first level one after the other: a client has few, and all of them together must stay few.
+  const countMax = depth === 0 ? atOnceMax : 1;
+  for (let i = 0; i < entries.length; i += countMax) {
+    const some = entries.slice(i, i + countMax);
+    const ended = await Promise.allSettled(some.map((entry) => giveBack(from, to, entry, depth)));
+    for (const one of ended) if (one.status === "rejected") throw one.reason;
+  }
+}
+
+async function giveBack(from: string, to: string, entry: Dirent, depth: number): Promise<void> {
+  const [old, now] = [`${from}/${entry.name}`, `${to}/${entry.name}`];
+  if (await renamed(old, now)) return;
+  // There already: what is in it (revoked delegations, the rest of a long name) joins what is there.
+  if (entry.isDirectory()) {
+    await restore(old, now, depth + 1);
+    await rmdir(old);
+  } else {
+    await rm(old);
   }
 }
 
