@@ -9,7 +9,7 @@
  */
 import type { Foreseen, Range } from "../../firmware-ts/schema/range.ts";
 import { type Entry, entriesOf } from "../../firmware-ts/wire/ext4/directory.ts";
-import type { Extent } from "../../firmware-ts/wire/ext4/extents.ts";
+import { type Extent, extentsOf, leavesOf } from "../../firmware-ts/wire/ext4/extents.ts";
 import {
   descriptorAt,
   directoryOf,
@@ -139,17 +139,29 @@ class Walk {
     const place = await this.#placeOf(inode);
     if (place === undefined) return [];
     const bytes = await this.#read(place.atBytes, this.#geometry.inodeBytes);
-    const extents = bytes && directoryOf(bytes);
-    if (extents === undefined) return [];
+    const root = bytes && directoryOf(bytes);
+    if (root === undefined) return [];
     // A start makes directories in there, and removes some.
     if (inode !== rootInode) {
       this.#expectBlock(place.group.blockBitmap);
       this.#expectBlock(place.group.inodeBitmap);
     }
+    const extents = await this.#extentsOf(root);
     const blocks = await Promise.all(
       this.#blocksOf(extents).map((block) => this.#readBlock(block)),
     );
     return blocks.flatMap((block) => (block ? entriesOf(block) : []));
+  }
+
+  /** A directory that has grown among others is in many pieces, and its tree has leaves. Deeper ones have thousands of entries. */
+  async #extentsOf(root: Buffer): Promise<readonly Extent[]> {
+    const inRoot = extentsOf(root);
+    if (inRoot) return inRoot;
+    const nodes = (leavesOf(root) ?? []).map(async ({ first, atBlock }) => {
+      const node = await this.#readBlock(atBlock);
+      return (node && extentsOf(node, first)) ?? [];
+    });
+    return (await Promise.all(nodes)).flat();
   }
 
   /** Where an inode is, bytes from the begin of the disk; it is expected to be read there. */

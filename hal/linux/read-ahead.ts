@@ -47,7 +47,7 @@ export class ReadAhead {
   readonly #foreseen: Promise<Foreseen | undefined>;
   /** Once it has come. */
   #known: Foreseen | undefined;
-  #isAdvised = false;
+  #advised: Promise<unknown> | undefined;
   /** The size of the device's blocks is that of the file system, and stays so. */
   #isSettled = false;
   #isEnded = false;
@@ -120,9 +120,9 @@ export class ReadAhead {
   }
 
   async #adviseForeseen(): Promise<void> {
-    if (!this.#isSettled || this.#isAdvised || this.#known === undefined) return;
-    this.#isAdvised = true;
-    await this.#advise(this.#known.ranges);
+    if (!this.#isSettled || this.#known === undefined) return;
+    this.#advised ??= this.#advise(this.#known.ranges);
+    await this.#advised;
   }
 
   #advise(ranges: readonly Range[]): Promise<unknown> {

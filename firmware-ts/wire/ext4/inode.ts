@@ -1,5 +1,5 @@
 /** Group descriptors and inodes of ext4 (Documentation/filesystems/ext4: group_descr.rst, inodes.rst), as much as is needed to follow a directory. */
-import { type Extent, extentRootBytes, extentsOf } from "./extents.ts";
+import { rootBytes } from "./extents.ts";
 import { type Geometry, superblockAt } from "./superblock.ts";
 
 export const rootInode = 2;
@@ -60,10 +60,10 @@ export function groupOf({ descriptorBytes, isWide }: Geometry, bytes: Buffer): G
   };
 }
 
-/** The blocks of a directory. Undefined for other files, and for a directory whose blocks are not listed in the inode itself. */
-export function directoryOf(inode: Buffer): readonly Extent[] | undefined {
-  if (inode.length < mapAt + extentRootBytes) return undefined;
+/** The root of a directory's extent tree. Undefined for other files, and for a directory that has none. */
+export function directoryOf(inode: Buffer): Buffer | undefined {
+  if (inode.length < mapAt + rootBytes) return undefined;
   if ((inode.readUInt16LE(modeAt) & kindMask) !== directoryKind) return undefined;
   if ((inode.readUInt32LE(flagsAt) & hasExtents) === 0) return undefined;
-  return extentsOf(inode.subarray(mapAt, mapAt + extentRootBytes));
+  return inode.subarray(mapAt, mapAt + rootBytes);
 }

@@ -3,7 +3,7 @@
  * Nothing is believed that is out of bounds.
  */
 import type { Range } from "../../schema/range.ts";
-import { type Extent, extentsOf } from "./extents.ts";
+import { type Extent, extentsOf, rootBytes } from "./extents.ts";
 import { blockSizeOf, superblockBytes } from "./superblock.ts";
 
 /** Of the file system's superblock, little endian. */
@@ -42,7 +42,7 @@ export function journalOf(superblock: Buffer): Journal | undefined {
   if (blockSizeBytes === undefined) return undefined;
   if ((superblock.readUInt32LE(compatibleAt) & hasJournal) === 0) return undefined;
   if (superblock.readUInt8(journalBackupTypeAt) !== backupIsBlockMap) return undefined;
-  const extents = extentsOf(superblock.subarray(journalMapAt));
+  const extents = extentsOf(superblock.subarray(journalMapAt, journalMapAt + rootBytes));
   return extents && { blockSizeBytes, extents };
 }
 

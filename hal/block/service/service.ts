@@ -156,7 +156,8 @@ export class BlockServiceCore {
     if (exported === undefined) return undefined;
     const { sizeBytes } = exported.facts;
     const read = (from: number, length: number) => exported.read(from, length);
-    return await foresee({ sizeBytes, read }, request.deadlineMs);
+    // A hint is not worth the disks that end with this process.
+    return await foresee({ sizeBytes, read }, request.deadlineMs).catch(() => undefined);
   }
 
   /**
