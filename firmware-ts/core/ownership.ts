@@ -2,18 +2,19 @@
  * Ownership of one data disk: an Exclusive Access – Registrants Only reservation under our key (SPC-4 5.9.10). Only the
  * owner is registered, so the disk itself refuses the partner's reads and writes alike.
  *
- *     registering ─▶ reading ─┬─ held by us ─────────────────────────────▶ owned
- *     (key of this epoch)     ├─ held by nobody ─▶ reserving ─▶ confirming ─▶ owned
- *                             └─ foreign keys ──▶ preempting ─▶ (reading again)
- *     our own key gone, or a foreign key of a *newer* epoch ──▶ refused
- *     a key of another system ──▶ withdrawing (our key) ──▶ refused
+ *     registering ─▶ ┬─ held by us, nobody else registered ─▶ owned
+ *     (key of this   ├─ held by nobody, nobody registered ─▶ reserving ─▶ (judged again)
+ *      epoch)        └─ foreign keys ─▶ preempting ─▶ (judged again)
+ *     our own key gone, or a foreign key of a *newer* epoch ─▶ refused
+ *     a key of another system ─▶ withdrawing (our key) ─▶ refused
  *
  *     releasing ─▶ unregistering ─▶ free
  *
- * Keys and holder are read with two commands at once: a start waits for each turn, and even one after the other they are no picture of
- * one moment. An answer is believed only when the disk says the same thing twice: a preemption is followed by another reading;
- * whether a reservation stands, attaching asks the disk (one READ FULL STATUS in the nexus of the I/O) before the first block is read, and
- * the virtual server's last step asks again behind the open gate.
+ * Each command that changes something is sent together with two that read keys and holder behind it: the disk performs the commands of one
+ * controller in their order (`Disks.reserve`), and an outage waits for each turn. What is read is judged only when all three are answered.
+ * The two readings are no picture of one moment. An answer is believed only when the disk says the same thing twice: a reservation and a
+ * preemption are followed by readings; whether a reservation stands, attaching asks the disk (one READ FULL STATUS in the nexus of the I/O)
+ * before the first block is read, and the virtual server's last step asks again behind the open gate.
  */
 import type {
   ReservationAnswer,
@@ -24,26 +25,31 @@ import { parseKey } from "./keys.ts";
 
 const type = "exclusiveAccessRegistrantsOnly";
 
-/** Passes of read and preempt before a claim gives up: each pass removes at least one foreign key. */
+/** Reservations and preemptions before a claim gives up: each preemption removes at least one foreign key. */
 const passesMax = 8;
 
 export type Claim =
-  | { readonly at: "registering" }
   | {
-      readonly at: "reading";
+      readonly at: "registering" | "reading" | "preempting" | "reserving";
+      /** How many of `passesMax` have been sent. */
       readonly pass: number;
-      /** What has been answered of the two. */
-      readonly keys?: KeysRead;
-      readonly held?: HolderRead;
+      readonly heard: Heard;
     }
-  | { readonly at: "preempting"; readonly pass: number }
-  | { readonly at: "reserving"; readonly pass: number }
-  | { readonly at: "confirming"; readonly pass: number }
   | { readonly at: "owned" }
   /** The disk is another system's: nothing of ours stays there. */
   | { readonly at: "withdrawing"; readonly reason: string }
   | { readonly at: "refused"; readonly reason: string; readonly newerEpoch?: number }
   | { readonly at: "failed"; readonly reason: string };
+
+type Asking = Extract<Claim, { readonly heard: Heard }>;
+
+/** What has been answered of the commands that were sent together. The answers may come in any order, and tell themselves apart. */
+interface Heard {
+  /** To the command that changes something; there is none while `reading`. */
+  readonly change?: "good" | "conflict";
+  readonly keys?: KeysRead;
+  readonly held?: HolderRead;
+}
 
 type KeysRead = Extract<ReservationAnswer, { status: "keys" }>;
 type HolderRead = Extract<ReservationAnswer, { status: "reservation" }>;
@@ -51,9 +57,9 @@ type HolderRead = Extract<ReservationAnswer, { status: "reservation" }>;
 /** The claim, and the commands to send; none while an answer is still to come, and when it has ended. */
 export type ClaimStep = readonly [Claim, readonly ReservationCommand[]];
 
-/** First command of a claim. */
+/** The first commands of a claim. */
 export function startClaim(key: ReservationKey): ClaimStep {
-  return [{ at: "registering" }, [{ op: "register", key }]];
+  return ask("registering", 0, { op: "register", key });
 }
 
 export function claimEnded(claim: Claim): boolean {
@@ -66,69 +72,54 @@ export function claimAnswer(
   key: ReservationKey,
   answer: ReservationAnswer,
 ): ClaimStep {
-  if (claimEnded(claim)) return [claim, []];
+  if (claim.at === "owned" || claim.at === "refused" || claim.at === "failed") return [claim, []];
   // Whatever the disk says to that, there is nothing more that we could do.
   if (claim.at === "withdrawing") return [{ at: "refused", reason: claim.reason }, []];
   if (answer.status === "failed") return [{ at: "failed", reason: answer.reason }, []];
-  if (answer.status === "conflict") {
-    // SPC-4 5.9.11.4: our registration is gone, or the victim's; or somebody reserved first. The keys tell which.
-    if (claim.at === "preempting" || claim.at === "reserving") return nextPass(claim.pass);
+  // SPC-4 5.9.11.4: our registration is gone, or the victim's; or somebody reserved first. The keys behind it tell which.
+  const mayConflict = claim.at === "preempting" || claim.at === "reserving";
+  if (answer.status === "conflict" && !mayConflict)
     return [{ at: "refused", reason: "the disk answered RESERVATION CONFLICT" }, []];
-  }
-  switch (claim.at) {
-    case "registering":
-      return read(1);
-    case "reading":
-      return afterReading(claim, key, answer);
-    case "preempting":
-      return nextPass(claim.pass);
-    case "reserving":
-      return [{ at: "confirming", pass: claim.pass }, [{ op: "readKeys" }]];
-    case "confirming":
-      return confirmed(claim.pass, key, answer);
+  const heard = withAnswer(claim, answer);
+  if (!heard) return [{ at: "failed", reason: `unexpected answer: ${answer.status}` }, []];
+  const { keys, held, change } = heard;
+  if (!keys || !held || (claim.at !== "reading" && !change)) return [{ ...claim, heard }, []];
+  return judge(claim.pass, key, keys, held);
+}
+
+/** Undefined for an answer to a command that was not sent, or was answered. */
+function withAnswer({ at, heard }: Asking, answer: ReservationAnswer): Heard | undefined {
+  switch (answer.status) {
+    case "keys":
+      return heard.keys ? undefined : { ...heard, keys: answer };
+    case "reservation":
+      return heard.held ? undefined : { ...heard, held: answer };
+    case "good":
+    case "conflict":
+      if (at === "reading" || heard.change) return undefined;
+      return { ...heard, change: answer.status };
     default:
-      throw new Error(`claimAnswer: no answer is expected in ${claim.at}`);
+      return undefined;
   }
 }
 
-function read(pass: number): ClaimStep {
-  return [{ at: "reading", pass }, [{ op: "readKeys" }, { op: "readReservation" }]];
+function ask(at: Asking["at"], pass: number, change?: ReservationCommand): ClaimStep {
+  const readings = [{ op: "readKeys" }, { op: "readReservation" }] as const;
+  return [{ at, pass, heard: {} }, change ? [change, ...readings] : readings];
 }
 
-function nextPass(pass: number): ClaimStep {
-  if (pass >= passesMax)
-    return [{ at: "failed", reason: `still contested after ${pass} passes` }, []];
-  return read(pass + 1);
+/** One pass more, if there may be one. */
+function nextPass(at: Asking["at"], pass: number, change?: ReservationCommand): ClaimStep {
+  if (pass < passesMax) return ask(at, pass + 1, change);
+  return [{ at: "failed", reason: `still contested after ${pass} passes` }, []];
 }
 
-/**
- * GOOD to a RESERVE: nobody held it, and now we do (SPC-4 5.9.9). Whoever registered since we looked could still read and write:
- * registrants are let through.
- */
-function confirmed(pass: number, key: ReservationKey, answer: ReservationAnswer): ClaimStep {
-  if (answer.status !== "keys") return unexpected(answer);
-  const isAlone = answer.keys.length > 0 && answer.keys.every((each) => each === key);
-  return isAlone ? [{ at: "owned" }, []] : nextPass(pass);
-}
-
-/** The answers to the two commands may come in any order, and tell themselves apart. */
-function afterReading(
-  claim: Extract<Claim, { at: "reading" }>,
-  key: ReservationKey,
-  answer: ReservationAnswer,
-): ClaimStep {
-  if (answer.status !== "keys" && answer.status !== "reservation") return unexpected(answer);
-  const keys = answer.status === "keys" ? answer : claim.keys;
-  const held = answer.status === "reservation" ? answer : claim.held;
-  if (!keys || !held) {
-    const known = { ...(keys ? { keys } : {}), ...(held ? { held } : {}) };
-    return [{ at: "reading", pass: claim.pass, ...known }, []];
-  }
+function judge(pass: number, key: ReservationKey, keys: KeysRead, held: HolderRead): ClaimStep {
   const foreign = [...new Set(keys.keys.filter((each) => each !== key))];
   const stranger = strangerAmong(key, foreign);
   if (stranger !== undefined) return withdraw(key, stranger, held);
   const objection = objectionTo(key, keys, foreign);
-  return objection ? [objection, []] : decide(claim.pass, key, foreign, held);
+  return objection ? [objection, []] : decide(pass, key, foreign, held);
 }
 
 function strangerAmong(
@@ -177,6 +168,10 @@ function objectionTo(
   return undefined;
 }
 
+/**
+ * Owned is what is held under our key while nobody else is registered: registrants are let through (SPC-4 5.9.10).
+ * Whoever registers later is judged by what his own readings show.
+ */
 function decide(
   pass: number,
   key: ReservationKey,
@@ -184,20 +179,17 @@ function decide(
   { holder }: HolderRead,
 ): ClaimStep {
   // SAFETY epochsOnlyRise: whoever registered and reserved between the two readings has not been judged yet.
-  if (holder && holder.key !== key && !foreign.includes(holder.key)) return nextPass(pass);
+  if (holder && holder.key !== key && !foreign.includes(holder.key))
+    return nextPass("reading", pass);
   const [victim] = holder && holder.key !== key ? [holder.key] : foreign;
   if (victim !== undefined)
-    return [{ at: "preempting", pass }, [{ op: "preempt", key, victim, type }]];
-  if (!holder) return [{ at: "reserving", pass }, [{ op: "reserve", key, type }]];
+    return nextPass("preempting", pass, { op: "preempt", key, victim, type });
+  if (!holder) return nextPass("reserving", pass, { op: "reserve", key, type });
   if (holder.type !== type) {
     const reason = `held with the wrong type of reservation: ${holder.type}`;
     return [{ at: "failed", reason }, []];
   }
   return [{ at: "owned" }, []];
-}
-
-function unexpected(answer: ReservationAnswer): ClaimStep {
-  return [{ at: "failed", reason: `unexpected answer: ${answer.status}` }, []];
 }
 
 /** Commands that give a disk back, in order. A conflict on the way means that it is no longer ours, which is as good. */

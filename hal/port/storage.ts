@@ -10,7 +10,10 @@ import type {
 } from "../../firmware-ts/schema/reservation.ts";
 
 export interface Disks {
-  /** One persistent reservation command. Unit attentions are retried inside; `deadlineMs` bounds everything. */
+  /**
+   * One persistent reservation command. Unit attentions are retried inside; `deadlineMs` bounds everything. Of the commands for one disk, a
+   * change is performed when all that were asked before it are answered, and a reading when all changes before it are.
+   */
   reserve(
     serial: string,
     command: ReservationCommand,

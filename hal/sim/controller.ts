@@ -25,6 +25,7 @@ import type {
   ReservationCommand,
 } from "../../firmware-ts/schema/reservation.ts";
 import type { CommandAnswer } from "../../firmware-ts/schema/status.ts";
+import { ReservationOrder } from "../port/reservation-order.ts";
 import { BeatProcess, sendReservation, wayTo } from "./beat-process.ts";
 import type { Clock } from "./clock.ts";
 import { Files } from "./files.ts";
@@ -127,6 +128,8 @@ export class Controller {
   readonly #loop: ControllerLoop;
   modeChanges = 0;
   readonly #ways = new Map<string, Channel>();
+  /** Of the commands for each data disk. */
+  readonly #orders = new Map<string, ReservationOrder>();
   /** Of the sessions over which the common volume is read. */
   readonly #volumeWays = new Map<string, Channel>();
   readonly #requests: VolumeRequests;
@@ -333,13 +336,24 @@ export class Controller {
       process: this.block,
       way: wayTo(this.#ways, this.#setup, serial),
     };
-    this.#downward.send(() =>
-      this.block.give(() =>
-        sendReservation(from, serial, command, deadlineMs, (answer) =>
-          this.#upward.send(() => settle(answer)),
-        ),
-      ),
-    );
+    const { timeline } = this.#setup;
+    const send = () => {
+      const sinceMs = timeline.nowMs;
+      const leave = this.#orderOf(serial).enter(command, () => {
+        const leftMs = deadlineMs - (timeline.nowMs - sinceMs);
+        sendReservation(from, serial, command, leftMs, (answer) => {
+          leave();
+          this.#upward.send(() => settle(answer));
+        });
+      });
+    };
+    this.#downward.send(() => this.block.give(send));
+  }
+
+  #orderOf(serial: string): ReservationOrder {
+    const order = this.#orders.get(serial) ?? new ReservationOrder();
+    this.#orders.set(serial, order);
+    return order;
   }
 
   #exit(code: number, reason: string): void {

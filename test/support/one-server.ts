@@ -23,6 +23,10 @@ if (!volume) throw new Error("one-server: alpha has no volume");
 export const timing = deriveTiming(config.timing);
 export const key = makeKey({ controller: "a", pairId: 17, epoch: 5 });
 
+/** What a claim of a disk begins with. */
+export const claimOf = (disk: string) =>
+  ["register", "readKeys", "readReservation"].map((op) => `${op} ${disk}`);
+
 const server = {
   ...alpha,
   volumes: ["d1", "d2"].map((disk, i) => ({ ...volume, disk, id: i + 1 })),

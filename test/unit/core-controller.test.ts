@@ -221,7 +221,7 @@ describe("the coordinators' word", () => {
       const tick = { kind: "tick", nowMs } as const;
       const starts = (soloFresh: boolean) =>
         feed({ ...alone, servers, soloFresh }, [tick]).effects.filter(
-          (each) => each.kind === "reserve",
+          (each) => each.kind === "reserve" && each.command.op === "register",
         );
       expect(starts(false)).toEqual([]);
       expect(starts(true)).toHaveLength(2);

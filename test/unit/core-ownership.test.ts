@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { makeKey } from "../../firmware-ts/core/keys.ts";
 import {
   type Claim,
+  type ClaimStep,
   claimAnswer,
   claimEnded,
   releaseCommands,
@@ -30,6 +31,37 @@ const register = (key: string): ReservationCommand => ({ op: "register", key });
 const reserve = (key: string): ReservationCommand => ({ op: "reserve", key, type });
 const held = (who: ControllerId, key: string) =>
   changed(NO_RESERVATIONS, who, register(key), reserve(key));
+
+const bothReadings: readonly ReservationCommand[] = [{ op: "readKeys" }, { op: "readReservation" }];
+const keysOf = (list: readonly string[]) =>
+  ({ status: "keys", generation: 1, keys: list }) as const;
+const heldBy = (key?: string): Extract<ReservationAnswer, { status: "reservation" }> => ({
+  status: "reservation",
+  generation: 1,
+  ...(key === undefined ? {} : { holder: { key, type } }),
+});
+
+/** All orders of three. */
+function ordersOf<T>([a, b, c]: readonly T[]): readonly T[][] {
+  const three = [a, b, c] as T[];
+  return three.flatMap((first) => {
+    const [second, third] = three.filter((each) => each !== first) as [T, T];
+    return [
+      [first, second, third],
+      [first, third, second],
+    ];
+  });
+}
+
+/** What a claim makes of one answer after the other. */
+function answersTo(claim: Claim, key: string, answers: readonly ReservationAnswer[]): ClaimStep {
+  return answers.reduce<ClaimStep>(
+    ([state], answer) => claimAnswer(state, key, answer),
+    [claim, []],
+  );
+}
+
+type Heard = Extract<Claim, { readonly heard: unknown }>["heard"];
 
 const commandsMax = 64;
 
@@ -73,7 +105,8 @@ describe("a claim", () => {
   test("takes a free disk", () => {
     const { claim: end, disk, asked } = claim(NO_RESERVATIONS, mine);
     expect(end).toEqual({ at: "owned" });
-    expect(asked).toEqual(["register", "readKeys", "readReservation", "reserve", "readKeys"]);
+    const readings = ["readKeys", "readReservation"];
+    expect(asked).toEqual(["register", ...readings, "reserve", ...readings]);
     expect(holder(disk)).toMatchObject({ holder: { key: mine, type } });
   });
 
@@ -189,20 +222,30 @@ describe("a claim", () => {
     expect(holder(disk)).toMatchObject({ holder: { key: newer } });
   });
 
-  test("takes the answers to its two readings in any order", () => {
-    const [, asked] = claimAnswer(startClaim(mine)[0], mine, { status: "good" });
-    expect(asked).toEqual([{ op: "readKeys" }, { op: "readReservation" }]);
+  test("takes its answers in any order, and judges when it has them all", () => {
+    const [first, asked] = startClaim(mine);
+    expect(asked).toEqual([{ op: "register", key: mine }, ...bothReadings]);
     const disk = changed(held("b", keyOf("b", 4)), "a", register(mine));
     const answers = asked.map((command) => performOn(disk, "a", command).answer);
-    for (const order of [answers, answers.toReversed()]) {
-      let [state] = claimAnswer(startClaim(mine)[0], mine, { status: "good" });
-      const sent = order.flatMap((answer) => {
+    for (const order of ordersOf(answers)) {
+      let state = first;
+      const sent = order.map((answer) => {
         const [next, commands] = claimAnswer(state, mine, answer);
         state = next;
         return commands;
       });
-      expect(sent).toEqual([{ op: "preempt", key: mine, victim: keyOf("b", 4), type }]);
+      expect(sent).toEqual([
+        [],
+        [],
+        [{ op: "preempt", key: mine, victim: keyOf("b", 4), type }, ...bothReadings],
+      ]);
     }
+  });
+
+  test("does not take a reading that was answered before the registration for its own", () => {
+    const answers: ReservationAnswer[] = [keysOf([]), heldBy(), { status: "good" }];
+    const end = answersTo(startClaim(mine)[0], mine, answers);
+    expect(end).toEqual([{ at: "refused", reason: "our registration was removed" }, []]);
   });
 
   test("gives up on a disk that is contested for ever", () => {
@@ -222,13 +265,15 @@ describe("a claim", () => {
     expect(claim(start, mine).claim).toMatchObject({ at: "failed" });
   });
 
-  test("fails when the disk fails, at any command", () => {
+  const asking = ["registering", "reading", "preempting", "reserving"] as const;
+  test.each(asking)("fails when the disk fails while %s", (at) => {
     const broken: ReservationAnswer = { status: "failed", reason: "no path" };
-    const [first] = startClaim(mine);
-    expect(claimAnswer(first, mine, broken)).toEqual([{ at: "failed", reason: "no path" }, []]);
-    expect(claimAnswer({ at: "reserving", pass: 1 }, mine, broken)[0]).toMatchObject({
-      at: "failed",
-    });
+    const before: Heard[] = [{}, { keys: keysOf([mine]) }, { held: heldBy(mine) }];
+    for (const heard of before)
+      expect(claimAnswer({ at, pass: 1, heard }, mine, broken)).toEqual([
+        { at: "failed", reason: "no path" },
+        [],
+      ]);
   });
 
   const ends: readonly Claim[] = [
@@ -242,72 +287,82 @@ describe("a claim", () => {
     expect(claimEnded(end)).toBe(true);
   });
 
-  const bothReadings = [{ op: "readKeys" }, { op: "readReservation" }];
   const conflict: ReservationAnswer = { status: "conflict" };
   test.each(["preempting", "reserving"] as const)(
-    "does not judge a conflict while %s: it reads again, up to eight times",
+    "does not judge a conflict while %s, but what is read behind it",
     (at) => {
-      expect(claimAnswer({ at, pass: 1 }, mine, conflict)).toEqual([
-        { at: "reading", pass: 2 },
-        bothReadings,
+      const answers = [conflict, keysOf([mine, keyOf("b", 4)]), heldBy(keyOf("b", 4))];
+      expect(answersTo({ at, pass: 1, heard: {} }, mine, answers)).toEqual([
+        { at: "preempting", pass: 2, heard: {} },
+        [{ op: "preempt", key: mine, victim: keyOf("b", 4), type }, ...bothReadings],
       ]);
-      expect(claimAnswer({ at, pass: 7 }, mine, conflict)[0]).toMatchObject({ pass: 8 });
-      expect(claimAnswer({ at, pass: 8 }, mine, conflict)).toMatchObject([{ at: "failed" }, []]);
     },
   );
 
-  test.each<Claim>([
-    { at: "registering" },
-    { at: "reading", pass: 1 },
-    { at: "confirming", pass: 1 },
-  ])("is refused by a conflict where nobody can have overtaken it: $at", (state) => {
-    expect(claimAnswer(state, mine, conflict)).toMatchObject([{ at: "refused" }, []]);
+  test.each<[string, readonly ReservationAnswer[]]>([
+    ["a partner that holds it", [keysOf([mine, keyOf("b", 4)]), heldBy(keyOf("b", 4))]],
+    ["nobody", [keysOf([mine]), heldBy()]],
+    ["somebody who came between the readings", [keysOf([mine]), heldBy(keyOf("b", 4))]],
+  ])("asks eight times, not nine: %s", (_, answers) => {
+    const at = "reading";
+    expect(answersTo({ at, pass: 7, heard: {} }, mine, answers)[0]).toMatchObject({ pass: 8 });
+    expect(answersTo({ at, pass: 8, heard: {} }, mine, answers)).toEqual([
+      { at: "failed", reason: "still contested after 8 passes" },
+      [],
+    ]);
   });
 
-  test.each<[string, readonly string[], Claim]>([
-    ["we alone", [mine], { at: "owned" }],
-    ["we alone, on two paths", [mine, mine], { at: "owned" }],
-    ["nobody", [], { at: "reading", pass: 3 }],
-    ["we and another", [mine, keyOf("b", 4)], { at: "reading", pass: 3 }],
-    ["another", [keyOf("b", 4)], { at: "reading", pass: 3 }],
-  ])("owns what it reserved only when nobody else is registered: %s", (_, registered, next) => {
-    const answer: ReservationAnswer = { status: "keys", generation: 1, keys: registered };
-    const [after, commands] = claimAnswer({ at: "confirming", pass: 2 }, mine, answer);
-    expect(after).toEqual(next);
-    expect(commands).toEqual(next.at === "owned" ? [] : bothReadings);
+  test("owns also what its last pass has won", () => {
+    const answers: ReservationAnswer[] = [{ status: "good" }, keysOf([mine]), heldBy(mine)];
+    const [end] = answersTo({ at: "preempting", pass: 8, heard: {} }, mine, answers);
+    expect(end).toEqual({ at: "owned" });
+  });
+
+  test.each(["registering", "reading"] as const)(
+    "is refused by a conflict where nobody can have overtaken it: %s",
+    (at) => {
+      const state = { at, pass: 1, heard: {} };
+      expect(claimAnswer(state, mine, conflict)).toMatchObject([{ at: "refused" }, []]);
+    },
+  );
+
+  test.each<[string, readonly string[], string | undefined, string]>([
+    ["we alone", [mine], mine, "owned"],
+    ["we alone, on two paths", [mine, mine], mine, "owned"],
+    ["nobody", [], undefined, "refused"],
+    ["we and another", [mine, keyOf("b", 4)], mine, "preempting"],
+    ["another", [keyOf("b", 4)], undefined, "refused"],
+    ["we, but nobody holds it", [mine], undefined, "reserving"],
+  ])("owns what it reserved only when nobody else is registered: %s", (_, registered, who, at) => {
+    const answers: ReservationAnswer[] = [{ status: "good" }, keysOf(registered), heldBy(who)];
+    const [after] = answersTo({ at: "reserving", pass: 2, heard: {} }, mine, answers);
+    expect(after.at).toBe(at);
   });
 
   test.each<[Claim, ReservationAnswer]>([
-    [{ at: "reading", pass: 1 }, { status: "good" }],
-    [{ at: "confirming", pass: 1 }, { status: "good" }],
-    [
-      { at: "confirming", pass: 1 },
-      { status: "reservation", generation: 1 },
-    ],
-  ])("fails on an answer to something else: %j, %j", (state, answer) => {
+    [{ at: "reading", pass: 1, heard: {} }, { status: "good" }],
+    [{ at: "reserving", pass: 1, heard: { change: "good" } }, { status: "good" }],
+    [{ at: "preempting", pass: 1, heard: { change: "good" } }, conflict],
+    [{ at: "reading", pass: 1, heard: { keys: keysOf([mine]) } }, keysOf([mine])],
+    [{ at: "reading", pass: 1, heard: { held: heldBy() } }, heldBy()],
+  ])("fails on an answer to something that it did not ask: %j, %j", (state, answer) => {
     expect(claimAnswer(state, mine, answer)).toMatchObject([{ at: "failed" }, []]);
   });
 
   test("removes the holder before those who are only registered", () => {
-    const holder = keyOf("b", 4);
-    const keysRead = {
-      status: "keys",
-      generation: 1,
-      keys: [keyOf("b", 2), mine, holder],
-    } as const;
-    const held = { status: "reservation", generation: 1, holder: { key: holder, type } } as const;
-    const [state] = claimAnswer({ at: "reading", pass: 1 }, mine, keysRead);
-    expect(claimAnswer(state, mine, held)).toEqual([
-      { at: "preempting", pass: 1 },
-      [{ op: "preempt", key: mine, victim: holder, type }],
+    const other = keyOf("b", 4);
+    const answers = [keysOf([keyOf("b", 2), mine, other]), heldBy(other)];
+    expect(answersTo({ at: "reading", pass: 1, heard: {} }, mine, answers)).toEqual([
+      { at: "preempting", pass: 2, heard: {} },
+      [{ op: "preempt", key: mine, victim: other, type }, ...bothReadings],
     ]);
   });
 
   test("under a key that is not of this system is a broken invariant", () => {
-    const keysRead = { status: "keys", generation: 1, keys: [] } as const;
-    const held = { status: "reservation", generation: 1 } as const;
-    const [state] = claimAnswer({ at: "reading", pass: 1 }, "00000000deadbeef", keysRead);
-    expect(() => claimAnswer(state, "00000000deadbeef", held)).toThrow("00000000deadbeef");
+    const state: Claim = { at: "reading", pass: 1, heard: {} };
+    expect(() => answersTo(state, "00000000deadbeef", [keysOf([]), heldBy()])).toThrow(
+      "00000000deadbeef",
+    );
   });
 });
 

@@ -12,7 +12,7 @@ import {
 } from "../../firmware-ts/core/transfer.ts";
 import type { Phase, VirtualServerState } from "../../firmware-ts/core/vserver-types.ts";
 import type { ServerSet } from "../../firmware-ts/schema/server-set.ts";
-import { said } from "../support/one-server.ts";
+import { claimOf, said } from "../support/one-server.ts";
 import {
   busyPhase as busy,
   failedPhase,
@@ -284,7 +284,7 @@ describe("the end of a move", () => {
   const failure: TransferMessage = { type: "failed", server: alpha, why: "no" };
   test("the target failed: the source takes it back", () => {
     const { next, asked } = hear(source("released", alpha, gone), failure);
-    expect(asked).toEqual(["transfer.failed", "persist", "vserver.starting", "register d1"]);
+    expect(asked).toEqual(["transfer.failed", "persist", "vserver.starting", ...claimOf("d1")]);
     expect(next.transfers).toEqual({});
     expect(waitOf(next)).toEqual([1, nowMs + 1000]);
   });
@@ -372,7 +372,12 @@ describe("with time", () => {
   test("a target that says nothing loses it again, unless it has it or we are no pair", () => {
     const released = (more: ControllerState) => source("released", alpha, more);
     const back = tick(released(inPhase(alpha, off)), endMs);
-    expect(back.asked).toEqual(["transfer.timeout", "persist", "vserver.starting", "register d1"]);
+    expect(back.asked).toEqual([
+      "transfer.timeout",
+      "persist",
+      "vserver.starting",
+      ...claimOf("d1"),
+    ]);
     const theirs = tick(released(partnerOwning("11", inPhase(alpha, off))), endMs);
     expect(theirs.asked).toEqual(["transfer.timeout"]);
     const alone = { ...inPhase(alpha, off), mode: "leaving" } as const;

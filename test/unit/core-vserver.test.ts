@@ -1,6 +1,7 @@
 /** One virtual server starts: step by step, with the time of each, and back when one fails. */
 import { describe, expect, test } from "vitest";
 import type { Work } from "../../firmware-ts/core/effects.ts";
+import { startClaim } from "../../firmware-ts/core/ownership.ts";
 import {
   reopenGate,
   restartService,
@@ -17,6 +18,7 @@ import type { ReservationAnswer } from "../../firmware-ts/schema/reservation.ts"
 import {
   at,
   broken,
+  claimOf,
   failing,
   goOnTo,
   key,
@@ -68,7 +70,7 @@ function inStep(step: string, notBeforeMs = nowMs): VirtualServerState {
 describe("a start", () => {
   test("claims, attaches, mounts, exports at the address, opens, verifies: one after the other", () => {
     const [started, effects] = begin();
-    expect(said(effects)).toEqual(["register d1", "register d2"]);
+    expect(said(effects)).toEqual([...claimOf("d1"), ...claimOf("d2")]);
     const [attaching, asked] = claimed(started);
     expect(asked).toEqual(["attach d1", "attach d2"]);
     const { state, asked: more } = goOnTo([attaching, []], "serving", now, ours);
@@ -92,7 +94,7 @@ describe("a start", () => {
     };
     const [state] = startServer(failedBefore, key, nowMs, now);
     expect(state.fault).toBeUndefined();
-    expect(state.claims).toEqual({ d1: { at: "registering" }, d2: { at: "registering" } });
+    expect(state.claims).toEqual({ d1: startClaim(key)[0], d2: startClaim(key)[0] });
   });
 
   test.each([serving, begin()[0]])("of what is there already is a broken invariant", (state) => {

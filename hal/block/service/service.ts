@@ -6,7 +6,11 @@
  */
 import { done, failed, good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import type { Foreseen } from "../../../firmware-ts/schema/range.ts";
-import type { ReservationAnswer } from "../../../firmware-ts/schema/reservation.ts";
+import type {
+  ReservationAnswer,
+  ReservationCommand,
+} from "../../../firmware-ts/schema/reservation.ts";
+import { ReservationOrder } from "../../port/reservation-order.ts";
 import { foresee } from "../foresee.ts";
 import { IscsiDisk } from "../iscsi/disk.ts";
 import type { NbdExport } from "../nbd-export.ts";
@@ -24,6 +28,7 @@ const disksMax = 256;
 interface Entry {
   readonly spec: DiskSpec;
   readonly disk: IscsiDisk;
+  readonly order: ReservationOrder;
   /** Once the size is known. */
   exported: NbdExport | undefined;
 }
@@ -100,6 +105,7 @@ export class BlockServiceCore {
       const { timing, exported: _, ...identity } = spec;
       entry = {
         spec,
+        order: new ReservationOrder(),
         exported: undefined,
         disk: new IscsiDisk({
           ...identity,
@@ -169,9 +175,14 @@ export class BlockServiceCore {
     const entry = this.#disks.get(serial);
     if (entry === undefined) return { status: "failed", reason: `${serial} is not open` };
     const givesBack = command.op === "release" || command.op === "unregister";
-    if (givesBack && !(await inTime(this.#forbid(serial), deadlineMs)))
-      return { status: "failed", reason: `I/O of ${serial} is still under way` };
-    return await entry.disk.reserve(command, deadlineMs);
+    // No more I/O from this moment on, whenever its turn comes.
+    const idle = givesBack ? this.#forbid(serial) : Promise.resolve(done);
+    return await inOrder(entry.order, command, deadlineMs, async (leftMs) => {
+      const sinceMs = performance.now();
+      if (!(await inTime(idle, leftMs)))
+        return { status: "failed", reason: `I/O of ${serial} is still under way` };
+      return await entry.disk.reserve(command, leftMs - (performance.now() - sinceMs));
+    });
   }
 
   async #forbid(serial: string): Promise<Outcome> {
@@ -223,6 +234,25 @@ async function inTime(promise: Promise<unknown>, limitMs: number): Promise<boole
   const isInTime = await Promise.race([promise.then(() => true), late]);
   clearTimeout(timer);
   return isInTime;
+}
+
+/** Performs a command in its turn, in what is left of the time; one whose turn does not come in time is never performed. */
+async function inOrder(
+  order: ReservationOrder,
+  command: ReservationCommand,
+  deadlineMs: number,
+  perform: (leftMs: number) => Promise<ReservationAnswer>,
+): Promise<ReservationAnswer> {
+  const sinceMs = performance.now();
+  const { promise: turn, resolve: begin } = Promise.withResolvers<void>();
+  const leave = order.enter(command, begin);
+  try {
+    if (!(await inTime(turn, deadlineMs)))
+      return { status: "failed", reason: `earlier commands took ${deadlineMs} ms` };
+    return await perform(deadlineMs - (performance.now() - sinceMs));
+  } finally {
+    leave();
+  }
 }
 
 /** Two sessions of one nexus would reinstate each other for ever (RFC 7143 6.3.5). */
