@@ -35,7 +35,7 @@ export interface DataDiskSetup {
   readonly spec: DiskSpec;
   readonly service: BlockServiceClient;
   /** All that is known of its device before its size. */
-  readonly attachment: Pick<AttachmentOptions, "name" | "nbdSocketPath" | "folder">;
+  readonly attachment: Pick<AttachmentOptions, "name" | "nbdSocketPath" | "folder" | "onStarted">;
   readonly handlers: Pick<MachineHandlers, "diskPath" | "diskFenced" | "deviceLost" | "log">;
 }
 

@@ -15,6 +15,7 @@ import type {
 import { Attachment } from "../block/attach.ts";
 import { BlockServiceClient } from "../block/service/client.ts";
 import type { DiskSpec } from "../block/service/protocol.ts";
+import { giveRealTimePriority, realTimeFlag } from "../linux/realtime.ts";
 import type { MachineHandlers } from "../port/machine.ts";
 import type { BlockService, Disks } from "../port/storage.ts";
 import { DataDisk } from "./data-disk.ts";
@@ -65,6 +66,10 @@ export async function openDataDisks(
     },
   });
   if (!client.ok) return client;
+  const { pid } = client.value;
+  // It is started with our flags.
+  if (pid !== undefined && process.execArgv.includes(realTimeFlag))
+    raise(pid, "block service", handlers);
   disks = new BenchDataDisks(config, client.value, nbdSocketPath, handlers);
   const opened = Promise.all(definitions.map((each) => disks.define(each, openWaitMs)));
   await disks.removeLeftovers(
@@ -75,6 +80,17 @@ export async function openDataDisks(
   for (const outcome of await Promise.race([opened, patience]))
     if (!outcome.ok) handlers.log(explain(outcome.fault));
   return good(disks);
+}
+
+/**
+ * All that is read and written passes through these processes, which do nothing else: what a kernel's own block layer would do at once waits
+ * for no file service and no client. Below the decisions (machine.ts), which never wait for data.
+ */
+const blockPathPriority = 3;
+
+function raise(pid: number, what: string, { log }: Pick<MachineHandlers, "log">): void {
+  const raised = giveRealTimePriority(pid, blockPathPriority);
+  if (!raised.ok) log(`${what}: ${explain(raised.fault)}`);
 }
 
 interface Owned {
@@ -181,7 +197,12 @@ class BenchDataDisks implements DataDisks {
   }
 
   #attachmentOf(name: string) {
-    return { name, nbdSocketPath: this.#nbdSocketPath, folder: this.#folder };
+    return {
+      name,
+      nbdSocketPath: this.#nbdSocketPath,
+      folder: this.#folder,
+      onStarted: (pid: number) => raise(pid, `disk ${name}`, this.#handlers),
+    };
   }
 
   #specOf(number: number, volume: number, serial: string): DiskSpec {

@@ -27,6 +27,8 @@ export interface AttachmentOptions {
   readonly folder: string;
   readonly sizeBytes: number;
   readonly blockSizeBytes: number;
+  /** The FUSE server has been started, as this process; it starts no others. */
+  readonly onStarted?: (pid: number) => void;
   /** The FUSE server ended by itself: the device gives errors until it is detached and prepared again. */
   readonly onLost?: (reason: string) => void;
 }
@@ -166,6 +168,7 @@ export class Attachment {
         this.#options.onLost?.(`nbdfuse ended with ${signal ?? code}: ${this.#log}`);
     });
     this.#child = child;
+    if (child.pid !== undefined) this.#options.onStarted?.(child.pid);
     return child;
   }
 

@@ -34,11 +34,28 @@ export function takeRealTimePriority(priority: number): Outcome {
     return failed("refused", operation, `node was started without ${realTimeFlag}`);
   // Node starts its pool at the first use; asking for anything makes it exist before the threads are listed.
   access("/", () => undefined);
-  for (const thread of readdirSync("/proc/self/task")) {
-    const set = setScheduler(Number(thread), SCHED_FIFO | SCHED_RESET_ON_FORK, priority);
-    if (set < 0) {
+  return raise("self", SCHED_FIFO | SCHED_RESET_ON_FORK, priority);
+}
+
+/**
+ * The same for another process, with all threads that it makes later, and programs that it starts: for one that starts none, and, if it is a
+ * node, was started with `realTimeFlag`. Faults: `refused` without CAP_SYS_NICE, `ioError` when it is gone.
+ */
+export function giveRealTimePriority(pid: number, priority: number): Outcome {
+  return raise(String(pid), SCHED_FIFO, priority);
+}
+
+function raise(process: string, policy: number, priority: number): Outcome {
+  let threads: string[];
+  try {
+    threads = readdirSync(`/proc/${process}/task`);
+  } catch (error) {
+    return failed("ioError", operation, `process ${process} is gone`, error);
+  }
+  for (const thread of threads) {
+    const set = setScheduler(Number(thread), policy, priority);
+    if (set < 0)
       return failed("refused", operation, `sched_setscheduler(${thread}): ${errorName(set)}`);
-    }
   }
   return done;
 }

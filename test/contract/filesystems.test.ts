@@ -112,6 +112,20 @@ describe.skipIf(rootMissing)("file systems", () => {
     expect(options).toContain("data=ordered");
   });
 
+  test("flushed: what is written is at its place, and the journal is empty, while work goes on", async () => {
+    await fileSystems.mount(local(device), path);
+    const journalStart = () => /^Journal start:\s+(\d+)$/m.exec(run("dumpe2fs", "-h", device))?.[1];
+    const file = openSync(join(path, "file"), "w");
+    writeSync(file, "kept");
+    fsyncSync(file);
+    expect(Number(journalStart())).toBeGreaterThan(0);
+    expect(code(await fileSystems.flush(path))).toBe("ok");
+    expect(journalStart()).toBe("0");
+    writeSync(file, "more");
+    fsyncSync(file);
+    closeSync(file);
+  });
+
   test("sealed under an open file: all of it is on the disk, marked clean, and nothing is written any more", async () => {
     await fileSystems.mount(local(device), path);
     const file = openSync(join(path, "file"), "w");

@@ -1,12 +1,18 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { describe, expect, test } from "vitest";
-import { realTimeFlag, takeRealTimePriority } from "../../hal/linux/realtime.ts";
+import {
+  giveRealTimePriority,
+  realTimeFlag,
+  takeRealTimePriority,
+} from "../../hal/linux/realtime.ts";
 import { limitsMs } from "../support/limits.ts";
 import { rootMissing } from "./support/namespaces.ts";
 
 /** In a process of its own: this one would keep the priority. */
 const script = `
-  import { execFileSync } from "node:child_process";
+  import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
   import { takeRealTimePriority } from "${new URL("../../hal/linux/realtime.ts", import.meta.url)}";
   const outcome = takeRealTimePriority(7);
   const ps = (...args) => execFileSync("ps", [...args, "-o", "cls=,rtprio="], { encoding: "utf8" });
@@ -62,6 +68,38 @@ describe("real-time priority", () => {
     expect(outcome).toMatchObject({ ok: false, fault: { code: "refused" } });
     expect(!outcome.ok && outcome.fault.message).toContain(realTimeFlag);
   });
+
+  test.skipIf(rootMissing)(
+    "another process can be given it, with the threads that it makes later",
+    async () => {
+      // Its pool of threads is made at the first use.
+      const later = `process.on("message", () => require("fs").stat("/", () => process.send("done"))); process.send("ready")`;
+      const child = spawn(process.execPath, [realTimeFlag, "-e", later], {
+        stdio: ["ignore", "inherit", "inherit", "ipc"],
+      });
+      try {
+        const told = () => once(child, "message");
+        await told();
+        const { pid = 0 } = child;
+        const threads = () =>
+          execFileSync("ps", ["-L", "-p", String(pid), "-o", "cls=,rtprio="], { encoding: "utf8" })
+            .trim()
+            .split("\n");
+        const before = threads().length;
+        expect(giveRealTimePriority(pid, 3)).toEqual({ ok: true, value: undefined });
+        const answered = told();
+        child.send("go");
+        await answered;
+        expect(threads().length).toBeGreaterThan(before);
+        for (const thread of threads()) expect(thread.trim()).toMatch(/^FF\s+3$/);
+      } finally {
+        child.kill("SIGKILL");
+        await once(child, "exit");
+      }
+      const gone = giveRealTimePriority(child.pid ?? 0, 3);
+      expect(!gone.ok && gone.fault.code).toBe("ioError");
+    },
+  );
 
   test.skipIf(rootMissing)("alone on a processor it is idle after collecting garbage", () => {
     // As on two processors that both have such a process: no helper ever runs. Without the flag it is 90 % busy, for ever.

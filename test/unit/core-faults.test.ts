@@ -210,7 +210,12 @@ describe("a disk that says that it is not ours any more", () => {
     ["it is released, and held", heldPhase, {}, "d1"],
     ["nothing of it is here", off, {}, "d1"],
     ["it has failed here", failedPhase, {}, "d1"],
-    ["it was not ours yet", busyPhase("starting"), { claims: { d1: { at: "registering", pass: 0, heard: {} } } }, "d1"],
+    [
+      "it was not ours yet",
+      busyPhase("starting"),
+      { claims: { d1: { at: "registering", pass: 0, heard: {} } } },
+      "d1",
+    ],
     ["it was never claimed", busyPhase("starting"), { claims: {} }, "d1"],
     ["it is no disk of ours", servingPhase, {}, "d9"],
   ])("is no news when %s", (_, phase, more, serial) => {
