@@ -10,11 +10,11 @@
  *
  *     releasing ─▶ unregistering ─▶ free
  *
- * Each command that changes something is sent together with two that read keys and holder behind it: the disk performs the commands of one
- * controller in their order (`Disks.reserve`), and an outage waits for each turn. What is read is judged only when all three are answered.
- * The two readings are no picture of one moment. An answer is believed only when the disk says the same thing twice: a reservation and a
- * preemption are followed by readings; whether a reservation stands, attaching asks the disk (one READ FULL STATUS in the nexus of the I/O)
- * before the first block is read, and the virtual server's last step asks again behind the open gate.
+ * Each command that changes something is sent together with two that read keys and holder behind it, and what was read is judged when all
+ * three are answered: an outage waits for each turn. That a controller's commands for one disk are performed in this order is promised by
+ * `Disks.reserve` of hal/port. The two readings need not be of one moment: who holds it and is not among the keys came in between, and both are read
+ * again. What a reservation or a preemption has brought about is read behind it; whether it stands, attaching asks the disk (one READ FULL
+ * STATUS in the nexus of the I/O) before the first block is read, and the virtual server's last step asks again behind the open gate.
  */
 import type {
   ReservationAnswer,
@@ -25,13 +25,13 @@ import { parseKey } from "./keys.ts";
 
 const type = "exclusiveAccessRegistrantsOnly";
 
-/** Reservations and preemptions before a claim gives up: each preemption removes at least one foreign key. */
+/** Passes before a claim gives up, of which each reserves, preempts or reads again; each preemption removes at least one foreign key. */
 const passesMax = 8;
 
 export type Claim =
   | {
       readonly at: "registering" | "reading" | "preempting" | "reserving";
-      /** How many of `passesMax` have been sent. */
+      /** How many of `passesMax` have begun. */
       readonly pass: number;
       readonly heard: Heard;
     }

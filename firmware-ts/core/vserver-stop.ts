@@ -113,7 +113,7 @@ function begin(
 }
 
 /**
- * Both commands go out at once: a disk performs the commands of one nexus in order.
+ * Both commands go out at once: they are performed in their order (`Disks.reserve` of hal/port).
  *
  * SAFETY: a disk without a reservation takes writes from everybody. A partner that froze with writes on their way was preempted, and the
  * first of them is answered by a unit attention (SPC-4 5.9.11.4); but it is the only one. So a disk stays reserved

@@ -12,10 +12,8 @@ import { openSerialLink } from "../linux/serial-link.ts";
 import type { BeatMachine, BeatMachineHandlers } from "../port/beat-machine.ts";
 import type { Link } from "../port/link.ts";
 import { openCoordinators } from "./coordinators.ts";
+import { priorities } from "./priorities.ts";
 import { slotOn } from "./slots.ts";
-
-/** Above ordinary real-time work, below the kernel's own threads (which start at 50). */
-const beatPriority = 20;
 
 /** What the gate is to rule over: addresses without prefix, and the VLANs of the data NIC on which it is put, too. */
 export interface Gated {
@@ -74,7 +72,7 @@ function open(
       if (!device) throw new Error(`coordinators: ${serialNumber} is none of them`);
       return writeRecord({ device, serial: serialNumber, pair: config.pair.id }, record, isWanted);
     },
-    realTime: () => takeRealTimePriority(beatPriority),
+    realTime: () => takeRealTimePriority(priorities.beat),
     async close() {
       await Promise.all(links.map((link) => link.close()));
       await coordinators.close();

@@ -17,6 +17,7 @@ import type { BlockServiceClient } from "../block/service/client.ts";
 import type { DiskSpec, DiskStatus } from "../block/service/protocol.ts";
 import type { MachineHandlers } from "../port/machine.ts";
 import type { LocalDevice } from "../port/storage.ts";
+import type { Hurry } from "./hurry.ts";
 
 const type = "exclusiveAccessRegistrantsOnly";
 
@@ -35,7 +36,8 @@ export interface DataDiskSetup {
   readonly spec: DiskSpec;
   readonly service: BlockServiceClient;
   /** All that is known of its device before its size. */
-  readonly attachment: Pick<AttachmentOptions, "name" | "nbdSocketPath" | "folder" | "onStarted">;
+  readonly attachment: Pick<AttachmentOptions, "name" | "nbdSocketPath" | "folder">;
+  readonly hurry: Pick<Hurry, "begin">;
   readonly handlers: Pick<MachineHandlers, "diskPath" | "diskFenced" | "deviceLost" | "log">;
 }
 
@@ -159,10 +161,19 @@ export class DataDisk {
   }
 
   reserve(command: ReservationCommand, deadlineMs: number): Promise<ReservationAnswer> {
-    if (command.op === "register") this.#key = command.key;
+    if (command.op === "register") {
+      this.#key = command.key;
+      this.#hurry();
+    }
     // The service lets no more I/O through before it sends a release.
     if (command.op === "release") this.#attached = false;
     return this.#setup.service.reserve(this.serial, command, deadlineMs);
+  }
+
+  /** A start begins with a claim: its blocks wait for nobody. */
+  #hurry(): void {
+    const pids = [this.#setup.service.pid, this.#attachment?.pid];
+    this.#setup.hurry.begin(pids.filter((pid) => pid !== undefined));
   }
 
   async attach(): Promise<Outcome<LocalDevice>> {

@@ -15,12 +15,14 @@ import type {
 import { Attachment } from "../block/attach.ts";
 import { BlockServiceClient } from "../block/service/client.ts";
 import type { DiskSpec } from "../block/service/protocol.ts";
-import { giveRealTimePriority, realTimeFlag } from "../linux/realtime.ts";
+import { giveRealTimePriority, realTimeFlag, takeBackRealTimePriority } from "../linux/realtime.ts";
 import type { MachineHandlers } from "../port/machine.ts";
 import type { BlockService, Disks } from "../port/storage.ts";
 import { DataDisk } from "./data-disk.ts";
+import { Hurry } from "./hurry.ts";
 import { sessionOf } from "./numbering.ts";
 import { isidOf, portalOf } from "./portal.ts";
+import { priorities } from "./priorities.ts";
 
 /** How long a disk is waited for before the controller goes on without it. */
 export const openWaitMs = 2000;
@@ -66,10 +68,6 @@ export async function openDataDisks(
     },
   });
   if (!client.ok) return client;
-  const { pid } = client.value;
-  // It is started with our flags.
-  if (pid !== undefined && process.execArgv.includes(realTimeFlag))
-    raise(pid, "block service", handlers);
   disks = new BenchDataDisks(config, client.value, nbdSocketPath, handlers);
   const opened = Promise.all(definitions.map((each) => disks.define(each, openWaitMs)));
   await disks.removeLeftovers(
@@ -80,17 +78,6 @@ export async function openDataDisks(
   for (const outcome of await Promise.race([opened, patience]))
     if (!outcome.ok) handlers.log(explain(outcome.fault));
   return good(disks);
-}
-
-/**
- * All that is read and written passes through these processes, which do nothing else: what a kernel's own block layer would do at once waits
- * for no file service and no client. Below the decisions (machine.ts), which never wait for data.
- */
-const blockPathPriority = 3;
-
-function raise(pid: number, what: string, { log }: Pick<MachineHandlers, "log">): void {
-  const raised = giveRealTimePriority(pid, blockPathPriority);
-  if (!raised.ok) log(`${what}: ${explain(raised.fault)}`);
 }
 
 interface Owned {
@@ -104,6 +91,7 @@ class BenchDataDisks implements DataDisks {
   readonly #nbdSocketPath: string;
   readonly #handlers: MachineHandlers;
   readonly #owned = new Map<string, Owned>();
+  readonly #hurry: Hurry;
 
   constructor(
     config: Config,
@@ -115,6 +103,13 @@ class BenchDataDisks implements DataDisks {
     this.#service = service;
     this.#nbdSocketPath = nbdSocketPath;
     this.#handlers = handlers;
+    // Where the decisions are ordinary, what hands data on is not before them. The block service has our flags.
+    const isRealTime = process.execArgv.includes(realTimeFlag);
+    this.#hurry = new Hurry({
+      raise: (pid) => (isRealTime ? giveRealTimePriority(pid, priorities.data) : done),
+      lower: takeBackRealTimePriority,
+      log: handlers.log,
+    });
   }
 
   find(serial: string): DataDisk | undefined {
@@ -167,6 +162,7 @@ class BenchDataDisks implements DataDisks {
   }
 
   async close(): Promise<void> {
+    this.#hurry.close();
     await this.#close(() => true);
     await this.#service.close();
   }
@@ -197,12 +193,7 @@ class BenchDataDisks implements DataDisks {
   }
 
   #attachmentOf(name: string) {
-    return {
-      name,
-      nbdSocketPath: this.#nbdSocketPath,
-      folder: this.#folder,
-      onStarted: (pid: number) => raise(pid, `disk ${name}`, this.#handlers),
-    };
+    return { name, nbdSocketPath: this.#nbdSocketPath, folder: this.#folder };
   }
 
   #specOf(number: number, volume: number, serial: string): DiskSpec {
@@ -220,7 +211,8 @@ class BenchDataDisks implements DataDisks {
 
   #add(number: number, spec: DiskSpec): DataDisk {
     const attachment = this.#attachmentOf(this.#nameOf(spec.serial));
-    const setup = { spec, service: this.#service, attachment, handlers: this.#handlers };
+    const [service, hurry, handlers] = [this.#service, this.#hurry, this.#handlers];
+    const setup = { spec, service, attachment, hurry, handlers };
     const disk = new DataDisk(setup);
     this.#owned.set(spec.serial, { number, disk });
     return disk;

@@ -21,11 +21,9 @@ import type { BlockService, FileSystems } from "../port/storage.ts";
 import { type DataDisks, openDataDisks } from "./data-disks.ts";
 import { openFileServices, servicePortsOf } from "./file-services.ts";
 import { openPlaces, type Places } from "./places.ts";
+import { priorities } from "./priorities.ts";
 import { Roster, sideBySide } from "./roster.ts";
 import type { BenchServices } from "./service-part.ts";
-
-/** Below the beat process, above everything ordinary: a file server under load must not look like a hung controller. */
-const mainPriority = 10;
 
 /** What has to be known and there before anything is opened. */
 export interface MachineSetup {
@@ -88,7 +86,7 @@ export async function openBenchMachine(
       ),
     servicePorts: servicePortsOf,
     mountPath,
-    realTime: () => takeRealTimePriority(mainPriority),
+    realTime: () => takeRealTimePriority(priorities.main),
     async close() {
       stopWatching();
       storage.value.stopWatching();

@@ -27,8 +27,6 @@ export interface AttachmentOptions {
   readonly folder: string;
   readonly sizeBytes: number;
   readonly blockSizeBytes: number;
-  /** The FUSE server has been started, as this process; it starts no others. */
-  readonly onStarted?: (pid: number) => void;
   /** The FUSE server ended by itself: the device gives errors until it is detached and prepared again. */
   readonly onLost?: (reason: string) => void;
 }
@@ -81,6 +79,11 @@ export class Attachment {
   /** `/dev/loopN` while attached. */
   get device(): string | undefined {
     return this.#device?.path;
+  }
+
+  /** Its FUSE server, which starts no others; undefined as long as nothing is prepared. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
   }
 
   /** Makes everything ready but the device itself. Idempotent; removes what an earlier run left behind. */
@@ -168,7 +171,6 @@ export class Attachment {
         this.#options.onLost?.(`nbdfuse ended with ${signal ?? code}: ${this.#log}`);
     });
     this.#child = child;
-    if (child.pid !== undefined) this.#options.onStarted?.(child.pid);
     return child;
   }
 

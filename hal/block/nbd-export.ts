@@ -80,13 +80,20 @@ export class NbdExport {
 
   /** A read of our own, under the same rules as those of clients: undefined when the export is off, or the device does not give it. */
   async read(offset: number, length: number): Promise<Buffer | undefined> {
-    if (!this.#on) return undefined;
+    if (!this.#on) {
+      this.counters.refused += 1;
+      return undefined;
+    }
     this.begin();
     this.counters.reads += 1;
     this.counters.readBytes += length;
-    const read = await this.device.read(offset, length);
-    this.end();
-    return read.ok ? read.value : undefined;
+    try {
+      const read = await this.device.read(offset, length);
+      if (!read.ok) this.counters.failed += 1;
+      return read.ok ? read.value : undefined;
+    } finally {
+      this.end();
+    }
   }
 
   begin(): void {

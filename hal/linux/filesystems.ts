@@ -112,12 +112,14 @@ class Ext4FileSystems implements FileSystems {
     }
     const ahead = await ReadAhead.of(device);
     this.#readAheads.set(path, ahead);
-    const mounted = await this.#mountAfter(ahead, device, path);
-    if (!mounted.ok) {
-      await ahead.end();
-      return mounted;
+    let mounted: Outcome | undefined;
+    try {
+      mounted = await this.#mountAfter(ahead, device, path);
+    } finally {
+      if (mounted?.ok) ahead.mounted();
+      else await ahead.end();
     }
-    ahead.mounted();
+    if (!mounted.ok) return mounted;
     // Nobody expects it any more: a volume that is mounted unknown to its owner is the one thing to avoid.
     if (isLate()) return await this.#abandonAll(path);
     const after = mountAt(path);

@@ -11,9 +11,10 @@
  */
 import { access, readdirSync } from "node:fs";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { errorName, setScheduler } from "./syscalls.ts";
+import { errno, errorName, setScheduler } from "./syscalls.ts";
 
 /** <linux/sched.h> */
+const SCHED_OTHER = 0;
 const SCHED_FIFO = 1;
 const SCHED_RESET_ON_FORK = 0x40000000;
 
@@ -34,28 +35,36 @@ export function takeRealTimePriority(priority: number): Outcome {
     return failed("refused", operation, `node was started without ${realTimeFlag}`);
   // Node starts its pool at the first use; asking for anything makes it exist before the threads are listed.
   access("/", () => undefined);
-  return raise("self", SCHED_FIFO | SCHED_RESET_ON_FORK, priority);
+  return schedule("self", SCHED_FIFO | SCHED_RESET_ON_FORK, priority);
 }
 
 /**
- * The same for another process, with all threads that it makes later, and programs that it starts: for one that starts none, and, if it is a
- * node, was started with `realTimeFlag`. Faults: `refused` without CAP_SYS_NICE, `ioError` when it is gone.
+ * The same for another process, with all threads that it makes later: for one that starts no programs, and, if it is a node, was started with
+ * `realTimeFlag`. Faults: `refused` without CAP_SYS_NICE, `ioError` when it is gone.
  */
 export function giveRealTimePriority(pid: number, priority: number): Outcome {
-  return raise(String(pid), SCHED_FIFO, priority);
+  return schedule(String(pid), SCHED_FIFO, priority);
 }
 
-function raise(process: string, policy: number, priority: number): Outcome {
+/** Makes it ordinary again, with the niceness that it had. Faults as above. */
+export function takeBackRealTimePriority(pid: number): Outcome {
+  return schedule(String(pid), SCHED_OTHER, 0);
+}
+
+/** All present threads; a fault is told when all have been tried. */
+function schedule(process: string, policy: number, priority: number): Outcome {
   let threads: string[];
   try {
     threads = readdirSync(`/proc/${process}/task`);
   } catch (error) {
     return failed("ioError", operation, `process ${process} is gone`, error);
   }
+  let outcome: Outcome = done;
   for (const thread of threads) {
     const set = setScheduler(Number(thread), policy, priority);
-    if (set < 0)
-      return failed("refused", operation, `sched_setscheduler(${thread}): ${errorName(set)}`);
+    // It has ended since.
+    if (set >= 0 || set === -errno.ESRCH) continue;
+    outcome = failed("refused", operation, `sched_setscheduler(${thread}): ${errorName(set)}`);
   }
-  return done;
+  return outcome;
 }

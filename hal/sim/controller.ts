@@ -110,6 +110,9 @@ function racedOn(detail: Readonly<Record<string, unknown>> | undefined): string 
 /** What an earlier life left behind is cleaned up before the decisions begin. */
 export const cleanUpMs = 20;
 
+/** To a command whose turn did not come in its time. */
+const tooLate: ReservationAnswer = { status: "failed", reason: "earlier commands took too long" };
+
 export class Controller {
   readonly #setup: ControllerSetup;
   readonly me: ControllerId;
@@ -341,10 +344,13 @@ export class Controller {
       const sinceMs = timeline.nowMs;
       const leave = this.#orderOf(serial).enter(command, () => {
         const leftMs = deadlineMs - (timeline.nowMs - sinceMs);
-        sendReservation(from, serial, command, leftMs, (answer) => {
+        const answered = (answer: ReservationAnswer) => {
           leave();
           this.#upward.send(() => settle(answer));
-        });
+        };
+        // It may be its turn in the very moment in which it enters.
+        if (leftMs > 0) sendReservation(from, serial, command, leftMs, answered);
+        else timeline.after(0, () => this.block.give(() => answered(tooLate)));
       });
     };
     this.#downward.send(() => this.block.give(send));

@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import {
   giveRealTimePriority,
   realTimeFlag,
+  takeBackRealTimePriority,
   takeRealTimePriority,
 } from "../../hal/linux/realtime.ts";
 import { limitsMs } from "../support/limits.ts";
@@ -11,8 +12,7 @@ import { rootMissing } from "./support/namespaces.ts";
 
 /** In a process of its own: this one would keep the priority. */
 const script = `
-  import { execFileSync, spawn } from "node:child_process";
-import { once } from "node:events";
+  import { execFileSync } from "node:child_process";
   import { takeRealTimePriority } from "${new URL("../../hal/linux/realtime.ts", import.meta.url)}";
   const outcome = takeRealTimePriority(7);
   const ps = (...args) => execFileSync("ps", [...args, "-o", "cls=,rtprio="], { encoding: "utf8" });
@@ -92,6 +92,8 @@ describe("real-time priority", () => {
         await answered;
         expect(threads().length).toBeGreaterThan(before);
         for (const thread of threads()) expect(thread.trim()).toMatch(/^FF\s+3$/);
+        expect(takeBackRealTimePriority(pid).ok).toBe(true);
+        for (const thread of threads()) expect(thread.trim()).toMatch(/^TS\s+-$/);
       } finally {
         child.kill("SIGKILL");
         await once(child, "exit");

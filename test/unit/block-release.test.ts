@@ -7,6 +7,7 @@ import { Status } from "../../firmware-ts/wire/scsi/codes.ts";
 import {
   encodeFullStatus,
   ReservationType,
+  ReserveIn,
   ReserveOut,
 } from "../../firmware-ts/wire/scsi/reservation.ts";
 import type { ServiceMessage } from "../../hal/block/service/protocol.ts";
@@ -27,12 +28,17 @@ let said: ServiceMessage[];
 /** What reached the disk, and the write that it holds back. */
 let order: string[];
 let finishWrite: (() => void) | undefined;
+/** Whether keys that are read come only when the test says so. */
+let holdsKeys: boolean;
+let finishKeys: (() => void) | undefined;
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "dyad-release-"));
   said = [];
   order = [];
   finishWrite = undefined;
+  holdsKeys = false;
+  finishKeys = undefined;
   target = await ScriptedTarget.start();
   target.onCommand = ({ pdu, command, connection }) => {
     if (command.name === "write") {
@@ -40,6 +46,9 @@ beforeEach(async () => {
         order.push("written");
         connection.status(pdu.taskTag);
       };
+    } else if (command.name === "persistentReserveIn" && command.action === ReserveIn.readKeys) {
+      finishKeys = () => connection.dataIn(pdu.taskTag, Buffer.alloc(8));
+      if (!holdsKeys) finishKeys();
     } else if (command.name === "persistentReserveIn") {
       const held = { scope: 0, type: ReservationType[type] };
       const entry = { key: BigInt(`0x${key}`), allTargetPorts: false, held, targetPort: 1 };
@@ -62,13 +71,7 @@ beforeEach(async () => {
       timing: patientDisk,
     },
   });
-  await core.handle({
-    op: "allow",
-    id: 3,
-    serial,
-    hold: { key, type },
-    deadlineMs: limitsMs.condition,
-  });
+  await allow();
   client = new RawNbdClient({ path });
   await client.go(serial);
   client.request(1, 1, 0, 512, Buffer.alloc(512));
@@ -83,6 +86,25 @@ afterEach(async () => {
   await target.close();
   rmSync(folder, { recursive: true });
 });
+
+const allow = () =>
+  core.handle({
+    op: "allow",
+    id: 3,
+    serial,
+    hold: { key, type },
+    deadlineMs: limitsMs.condition,
+  });
+
+/** A write of a client of its own; the error number of its answer. */
+async function write(): Promise<number> {
+  const other = new RawNbdClient({ path: join(folder, "nbd.sock") });
+  await other.go(serial);
+  other.request(1, 1, 0, 512, Buffer.alloc(512));
+  const answer = await other.read(16);
+  other.socket.destroy();
+  return answer.readUInt32BE(4);
+}
 
 const giveBack = (deadlineMs: number) =>
   Promise.all([
@@ -111,4 +133,47 @@ test("a write that does not end keeps the disk from being given back", async () 
   await giveBack(100);
   expect(order).toEqual([]);
   expect(answers()).toEqual(["failed", "failed"]);
+});
+
+/** What was asked before a release is answered late. */
+async function releaseBehindKeys() {
+  finishWrite?.();
+  finishWrite = undefined;
+  holdsKeys = true;
+  const deadlineMs = limitsMs.condition;
+  const read = core.handle({
+    op: "reserve",
+    id: 4,
+    serial,
+    command: { op: "readKeys" },
+    deadlineMs,
+  });
+  await expect.poll(() => finishKeys).toBeDefined();
+  return Promise.all([read, giveBack(deadlineMs)]);
+}
+
+test("a release that waits for its turn lets nothing through from the moment in which it is asked for", async () => {
+  const given = releaseBehindKeys();
+  await expect.poll(() => finishKeys).toBeDefined();
+  expect(await write()).not.toBe(0);
+  expect(order).toEqual(["written"]);
+  finishKeys?.();
+  await given;
+  expect(order).toEqual(["written", "release", "unregister"]);
+});
+
+test("what was allowed while a release waited is taken back when its turn comes, and awaited", async () => {
+  const given = releaseBehindKeys();
+  await expect.poll(() => finishKeys).toBeDefined();
+  await allow();
+  const written = write();
+  await expect.poll(() => finishWrite).toBeDefined();
+  finishKeys?.();
+  await expect.poll(() => answers()).toContain("keys");
+  expect(order).toEqual(["written"]);
+  expect(await write()).not.toBe(0);
+  finishWrite?.();
+  expect(await written).toBe(0);
+  await given;
+  expect(order).toEqual(["written", "written", "release", "unregister"]);
 });

@@ -7,7 +7,6 @@ export const superblockBytes = 1024;
 
 /** Little endian. */
 const inodesAt = 0x0;
-const blocksAt = 0x4;
 const logBlockSizeAt = 0x18;
 const inodesPerGroupAt = 0x28;
 const magicAt = 0x38;
@@ -18,7 +17,6 @@ const revisionAt = 0x4c;
 const inodeBytesAt = 0x58;
 const incompatibleAt = 0x60;
 const descriptorBytesAt = 0xfe;
-const blocksHighAt = 0x150;
 
 /** 64 KiB. */
 const logBlockSizeMax = 6;
@@ -36,7 +34,6 @@ const descriptorBytesMax = 1024;
 /** Where things are on the disk. */
 export interface Geometry {
   readonly blockSizeBytes: number;
-  readonly blocks: number;
   readonly inodes: number;
   readonly inodesPerGroup: number;
   readonly inodeBytes: number;
@@ -79,10 +76,8 @@ export function geometryOf(superblock: Buffer): Geometry | undefined {
     : descriptorBytesMin.narrow;
   const { narrow, wide } = descriptorBytesMin;
   if (!isPowerWithin(descriptorBytes, isWide ? wide : narrow, descriptorBytesMax)) return undefined;
-  const high = isWide ? superblock.readUInt32LE(blocksHighAt) : 0;
   return {
     ...{ blockSizeBytes, inodesPerGroup, inodeBytes, descriptorBytes, isWide },
-    blocks: high * 2 ** 32 + superblock.readUInt32LE(blocksAt),
     inodes: superblock.readUInt32LE(inodesAt),
   };
 }

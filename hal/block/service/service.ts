@@ -174,14 +174,17 @@ export class BlockServiceCore {
     const { serial, command, deadlineMs } = request;
     const entry = this.#disks.get(serial);
     if (entry === undefined) return { status: "failed", reason: `${serial} is not open` };
-    const givesBack = command.op === "release" || command.op === "unregister";
-    // No more I/O from this moment on, whenever its turn comes.
-    const idle = givesBack ? this.#forbid(serial) : Promise.resolve(done);
+    if (command.op !== "release" && command.op !== "unregister")
+      return await inOrder(entry.order, command, deadlineMs, (leftMs) =>
+        entry.disk.reserve(command, leftMs),
+      );
+    // No more I/O from this moment on, whenever its turn comes; and none then, whatever was allowed meanwhile.
+    void this.#forbid(serial);
     return await inOrder(entry.order, command, deadlineMs, async (leftMs) => {
-      const sinceMs = performance.now();
-      if (!(await inTime(idle, leftMs)))
+      const endMs = performance.now() + leftMs;
+      if (!(await inTime(this.#forbid(serial), leftMs)))
         return { status: "failed", reason: `I/O of ${serial} is still under way` };
-      return await entry.disk.reserve(command, leftMs - (performance.now() - sinceMs));
+      return await entry.disk.reserve(command, endMs - performance.now());
     });
   }
 
