@@ -1,7 +1,7 @@
 /** Real-time priority for the way of the data: short, with rests, and below the decisions. */
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { Hurry, hurryMs } from "../../hal/bench/hurry.ts";
+import { Hurry, hurryMs, processesMax } from "../../hal/bench/hurry.ts";
 import { priorities } from "../../hal/bench/priorities.ts";
 
 let raised: Set<number>;
@@ -61,6 +61,22 @@ test("after it everybody has a turn before the next", () => {
   expect([...raised]).toEqual([7]);
   vi.advanceTimersByTime(hurryMs);
   expect(raised.size).toBe(0);
+});
+
+test("many at once are not in a hurry, and those who were are no longer", () => {
+  hurry.begin([7, 8]);
+  hurry.begin([7, 9]);
+  hurry.begin([7, 10]);
+  hurry.begin([7, 11]);
+  expect(raised.size).toBe(processesMax);
+  hurry.begin([7, 12]);
+  expect(raised.size).toBe(0);
+  vi.advanceTimersByTime(hurryMs - 1);
+  hurry.begin([7]);
+  expect(raised.size).toBe(0);
+  vi.advanceTimersByTime(1);
+  hurry.begin([7]);
+  expect([...raised]).toEqual([7]);
 });
 
 test("the end of the controller ends it for good", () => {
