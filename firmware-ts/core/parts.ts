@@ -196,8 +196,10 @@ function make(state: ControllerState, server: VirtualServerState, parts: Parts):
   const holder = holderOf(state, server);
   if (made && (isAnother || (holder && differenceOf(made.config, definition.server) === "disks")))
     return forget(state, server, made, parts);
-  if (holder || userOf(state, server) || !isGated(state, server)) return undefined;
-  return define(state, server, parts);
+  if (!holder && !userOf(state, server) && isGated(state, server))
+    return define(state, server, parts);
+  // A making that failed has left nobody knows what: whoever is waited for here may be waiting for a disk of that.
+  return made && !made.isWhole ? forget(state, server, made, parts) : undefined;
 }
 
 /** Another place here has its name, or a disk of it. Places that are made for what holds no more are changed or removed themselves. */
