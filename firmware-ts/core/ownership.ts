@@ -43,6 +43,8 @@ export type Claim =
 
 type Asking = Extract<Claim, { readonly heard: Heard }>;
 
+type Ended = Extract<Claim, { readonly at: "owned" | "refused" | "failed" }>;
+
 /** What has been answered of the commands that were sent together. The answers may come in any order, and tell themselves apart. */
 interface Heard {
   /** To the command that changes something; there is none while `reading`. */
@@ -62,7 +64,7 @@ export function startClaim(key: ReservationKey): ClaimStep {
   return ask("registering", 0, { op: "register", key });
 }
 
-export function claimEnded(claim: Claim): boolean {
+export function claimEnded(claim: Claim): claim is Ended {
   return claim.at === "owned" || claim.at === "refused" || claim.at === "failed";
 }
 
@@ -72,7 +74,7 @@ export function claimAnswer(
   key: ReservationKey,
   answer: ReservationAnswer,
 ): ClaimStep {
-  if (claim.at === "owned" || claim.at === "refused" || claim.at === "failed") return [claim, []];
+  if (claimEnded(claim)) return [claim, []];
   // Whatever the disk says to that, there is nothing more that we could do.
   if (claim.at === "withdrawing") return [{ at: "refused", reason: claim.reason }, []];
   if (answer.status === "failed") return [{ at: "failed", reason: answer.reason }, []];

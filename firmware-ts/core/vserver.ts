@@ -259,8 +259,7 @@ export function serverReserved(
   const after: State = { ...state, claims: { ...state.claims, [serial]: next } };
   if (!claimEnded(next)) return [after, askDisk(token, serial, commands, context)];
   if (next.at === "owned") return settle(after, phase, token, context);
-  const why = next.at === "refused" || next.at === "failed" ? next.reason : next.at;
-  return failStep(after, `${serial}: ${why}`, next.at === "refused", context);
+  return failStep(after, `${serial}: ${next.reason}`, next.at === "refused", context);
 }
 
 /** The outcome of a piece of work; of the gate too. */
