@@ -4,20 +4,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Status } from "../../firmware-ts/wire/scsi/codes.ts";
-import {
-  encodeFullStatus,
-  ReservationType,
-  ReserveOut,
-} from "../../firmware-ts/wire/scsi/reservation.ts";
+import { ReserveOut } from "../../firmware-ts/wire/scsi/reservation.ts";
 import type { ServiceMessage } from "../../hal/block/service/protocol.ts";
-import { BlockServiceCore } from "../../hal/block/service/service.ts";
+import type { BlockServiceCore } from "../../hal/block/service/service.ts";
 import { Ext4Image } from "../support/ext4-image.ts";
-import { limitsMs, patientDisk } from "../support/limits.ts";
+import { limitsMs } from "../support/limits.ts";
+import { allow, heldByUs, key, openService, type } from "./block-service-world.ts";
 import { ScriptedTarget, serial } from "./initiator-target.ts";
 
-const key = "00000000000a0001";
-const type = "exclusiveAccessRegistrantsOnly";
-const port = { name: "iqn.2026-11.test:i", isid: "4000d1ad0001" };
 const blockBytes = 512;
 
 let folder: string;
@@ -51,26 +45,14 @@ beforeEach(async () => {
       if (reads < heldFrom) answer();
       else held.push(answer);
     } else if (command.name === "persistentReserveIn") {
-      const mine = { scope: 0, type: ReservationType[type] };
-      const entry = { key: BigInt(`0x${key}`), allTargetPorts: false, held: mine, targetPort: 1 };
-      const entries = [{ ...entry, initiator: port }];
-      connection.dataIn(pdu.taskTag, encodeFullStatus({ generation: 1, entries }));
+      connection.dataIn(pdu.taskTag, heldByUs());
     } else {
       if (command.name === "persistentReserveOut")
         order.push(command.action === ReserveOut.release ? "release" : "other");
       connection.status(pdu.taskTag, Status.good);
     }
   };
-  core = new BlockServiceCore((message) => said.push(message));
-  await core.handle({ op: "listen", id: 1, path: join(folder, "nbd.sock") });
-  await core.handle({
-    ...({ op: "open", id: 2, waitMs: limitsMs.condition } as const),
-    disk: {
-      ...{ serial, host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
-      ...{ initiatorName: port.name, isid: port.isid, exported: true },
-      timing: patientDisk,
-    },
-  });
+  core = await openService(folder, target, said);
 });
 
 afterEach(async () => {
@@ -81,7 +63,6 @@ afterEach(async () => {
 });
 
 const deadlineMs = limitsMs.condition;
-const allow = () => core.handle({ op: "allow", id: 3, serial, hold: { key, type }, deadlineMs });
 const foresee = (limitMs: number = deadlineMs) =>
   core.handle({ op: "foresee", id: 4, serial, deadlineMs: limitMs });
 const foreseen = () =>
@@ -89,7 +70,7 @@ const foreseen = () =>
 
 test("a disk that is not ours yet, or not any more, is not read", async () => {
   await foresee();
-  await allow();
+  await allow(core);
   await core.handle({ op: "forbid", id: 5, serial });
   await foresee();
   expect(foreseen()).toEqual([0, 0]);
@@ -102,7 +83,7 @@ test("a disk that nobody has opened is no fault", async () => {
 });
 
 test("what a start will read", async () => {
-  await allow();
+  await allow(core);
   await foresee();
   expect(foreseen()).toEqual([expect.any(Number)]);
   expect(foreseen()[0]).toBeGreaterThan(5);
@@ -111,7 +92,7 @@ test("what a start will read", async () => {
 
 test("a release waits for the read that is under way, and no other follows", async () => {
   heldFrom = 4;
-  await allow();
+  await allow(core);
   const looked = foresee();
   await expect.poll(() => held.length).toBe(1);
   const command = { op: "release", key, type } as const;
@@ -128,7 +109,7 @@ test("a release waits for the read that is under way, and no other follows", asy
 
 test("a read that hangs: told at the deadline, and the disk is not given back under it", async () => {
   heldFrom = 1;
-  await allow();
+  await allow(core);
   await foresee(50);
   expect(foreseen()).toEqual([0]);
   const command = { op: "release", key, type } as const;

@@ -4,21 +4,21 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Status } from "../../firmware-ts/wire/scsi/codes.ts";
-import {
-  encodeFullStatus,
-  ReservationType,
-  ReserveIn,
-  ReserveOut,
-} from "../../firmware-ts/wire/scsi/reservation.ts";
+import { ReserveIn, ReserveOut } from "../../firmware-ts/wire/scsi/reservation.ts";
 import type { ServiceMessage } from "../../hal/block/service/protocol.ts";
-import { BlockServiceCore } from "../../hal/block/service/service.ts";
-import { limitsMs, patientDisk } from "../support/limits.ts";
+import type { BlockServiceCore } from "../../hal/block/service/service.ts";
+import { limitsMs } from "../support/limits.ts";
+import {
+  allow,
+  answersIn,
+  heldByUs,
+  key,
+  nbdPath,
+  openService,
+  type,
+} from "./block-service-world.ts";
 import { ScriptedTarget, serial } from "./initiator-target.ts";
 import { RawNbdClient } from "./nbd-raw-client.ts";
-
-const key = "00000000000a0001";
-const type = "exclusiveAccessRegistrantsOnly";
-const port = { name: "iqn.2026-11.test:i", isid: "4000d1ad0001" };
 
 let folder: string;
 let target: ScriptedTarget;
@@ -50,29 +50,16 @@ beforeEach(async () => {
       finishKeys = () => connection.dataIn(pdu.taskTag, Buffer.alloc(8));
       if (!holdsKeys) finishKeys();
     } else if (command.name === "persistentReserveIn") {
-      const held = { scope: 0, type: ReservationType[type] };
-      const entry = { key: BigInt(`0x${key}`), allTargetPorts: false, held, targetPort: 1 };
-      const entries = [{ ...entry, initiator: port }];
-      connection.dataIn(pdu.taskTag, encodeFullStatus({ generation: 1, entries }));
+      connection.dataIn(pdu.taskTag, heldByUs());
     } else {
       if (command.name === "persistentReserveOut")
         order.push(command.action === ReserveOut.release ? "release" : "unregister");
       connection.status(pdu.taskTag, Status.good);
     }
   };
-  core = new BlockServiceCore((message) => said.push(message));
-  const path = join(folder, "nbd.sock");
-  await core.handle({ op: "listen", id: 1, path });
-  await core.handle({
-    ...({ op: "open", id: 2, waitMs: limitsMs.condition } as const),
-    disk: {
-      ...{ serial, host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
-      ...{ initiatorName: port.name, isid: port.isid, exported: true },
-      timing: patientDisk,
-    },
-  });
-  await allow();
-  client = new RawNbdClient({ path });
+  core = await openService(folder, target, said);
+  await allow(core);
+  client = new RawNbdClient({ path: nbdPath(folder) });
   await client.go(serial);
   client.request(1, 1, 0, 512, Buffer.alloc(512));
   await expect.poll(() => finishWrite).toBeDefined();
@@ -87,18 +74,9 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-const allow = () =>
-  core.handle({
-    op: "allow",
-    id: 3,
-    serial,
-    hold: { key, type },
-    deadlineMs: limitsMs.condition,
-  });
-
 /** A write of a client of its own; the error number of its answer. */
 async function write(): Promise<number> {
-  const other = new RawNbdClient({ path: join(folder, "nbd.sock") });
+  const other = new RawNbdClient({ path: nbdPath(folder) });
   await other.go(serial);
   other.request(1, 1, 0, 512, Buffer.alloc(512));
   const answer = await other.read(16);
@@ -117,7 +95,6 @@ const giveBack = (deadlineMs: number) =>
     }),
     core.handle({ op: "reserve", id: 6, serial, command: { op: "unregister" }, deadlineMs }),
   ]);
-const answers = () => said.flatMap((each) => (each.kind === "answer" ? [each.answer.status] : []));
 
 test("a write that is under way is awaited", async () => {
   const given = giveBack(limitsMs.condition);
@@ -126,13 +103,13 @@ test("a write that is under way is awaited", async () => {
   finishWrite?.();
   await given;
   expect(order).toEqual(["written", "release", "unregister"]);
-  expect(answers()).toEqual(["good", "good"]);
+  expect(answersIn(said)).toEqual(["good", "good"]);
 });
 
 test("a write that does not end keeps the disk from being given back", async () => {
   await giveBack(100);
   expect(order).toEqual([]);
-  expect(answers()).toEqual(["failed", "failed"]);
+  expect(answersIn(said)).toEqual(["failed", "failed"]);
 });
 
 /** What was asked before a release is answered late. */
@@ -165,11 +142,11 @@ test("a release that waits for its turn lets nothing through from the moment in 
 test("what was allowed while a release waited is taken back when its turn comes, and awaited", async () => {
   const given = releaseBehindKeys();
   await expect.poll(() => finishKeys).toBeDefined();
-  await allow();
+  await allow(core);
   const written = write();
   await expect.poll(() => finishWrite).toBeDefined();
   finishKeys?.();
-  await expect.poll(() => answers()).toContain("keys");
+  await expect.poll(() => answersIn(said)).toContain("keys");
   expect(order).toEqual(["written"]);
   expect(await write()).not.toBe(0);
   finishWrite?.();

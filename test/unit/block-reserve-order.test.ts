@@ -6,11 +6,10 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { startClaim } from "../../firmware-ts/core/ownership.ts";
 import { Status } from "../../firmware-ts/wire/scsi/codes.ts";
 import type { ServiceMessage } from "../../hal/block/service/protocol.ts";
-import { BlockServiceCore } from "../../hal/block/service/service.ts";
-import { limitsMs, patientDisk } from "../support/limits.ts";
+import type { BlockServiceCore } from "../../hal/block/service/service.ts";
+import { limitsMs } from "../support/limits.ts";
+import { answersIn, key, openService } from "./block-service-world.ts";
 import { ScriptedTarget, serial } from "./initiator-target.ts";
-
-const key = "00000000000a0001";
 
 let folder: string;
 let target: ScriptedTarget;
@@ -38,16 +37,7 @@ beforeEach(async () => {
       if (answer !== undefined) connection.status(pdu.taskTag, answer);
     }
   };
-  core = new BlockServiceCore((message) => said.push(message));
-  await core.handle({ op: "listen", id: 1, path: join(folder, "nbd.sock") });
-  await core.handle({
-    ...({ op: "open", id: 2, waitMs: limitsMs.condition } as const),
-    disk: {
-      ...{ serial, host: "127.0.0.1", port: target.port, targetName: "iqn.2026-11.test:t" },
-      ...{ initiatorName: "iqn.2026-11.test:i", isid: "4000d1ad0001", exported: true },
-      timing: patientDisk,
-    },
-  });
+  core = await openService(folder, target, said);
 });
 
 afterEach(async () => {
@@ -62,7 +52,6 @@ const claim = (deadlineMs: number) =>
       core.handle({ op: "reserve", id: 10 + index, serial, command, deadlineMs }),
     ),
   );
-const answers = () => said.flatMap((each) => (each.kind === "answer" ? [each.answer.status] : []));
 
 test("readings wait for a registration that is repeated", async () => {
   toChanges = [Status.busy, Status.busy, Status.good];
@@ -71,11 +60,11 @@ test("readings wait for a registration that is repeated", async () => {
     ...[`change ${Status.busy}`, `change ${Status.busy}`, `change ${Status.good}`],
     ...["read 0", "read 1"],
   ]);
-  expect(answers()).toEqual(["good", "keys", "reservation"]);
+  expect(answersIn(said)).toEqual(["good", "keys", "reservation"]);
 });
 
 test("behind a registration that is never answered, nothing is read", async () => {
   await claim(100);
   expect(order).toEqual(["change unanswered"]);
-  expect(answers()).toEqual(["failed", "failed", "failed"]);
+  expect(answersIn(said)).toEqual(["failed", "failed", "failed"]);
 });
