@@ -26,6 +26,7 @@ import type { PortMapper } from "./ganesha/port-mapper.ts";
 import { askHealth, probeService } from "./ganesha/probe.ts";
 import { graceEnd } from "./native-build.ts";
 import type { ProgramPlace } from "./place/programs.ts";
+import { seesVolumes } from "./place/sight.ts";
 import { ServiceDriver } from "./service-driver.ts";
 import type { ProcessEnd } from "./service-process.ts";
 
@@ -116,6 +117,11 @@ class Driver implements Ganesha {
       identify: (service) => JSON.stringify(service),
       launch: (service, { held }) => this.#launch(service, held),
       makeReady: (service) => this.#makeReady(service),
+      sees: ({ exports }, pid) =>
+        seesVolumes(
+          pid,
+          exports.map(({ path }) => ({ here: path, there: path })),
+        ),
       async probe(service, deadlineMs, stillUseful) {
         const proved = await probeService(service, { deadlineMs, stillUseful, place });
         if (!proved.ok) return proved;

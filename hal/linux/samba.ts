@@ -11,6 +11,7 @@ import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { ProgramPlace } from "./place/programs.ts";
+import { seesVolumes } from "./place/sight.ts";
 import { type SmbService, type SmbServiceSpec, smbServiceSchema } from "./samba/config.ts";
 import { seenAt, startInstance } from "./samba/instance.ts";
 import { askNegotiate, probeShares } from "./samba/probe.ts";
@@ -53,6 +54,11 @@ export function createSamba(options: SambaOptions): ServiceDriver<SmbService> {
       const folder = `${foldersIn(runDir)}${name}.${process.pid}.${count}`;
       return startInstance({ folder, service, held, place, log });
     },
+    sees: ({ shares }, pid) =>
+      seesVolumes(
+        pid,
+        shares.map(({ path }) => ({ here: hereOf(place, path), there: path })),
+      ),
     makeReady: ({ passwordFile }) => makePasswordFolder(place, dirname(passwordFile)),
     async probe(service, deadlineMs, stillUseful) {
       const offered = { ...service, shares: service.shares.map((share) => share.name) };
@@ -78,12 +84,17 @@ export function parseSmbService(spec: SmbServiceSpec): Outcome<SmbService> {
 }
 
 /** It lies on the volume, so it may hang with the disk: never in the main thread, and never for longer than `directoryMsMax`. */
-async function makePasswordFolder({ folder }: ProgramPlace, seen: string): Promise<Outcome> {
-  const path = folder + seen.slice(seenAt.length);
+async function makePasswordFolder(place: ProgramPlace, seen: string): Promise<Outcome> {
+  const path = hereOf(place, seen);
   const operation = `make ${path}`;
   const made = mkdir(path, { recursive: true, mode: 0o700 }).then(
     () => done,
     (error: unknown) => failed("ioError", operation, "not created", error),
   );
   return await within(made, directoryMsMax, operation, `not done in ${directoryMsMax} ms`);
+}
+
+/** Where this process finds what smbd sees at a path. */
+function hereOf({ folder }: ProgramPlace, seen: string): string {
+  return folder + seen.slice(seenAt.length);
 }

@@ -1,8 +1,8 @@
 /**
  * The life of one file service: at most one process that serves, and one that is held for the next start.
  *
- * Obligations: none serves after `stop` or `kill` has settled well; the death of the one that serves is reported at once; all calls but
- * `kill` wait for each other, for two starts at once would be two servers on one volume.
+ * Obligations: none serves after `stop` or `kill` has settled well; none serves anything but the volumes that are mounted; the death of the one that
+ * serves is reported at once; all calls but `kill` wait for each other, for two starts at once would be two servers on one volume.
  */
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { HealthMonitor } from "./health.ts";
@@ -27,6 +27,8 @@ export interface ServiceKind<S, P extends ServiceProcess> {
   launch(service: S, options: { readonly held: boolean }): Promise<Outcome<P>>;
   /** Sees to what must be there before a server touches its volume. */
   makeReady(service: S): Promise<Outcome>;
+  /** Whether a process that is in its place sees the volumes that it is to serve (`place/sight.ts`). Faults: `serviceFailed`, `timeout`. */
+  sees(service: S, pid: number): Promise<Outcome>;
   /** Waits until it answers. Faults: `serviceSilent`, `serviceFailed`. */
   probe(service: S, deadlineMs: number, isAlive: () => boolean): Promise<Outcome<Proved>>;
   readonly log: (message: string) => void;
@@ -50,6 +52,9 @@ interface Serving<S, P> {
 
 /** How long a start waits for a server that was killed a moment before. */
 const lastEndMs = 2000;
+
+/** How long it waits for a spare to come to its hold. */
+const atHoldMsMax = 3000;
 
 export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
   readonly #kind: ServiceKind<S, P>;
@@ -109,6 +114,9 @@ export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
     const isAlive = () => mine.process.alive();
     const proved = await this.#kind.probe(mine.service, deadlineMs, isAlive);
     if (!proved.ok) return proved;
+    // Those that were not held are looked at here for the first time; no address answers clients yet.
+    const sees = await this.#kind.sees(mine.service, mine.process.pid);
+    if (!sees.ok) return sees;
     this.#watch(mine, proved.value);
     return good(proved.value.tookMs);
   }
@@ -184,7 +192,7 @@ export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
     const spare = this.#spare;
     if (spare?.identity === this.#kind.identify(service)) {
       this.#spare = undefined;
-      const released = await spare.process.release();
+      const released = await this.#letGo(spare.process, service);
       if (released.ok) return good(spare.process);
       this.#kind.log(`the spare file service is of no use: ${released.fault.message}`);
       const ended = await endOf(spare.process, "end a broken spare", lastEndMs);
@@ -192,6 +200,17 @@ export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
     }
     const ended = await this.#endSpare(lastEndMs);
     return ended.ok ? await this.#kind.launch(service, { held: false }) : ended;
+  }
+
+  /** A spare entered its place before its volumes were mounted: it is let go on only once it has been seen to see them. */
+  async #letGo(process: P, service: S): Promise<Outcome> {
+    const operation = `release ${process.pid}`;
+    const why = `not at its hold within ${atHoldMsMax} ms`;
+    const held = process.atHold.then(() => done);
+    const waited = await within(held, atHoldMsMax, operation, why);
+    if (!waited.ok) return waited;
+    const sees = await this.#kind.sees(service, process.pid);
+    return sees.ok ? await process.release() : sees;
   }
 
   #adopt(process: P, service: S): void {

@@ -12,7 +12,13 @@ interface Fake extends ServiceProcess {
   end(): void;
 }
 
-function fakes({ obeys = true, ready = (): Outcome => done, answers = (): Outcome => done } = {}) {
+function fakes({
+  obeys = true,
+  ready = (): Outcome => done,
+  answers = (): Outcome => done,
+  atHold = Promise.resolve(),
+  sees = (_pid: number): Outcome => done,
+} = {}) {
   const hung: string[] = [];
   const processes: Fake[] = [];
   const ends: (ProcessEnd & { expected: boolean })[] = [];
@@ -29,7 +35,7 @@ function fakes({ obeys = true, ready = (): Outcome => done, answers = (): Outcom
       service,
       released: false,
       ended: ended.promise,
-      atHold: Promise.resolve(),
+      atHold,
       alive: () => isAlive,
       release() {
         fake.released = true;
@@ -51,6 +57,7 @@ function fakes({ obeys = true, ready = (): Outcome => done, answers = (): Outcom
     identify: (service) => service,
     launch,
     makeReady: () => Promise.resolve(ready()),
+    sees: (_, pid) => Promise.resolve(sees(pid)),
     probe: (_, __, isAlive) =>
       Promise.resolve(
         isAlive()
@@ -97,6 +104,61 @@ describe("a service", () => {
     };
     expect(await driver.start("a")).toEqual(good(2));
     expect(processes).toHaveLength(2);
+  });
+
+  const blind = failed("serviceFailed", "look", "it does not see the volume");
+
+  test("does not go on from a spare that does not see its volume", async () => {
+    const { driver, processes, nth } = fakes({ sees: (pid) => (pid === 1 ? blind : done) });
+    await driver.prepare("a");
+    expect(await driver.start("a")).toEqual(good(2));
+    expect(nth(0)).toMatchObject({ held: true, released: false });
+    expect(nth(0).alive()).toBe(false);
+    expect(nth(1)).toMatchObject({ held: false });
+    expect(processes).toHaveLength(2);
+  });
+
+  test("looks at a spare only once it is at its hold, where it is in its place", async () => {
+    const hold = Promise.withResolvers<void>();
+    const looked: number[] = [];
+    const { driver, nth } = fakes({
+      atHold: hold.promise,
+      sees: (pid) => {
+        looked.push(pid);
+        return done;
+      },
+    });
+    await driver.prepare("a");
+    const started = driver.start("a");
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([looked, nth(0).released]).toEqual([[], false]);
+    hold.resolve();
+    expect(await started).toEqual(good(1));
+    expect([looked, nth(0).released]).toEqual([[1], true]);
+  });
+
+  test("does not wait for ever for a spare that does not come to its hold", async () => {
+    vi.useFakeTimers();
+    try {
+      const { driver, nth } = fakes({ atHold: new Promise(() => undefined) });
+      await driver.prepare("a");
+      const started = driver.start("a");
+      await vi.advanceTimersByTimeAsync(10_000);
+      expect(await started).toEqual(good(2));
+      expect(nth(0)).toMatchObject({ released: false });
+      expect(nth(0).alive()).toBe(false);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  test("does not count as serving while it does not see its volume, though it answers", async () => {
+    let seen: Outcome = blind;
+    const { driver } = fakes({ sees: () => seen });
+    await driver.start("a");
+    expect(await driver.probe(limitMs)).toEqual(blind);
+    seen = done;
+    expect(await driver.probe(limitMs)).toEqual(good(1));
   });
 
   test("is one, however often it is started, and serves nothing else meanwhile", async () => {

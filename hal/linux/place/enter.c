@@ -37,24 +37,66 @@ static void join_group(const char *procs) {
   close(file);
 }
 
-/* The new mount API moves a tree that was taken aside; glibc has it since 2.36. */
+/* Opened to be moved, or to be found again once something covers it. */
+static int opened(const char *path) {
+  int folder = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) fail("open", path);
+  return folder;
+}
+
+/*
+ * What follows is in this order, and moves what it could copy, for one reason: a mount that is made while a tree is *detached* (open_tree(2) with
+ * OPEN_TREE_CLONE, until move_mount(2)) does not appear in it, ever. A volume that was mounted in just that moment was not there for its file
+ * service, which served the empty folder beneath it, and acknowledged what then was lost (docs/design/0036-volume-beneath.md). So the folder with the
+ * volumes is attached at every moment: it stands aside over the parent of PLACES while PLACES goes.
+ */
 static void see_only(const char *places, const char *name) {
   char own[4096];
+  char parent[4096];
   if (snprintf(own, sizeof own, "%s/%s", places, name) >= (int)sizeof own) {
     errno = ENAMETOOLONG;
     fail("name", name);
   }
+  strcpy(parent, places);
+  char *last = strrchr(parent, '/');
+  if (last == NULL || last == parent || last[1] == '\0') {
+    errno = EINVAL;
+    fail("name", places);
+  }
+  *last = '\0';
+  const char *folder = places + (last - parent) + 1;
   if (unshare(CLONE_NEWNS) != 0) fail("unshare", "mounts");
   if (mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) != 0) fail("follow", "/");
-  int tree = open_tree(AT_FDCWD, own, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
-  if (tree < 0) fail("take", own);
+  int back = opened(".");
+  int beside = opened(parent);
+  int all = opened(places);
+  int volumes = opened(own);
+  if (move_mount(volumes, "", beside, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) != 0) fail("set aside", own);
   /* Neighbours' mounts are not only covered: a copy here would be one more that each of their unmounts has to find. */
-  if (umount2(places, MNT_DETACH) != 0) fail("leave", places);
-  if (mount("none", places, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,mode=700") != 0)
+  if (fchdir(all) != 0 || umount2(".", MNT_DETACH) != 0) fail("leave", places);
+  if (fchdir(beside) != 0) fail("go to", parent);
+  if (mount("none", folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,mode=700") != 0)
     fail("cover", places);
-  if (mkdir(own, 0700) != 0) fail("make", own);
-  if (move_mount(tree, "", AT_FDCWD, own, MOVE_MOUNT_F_EMPTY_PATH) != 0) fail("put back", own);
-  close(tree);
+  if (fchdir(beside) != 0 || chdir(folder) != 0 || mkdir(name, 0700) != 0) fail("make", own);
+  if (move_mount(volumes, "", AT_FDCWD, name, MOVE_MOUNT_F_EMPTY_PATH) != 0) fail("put back", own);
+  if (fchdir(back) != 0) fail("go back", ".");
+  /* Beneath a volume there is nothing to write to: should one not be there, what a client writes is refused. */
+  struct mount_attr kept = {.attr_set = MOUNT_ATTR_RDONLY};
+  if (mount_setattr(volumes, "", AT_EMPTY_PATH, &kept, sizeof kept) != 0) fail("guard", own);
+  close(volumes);
+  close(all);
+  close(beside);
+  close(back);
+}
+
+/* A mount of its own is moved. A folder of /dev is bound, which is copied and attached in one step. */
+static void put_back_memory(int memory) {
+  char covered[64];
+  snprintf(covered, sizeof covered, "/proc/self/fd/%d", memory);
+  if (move_mount(memory, "", AT_FDCWD, "/dev/shm", MOVE_MOUNT_F_EMPTY_PATH) != 0 &&
+      (errno != EINVAL || mount(covered, "/dev/shm", NULL, MS_BIND | MS_REC, NULL) != 0))
+    fail("put back", "/dev/shm");
+  close(memory);
 }
 
 /* The maker of the folder adds nodes to it and takes them away while this program runs; here it is only looked at. */
@@ -64,22 +106,18 @@ static void own_devices(const char *places, const char *name) {
     errno = ENAMETOOLONG;
     fail("name", name);
   }
+  /* Nothing is mounted in it later. */
   int devices = open_tree(AT_FDCWD, own, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
   if (devices < 0) fail("take", own);
-  /* Shared memory is no device; a run folder may lie there. */
-  int memory = open_tree(AT_FDCWD, "/dev/shm", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
-  if (memory < 0 && errno != ENOENT) fail("take", "/dev/shm");
+  /* Shared memory is no device; a run folder, and PLACES, may lie there. */
+  int memory = open("/dev/shm", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (memory < 0 && errno != ENOENT) fail("open", "/dev/shm");
   struct mount_attr nowhere = {.attr_set = MOUNT_ATTR_NODEV};
   if (mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &nowhere, sizeof nowhere) != 0) fail("close", "/");
   struct mount_attr only = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC};
   if (mount_setattr(devices, "", AT_EMPTY_PATH, &only, sizeof only) != 0) fail("guard", own);
   if (move_mount(devices, "", AT_FDCWD, "/dev", MOVE_MOUNT_F_EMPTY_PATH) != 0) fail("put over", "/dev");
-  if (memory >= 0) {
-    struct mount_attr closed = {.attr_set = MOUNT_ATTR_NODEV};
-    if (mount_setattr(memory, "", AT_EMPTY_PATH | AT_RECURSIVE, &closed, sizeof closed) != 0) fail("close", "/dev/shm");
-    if (move_mount(memory, "", AT_FDCWD, "/dev/shm", MOVE_MOUNT_F_EMPTY_PATH) != 0) fail("put back", "/dev/shm");
-    close(memory);
-  }
+  if (memory >= 0) put_back_memory(memory);
   close(devices);
 }
 
