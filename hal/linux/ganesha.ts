@@ -117,11 +117,11 @@ class Driver implements Ganesha {
       identify: (service) => JSON.stringify(service),
       launch: (service, { held }) => this.#launch(service, held),
       makeReady: (service) => this.#makeReady(service),
-      sees: ({ exports }, pid) =>
-        seesVolumes(
-          pid,
-          exports.map(({ path }) => ({ here: path, there: path })),
-        ),
+      sees({ exports, recoveryDir }, pid, deadlineMs) {
+        const paths = [...exports.map(({ path }) => path), recoveryDir];
+        const sights = paths.map((path) => ({ here: path, there: path }));
+        return seesVolumes(pid, sights, deadlineMs);
+      },
       async probe(service, deadlineMs, stillUseful) {
         const proved = await probeService(service, { deadlineMs, stillUseful, place });
         if (!proved.ok) return proved;

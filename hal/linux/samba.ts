@@ -54,11 +54,11 @@ export function createSamba(options: SambaOptions): ServiceDriver<SmbService> {
       const folder = `${foldersIn(runDir)}${name}.${process.pid}.${count}`;
       return startInstance({ folder, service, held, place, log });
     },
-    sees: ({ shares }, pid) =>
-      seesVolumes(
-        pid,
-        shares.map(({ path }) => ({ here: hereOf(place, path), there: path })),
-      ),
+    sees({ shares, passwordFile }, pid, deadlineMs) {
+      const paths = [...shares.map(({ path }) => path), dirname(passwordFile)];
+      const sights = paths.map((path) => ({ here: hereOf(place, path), there: path }));
+      return seesVolumes(pid, sights, deadlineMs);
+    },
     makeReady: ({ passwordFile }) => makePasswordFolder(place, dirname(passwordFile)),
     async probe(service, deadlineMs, stillUseful) {
       const offered = { ...service, shares: service.shares.map((share) => share.name) };

@@ -28,7 +28,7 @@ export interface ServiceKind<S, P extends ServiceProcess> {
   /** Sees to what must be there before a server touches its volume. */
   makeReady(service: S): Promise<Outcome>;
   /** Whether a process that is in its place sees the volumes that it is to serve (`place/sight.ts`). Faults: `serviceFailed`, `timeout`. */
-  sees(service: S, pid: number): Promise<Outcome>;
+  sees(service: S, pid: number, deadlineMs: number): Promise<Outcome>;
   /** Waits until it answers. Faults: `serviceSilent`, `serviceFailed`. */
   probe(service: S, deadlineMs: number, isAlive: () => boolean): Promise<Outcome<Proved>>;
   readonly log: (message: string) => void;
@@ -53,8 +53,9 @@ interface Serving<S, P> {
 /** How long a start waits for a server that was killed a moment before. */
 const lastEndMs = 2000;
 
-/** How long it waits for a spare to come to its hold. */
-const atHoldMsMax = 3000;
+/** How long it waits for a spare to come to its hold, and then to be looked through. What is not known by then is seen when it answers. */
+const atHoldMsMax = 1000;
+const sightMsMax = 1000;
 
 export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
   readonly #kind: ServiceKind<S, P>;
@@ -111,12 +112,19 @@ export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
     if (mine === undefined) {
       return failed("serviceFailed", `probe ${this.#kind.name}`, "not started");
     }
+    const end = performance.now() + deadlineMs;
     const isAlive = () => mine.process.alive();
     const proved = await this.#kind.probe(mine.service, deadlineMs, isAlive);
     if (!proved.ok) return proved;
-    // Those that were not held are looked at here for the first time; no address answers clients yet.
-    const sees = await this.#kind.sees(mine.service, mine.process.pid);
-    if (!sees.ok) return sees;
+    // No address answers clients yet.
+    const leftMs = Math.max(sightMsMax, end - performance.now());
+    const sees = await this.#kind.sees(mine.service, mine.process.pid, leftMs);
+    if (!sees.ok) {
+      // Whoever asks for it again is to have another.
+      letEnd(mine);
+      mine.process.kill();
+      return sees;
+    }
     this.#watch(mine, proved.value);
     return good(proved.value.tookMs);
   }
@@ -180,40 +188,57 @@ export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
     }
     const ready = await this.#kind.makeReady(service);
     if (!ready.ok) return ready;
-    const launched = await this.#launchReady(service);
+    const isKilled = () => killsBefore !== this.#killCount;
+    const launched = await this.#launchReady(service, isKilled);
     if (!launched.ok) return launched;
-    this.#adopt(launched.value, service);
-    if (killsBefore === this.#killCount) return good(launched.value.pid);
+    if (!isKilled()) return good(launched.value);
     this.kill();
     return failed("refused", operation, "it was killed while it started");
   }
 
-  async #launchReady(service: S): Promise<Outcome<P>> {
+  /** It serves from the moment at which it may be let go on: whoever kills the service means it, too. */
+  async #launchReady(service: S, isKilled: () => boolean): Promise<Outcome<number>> {
     const spare = this.#spare;
     if (spare?.identity === this.#kind.identify(service)) {
       this.#spare = undefined;
+      const serving = this.#adopt(spare.process, service);
+      // Until then its end is nobody's loss: another is started.
+      serving.stopping = true;
       const released = await this.#letGo(spare.process, service);
-      if (released.ok) return good(spare.process);
-      this.#kind.log(`the spare file service is of no use: ${released.fault.message}`);
+      if (released.ok) {
+        serving.stopping = isKilled();
+        return good(spare.process.pid);
+      }
+      if (!isKilled())
+        this.#kind.log(`the spare file service is of no use: ${released.fault.message}`);
+      letEnd(serving);
       const ended = await endOf(spare.process, "end a broken spare", lastEndMs);
       if (!ended.ok) return ended;
+      if (isKilled()) return released;
     }
     const ended = await this.#endSpare(lastEndMs);
-    return ended.ok ? await this.#kind.launch(service, { held: false }) : ended;
+    if (!ended.ok) return ended;
+    const launched = await this.#kind.launch(service, { held: false });
+    if (!launched.ok) return launched;
+    this.#adopt(launched.value, service);
+    return good(launched.value.pid);
   }
 
-  /** A spare entered its place before its volumes were mounted: it is let go on only once it has been seen to see them. */
+  /**
+   * A spare entered its place before its volumes were mounted: one that is seen not to see them is not let go on. One that is not at its hold in time,
+   * or cannot be looked through, is, as a fresh process would be: before it answers anybody it is looked at once more.
+   */
   async #letGo(process: P, service: S): Promise<Outcome> {
-    const operation = `release ${process.pid}`;
-    const why = `not at its hold within ${atHoldMsMax} ms`;
     const held = process.atHold.then(() => done);
-    const waited = await within(held, atHoldMsMax, operation, why);
-    if (!waited.ok) return waited;
-    const sees = await this.#kind.sees(service, process.pid);
-    return sees.ok ? await process.release() : sees;
+    const waited = await within(held, atHoldMsMax, `release ${process.pid}`, "not at its hold");
+    if (waited.ok) {
+      const sees = await this.#kind.sees(service, process.pid, sightMsMax);
+      if (!sees.ok && sees.fault.code !== "timeout") return sees;
+    }
+    return await process.release();
   }
 
-  #adopt(process: P, service: S): void {
+  #adopt(process: P, service: S): Serving<S, P> {
     const mine: Serving<S, P> = { process, service, stopping: false };
     this.#serving = mine;
     void process.ended.then((ending) => {
@@ -221,6 +246,7 @@ export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
       if (this.#serving === mine) this.#serving = undefined;
       this.#kind.onEnd({ ...ending, expected: mine.stopping });
     });
+    return mine;
   }
 
   #watch(mine: Serving<S, P>, { ask }: Proved): void {

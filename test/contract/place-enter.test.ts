@@ -3,15 +3,17 @@
  * folder beneath it (docs/design/0036-volume-beneath.md).
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { done, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { deviceFree } from "../../hal/linux/device-free.ts";
 import { PlacesFolder } from "../../hal/linux/place/folder.ts";
 import type { Place } from "../../hal/linux/place/place.ts";
 import { programsOf } from "../../hal/linux/place/programs.ts";
 import { seesVolumes } from "../../hal/linux/place/sight.ts";
+import { limitsMs } from "../support/limits.ts";
 import { until } from "../support/until.ts";
 import { rootMissing, run } from "./support/namespaces.ts";
 
@@ -20,8 +22,8 @@ const value = <T>(outcome: Outcome<T>): T => {
   return outcome.value;
 };
 
-/** More than enter.c has; the test sees that the last of them is not come to. */
-const callsMax = 20;
+/** Calls that enter.c makes of those that place-enter-slow.c stops, and with another folder to be seen one more. */
+const callsOf = { plain: 12, instead: 13 } as const;
 
 // The second is where a run folder is in a world of the bench, and of which a program has a copy in its own /dev.
 describe.skipIf(rootMissing).each([
@@ -32,6 +34,7 @@ describe.skipIf(rootMissing).each([
   /** Not beside the places: their parent is out of sight for a moment. */
   let aside: string;
   let library: string;
+  let disk: string;
   let places: PlacesFolder;
   /** Without a network of its own: only mounts are looked at here. */
   const nowhere = { inside: <T>(action: () => T) => action() } as Place;
@@ -43,6 +46,10 @@ describe.skipIf(rootMissing).each([
     library = join(aside, "slow.so");
     const source = join(import.meta.dirname, "place-enter-slow.c");
     run("cc", "-shared", "-fPIC", "-O1", "-o", library, source);
+    disk = join(aside, "disk");
+    writeFileSync(disk, "");
+    truncateSync(disk, 4 << 20);
+    run("mke2fs", "-q", "-F", disk);
     places = new PlacesFolder(join(folder, "places"));
     value(places.prepare());
     for (const name of ["one", "two"]) value(places.make(name));
@@ -53,14 +60,20 @@ describe.skipIf(rootMissing).each([
     for (const each of [folder, aside]) rmSync(each, { recursive: true, force: true });
   });
 
-  const wordsIn = async (name: string, script: string) =>
-    value(await programsOf(nowhere, places, name).command(["sh", "-c", script]));
+  /** Where a program may see its volumes too, as smbd does. */
+  const elsewhere = "/srv";
+
+  const wordsIn = async (name: string, script: string, isInstead = false) => {
+    const instead = { target: elsewhere, source: join(places.path, name) };
+    const program = programsOf(nowhere, places, name);
+    return value(await program.command(["sh", "-c", script], isInstead ? [instead] : []));
+  };
 
   /** Begins to enter and stops before that call; undefined when there are not so many. */
-  async function enterSlowly(call: number, script: string) {
+  async function enterSlowly(call: number, script: string, isInstead: boolean) {
     const slow = join(aside, `slow-${call}`);
     writeFileSync(slow, "");
-    const [program = "", ...args] = await wordsIn("one", script);
+    const [program = "", ...args] = await wordsIn("one", script, isInstead);
     const child = spawn(program, args, {
       stdio: ["pipe", "pipe", "inherit"],
       env: { ...process.env, LD_PRELOAD: library, SLOW_AT: String(call), SLOW_FILE: slow },
@@ -88,28 +101,56 @@ describe.skipIf(rootMissing).each([
     };
   }
 
-  test("finds a volume that is mounted meanwhile, and loses it with everybody else", async () => {
-    const volume = join(places.path, "one", "volume");
-    const file = join(volume, "file");
-    mkdirSync(volume);
-    let calls = 0;
-    for (let call = 1; call <= callsMax; call += 1) {
-      const script = `echo here; while read -r word; do cat ${file} 2>/dev/null || echo none; done`;
-      const entering = await enterSlowly(call, script);
-      if (entering === undefined) break;
-      calls = call;
-      run("mount", "-t", "tmpfs", "later", volume);
-      writeFileSync(file, `mounted at ${call}\n`);
-      entering.goOn();
-      await entering.hears("here");
-      await entering.hears(`mounted at ${call}`, "look");
-      run("umount", volume);
-      await entering.hears("none", "look");
-      entering.end();
-    }
-    // It was stopped at all: five mounts are the least of it.
-    expect(calls).toBeGreaterThan(5);
-    expect(calls).toBeLessThan(callsMax);
+  describe.each([
+    ["at its own path", false],
+    ["at another one, too", true],
+  ])("that sees its volumes %s", (__, isInstead) => {
+    const calls = isInstead ? callsOf.instead : callsOf.plain;
+    const seenBelow = () => (isInstead ? elsewhere : join(places.path, "one"));
+
+    test("finds a volume that is mounted meanwhile, at every step, and loses it with everybody else", async () => {
+      const volume = join(places.path, "one", "volume");
+      const file = join(volume, "file");
+      mkdirSync(volume, { recursive: true });
+      for (let call = 1; call <= calls; call += 1) {
+        const seen = join(seenBelow(), "volume/file");
+        const script = `echo here; while read -r word; do cat ${seen} 2>/dev/null || echo none; done`;
+        const entering = await enterSlowly(call, script, isInstead);
+        expect(entering, `call ${call}`).toBeDefined();
+        run("mount", "-t", "tmpfs", "later", volume);
+        writeFileSync(file, `mounted at ${call}\n`);
+        entering?.goOn();
+        await entering?.hears("here");
+        await entering?.hears(`mounted at ${call}`, "look");
+        run("umount", volume);
+        await entering?.hears("none", "look");
+        entering?.end();
+      }
+      expect(await enterSlowly(calls + 1, "echo here", isInstead)).toBeUndefined();
+    });
+
+    test("keeps no volume that is unmounted meanwhile, its own or a neighbour's, at any step", async () => {
+      const device = run("losetup", "-f", "--show", disk).trim();
+      try {
+        for (const owner of ["one", "two"]) {
+          const volume = join(places.path, owner, "kept");
+          mkdirSync(volume, { recursive: true });
+          for (let call = 1; call <= calls; call += 1) {
+            run("mount", device, volume);
+            const entering = await enterSlowly(call, "echo here; read -r word", isInstead);
+            expect(entering, `call ${call}`).toBeDefined();
+            run("umount", volume);
+            expect(await deviceFree(device, limitsMs.condition), `call ${call}`).toEqual(done);
+            entering?.goOn();
+            await entering?.hears("here");
+            expect(await deviceFree(device, limitsMs.condition), `call ${call}`).toEqual(done);
+            entering?.end();
+          }
+        }
+      } finally {
+        run("losetup", "-d", device);
+      }
+    });
   });
 
   test("cannot write beneath its volumes", async () => {
@@ -134,20 +175,27 @@ describe.skipIf(rootMissing)("what is seen through a program", () => {
     try {
       await new Promise((resolve) => apart.stdout.once("data", resolve));
       const pid = apart.pid ?? 0;
-      expect(await seesVolumes(pid, sights)).toEqual(done);
+      expect(await seesVolumes(pid, sights, limitsMs.condition)).toEqual(done);
       run("mount", "-t", "tmpfs", "later", volume);
       const fault = { code: "serviceFailed", message: expect.stringContaining("beneath") };
-      expect(await seesVolumes(pid, sights)).toMatchObject({ ok: false, fault });
-      expect(await seesVolumes(process.pid, sights)).toEqual(done);
+      expect(await seesVolumes(pid, sights, limitsMs.condition)).toMatchObject({
+        ok: false,
+        fault,
+      });
+      expect(await seesVolumes(process.pid, sights, limitsMs.condition)).toEqual(done);
       const nowhere = [{ here: volume, there: "/no/such/folder" }];
-      expect(await seesVolumes(pid, nowhere)).toMatchObject({ fault: { code: "serviceFailed" } });
+      expect(await seesVolumes(pid, nowhere, limitsMs.condition)).toMatchObject({
+        fault: { code: "serviceFailed" },
+      });
     } finally {
       apart.kill("SIGKILL");
       await new Promise((resolve) => apart.once("exit", resolve));
       run("umount", volume);
       rmSync(volume, { recursive: true });
     }
-    expect(await seesVolumes(apart.pid ?? 0, [{ here: "/", there: "/" }])).toMatchObject({
+    expect(
+      await seesVolumes(apart.pid ?? 0, [{ here: "/", there: "/" }], limitsMs.condition),
+    ).toMatchObject({
       fault: { code: "serviceFailed" },
     });
   });

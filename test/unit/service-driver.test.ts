@@ -95,7 +95,7 @@ describe("a service", () => {
   });
 
   test("is started anew beside a spare that has ended", async () => {
-    const { driver, processes, nth } = fakes();
+    const { driver, processes, ends, nth } = fakes();
     await driver.prepare("a");
     const release = nth(0).release;
     nth(0).release = () => {
@@ -104,6 +104,10 @@ describe("a service", () => {
     };
     expect(await driver.start("a")).toEqual(good(2));
     expect(processes).toHaveLength(2);
+    // Nobody lost a service by that.
+    expect(ends.map(({ pid, expected }) => [pid, expected])).toEqual([[1, true]]);
+    nth(1).end();
+    await vi.waitFor(() => expect(ends.at(-1)).toMatchObject({ pid: 2, expected: false }));
   });
 
   const blind = failed("serviceFailed", "look", "it does not see the volume");
@@ -137,28 +141,50 @@ describe("a service", () => {
     expect([looked, nth(0).released]).toEqual([[1], true]);
   });
 
-  test("does not wait for ever for a spare that does not come to its hold", async () => {
-    vi.useFakeTimers();
+  test("does not wait for ever for a spare, nor for a look through it: they are looked at when they answer", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const late = failed("timeout", "look", "no answer");
     try {
-      const { driver, nth } = fakes({ atHold: new Promise(() => undefined) });
-      await driver.prepare("a");
-      const started = driver.start("a");
-      await vi.advanceTimersByTimeAsync(10_000);
-      expect(await started).toEqual(good(2));
-      expect(nth(0)).toMatchObject({ released: false });
-      expect(nth(0).alive()).toBe(false);
+      for (const options of [
+        { atHold: new Promise<void>(() => undefined) },
+        { sees: () => late },
+      ]) {
+        const { driver, processes, nth } = fakes(options);
+        await driver.prepare("a");
+        const started = driver.start("a");
+        await vi.advanceTimersByTimeAsync(5000);
+        expect(await started).toEqual(good(1));
+        expect(nth(0).released).toBe(true);
+        expect(processes).toHaveLength(1);
+      }
     } finally {
       vi.useRealTimers();
     }
   });
 
-  test("does not count as serving while it does not see its volume, though it answers", async () => {
-    let seen: Outcome = blind;
-    const { driver } = fakes({ sees: () => seen });
+  test("ends what answers and does not see its volume, and starts another when it is asked to", async () => {
+    const { driver, nth } = fakes({ sees: (pid) => (pid === 1 ? blind : done) });
     await driver.start("a");
     expect(await driver.probe(limitMs)).toEqual(blind);
-    seen = done;
+    expect(nth(0).alive()).toBe(false);
+    expect(await driver.start("a")).toEqual(good(2));
     expect(await driver.probe(limitMs)).toEqual(good(1));
+  });
+
+  test("kills a spare that is waited for, lets it go on no more, and starts no other", async () => {
+    const hold = Promise.withResolvers<void>();
+    const { driver, processes, nth } = fakes({ atHold: hold.promise, sees: () => blind });
+    await driver.prepare("a");
+    const started = driver.start("a");
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(driver.processes()).toEqual([1]);
+    driver.kill();
+    expect(nth(0).alive()).toBe(false);
+    hold.resolve();
+    expect(await started).toMatchObject({ ok: false });
+    expect(nth(0).released).toBe(false);
+    expect(processes).toHaveLength(1);
+    expect(driver.processes()).toEqual([]);
   });
 
   test("is one, however often it is started, and serves nothing else meanwhile", async () => {

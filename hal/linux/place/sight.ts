@@ -8,20 +8,27 @@ import { stat } from "node:fs/promises";
 import { done, failed, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { within } from "../within.ts";
 
-/** The root of a volume, where this process and where the program find it. */
+/**
+ * A folder of a volume, where this process and where the program find it. There is no symbolic link on the way to it: one to an absolute path would lead
+ * from the program's root back to ours.
+ */
 export interface Sight {
   readonly here: string;
   readonly there: string;
 }
 
-/** Only memory is asked, but by way of the volume: its disk may hang. */
-const sightMsMax = 1000;
-
-/** Whether program `pid` finds at each of them what is there for this process. Faults: `serviceFailed`: it does not; `timeout`. */
-export function seesVolumes(pid: number, sights: readonly Sight[]): Promise<Outcome> {
+/**
+ * Whether program `pid`, which may be another user's (CAP_SYS_PTRACE), finds at each of them what is there for this process. Memory is asked, but by way of
+ * the volume, whose disk may hang. Faults: `serviceFailed`: it does not; `timeout`.
+ */
+export function seesVolumes(
+  pid: number,
+  sights: readonly Sight[],
+  deadlineMs: number,
+): Promise<Outcome> {
   const operation = `look through process ${pid}`;
-  const late = `no answer within ${sightMsMax} ms`;
-  return within(looked(pid, sights, operation), sightMsMax, operation, late);
+  const late = `no answer within ${Math.round(deadlineMs)} ms`;
+  return within(looked(pid, sights, operation), deadlineMs, operation, late);
 }
 
 async function looked(pid: number, sights: readonly Sight[], operation: string): Promise<Outcome> {
