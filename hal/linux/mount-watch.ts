@@ -11,7 +11,7 @@ import { closeSync, openSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileSystems, LocalDevice } from "../port/storage.ts";
-import { type MountEntry, mountTable } from "./mount-table.ts";
+import { type MountEntry, mountsAt } from "./mount-table.ts";
 import type { Readiness } from "./readiness.ts";
 import {
   closeDescriptor,
@@ -113,11 +113,10 @@ export class MountWatch {
 
   #look(): void {
     if (this.#watched.size === 0) return;
-    const table = mountTable();
-    if (!table.ok) return;
+    const mounts = mountsAt(this.#watched);
+    if (!mounts.ok) return;
     for (const [path, { source, broken }] of [...this.#watched]) {
-      const entry = table.value.findLast((each) => each.path === path);
-      const wrong = whatIsWrong(entry, source);
+      const wrong = whatIsWrong(mounts.value.get(path), source);
       if (wrong === undefined) continue;
       this.#watched.delete(path);
       broken(wrong + errorsOf(source));

@@ -24,6 +24,19 @@ describe("/proc/self/mountinfo", () => {
     ]);
   });
 
+  test("only what is wanted is made of it, by its path as it is", () => {
+    const text = `21 1 254:0 / / rw - ext4 /dev/root rw
+55 21 7:1 / /run/a\\040b rw shared:1 - ext4 /dev/loop1 rw
+56 21 7:2 /run/a\\040b /other rw - ext4 /run/a\\040b rw`;
+    const asked: string[] = [];
+    const found = parseMountTable(text, (path) => {
+      asked.push(path);
+      return path === "/run/a b";
+    });
+    expect(asked).toEqual(["/", "/run/a b", "/other"]);
+    expect(found.map(({ path, source }) => [path, source])).toEqual([["/run/a b", "/dev/loop1"]]);
+  });
+
   test("lines of another form are skipped", () => {
     expect(parseMountTable("\n21 1 254:0 / /\nx - y\n - \n")).toEqual([]);
   });
@@ -35,7 +48,7 @@ describe("/proc/self/mountinfo", () => {
   });
 
   test("several paths are looked up at once; one where nothing is mounted is left out", () => {
-    const found = mountsAt(["/proc", "/no/such/mount", "/"]);
+    const found = mountsAt(new Set(["/proc", "/no/such/mount", "/"]));
     expect(found.ok && [...found.value.keys()].sort()).toEqual(["/", "/proc"]);
   });
 

@@ -19,7 +19,7 @@ export function recordedState(
   volumes: readonly VolumePlace[],
   routes: () => Outcome<readonly string[]>,
 ): RecordedState {
-  const mounted = mountsAt(volumes.map(({ path }) => path));
+  const mounted = mountsAt(new Set(volumes.map(({ path }) => path)));
   if (!mounted.ok) return { ...nothing, mounts: bounded([explain(mounted.fault)], "mounts") };
   const found = volumes.flatMap(({ disk, path }) => {
     const entry = mounted.value.get(path);
