@@ -107,7 +107,7 @@ describe("a service", () => {
     // Nobody lost a service by that.
     expect(ends.map(({ pid, expected }) => [pid, expected])).toEqual([[1, true]]);
     nth(1).end();
-    await vi.waitFor(() => expect(ends.at(-1)).toMatchObject({ pid: 2, expected: false }));
+    await expect.poll(() => ends.at(-1)).toMatchObject({ pid: 2, expected: false });
   });
 
   const blind = failed("serviceFailed", "look", "it does not see the volume");
