@@ -15,6 +15,7 @@ import { constants } from "node:fs";
 import { access, type FileHandle, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { turnToSpawn } from "../port/turn-to-spawn.ts";
 import { bindLoop, findLoops, releaseLoop, unbindLoop } from "./loop.ts";
 import { detachMount } from "./syscall.ts";
 
@@ -130,6 +131,7 @@ export class Attachment {
     if (!cleaned.ok) return cleaned;
     await mkdir(this.#options.folder, { recursive: true, mode: 0o700 });
     await writeFile(this.#file, "");
+    await turnToSpawn();
     const child = this.#start();
     // Whoever it ended by, a signal or itself, it is not ours any more then.
     const hasEnded = () => this.#child !== child;

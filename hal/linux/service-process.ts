@@ -8,6 +8,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { setPriority } from "node:os";
 import { Duplex } from "node:stream";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
+import { turnToSpawn } from "../port/turn-to-spawn.ts";
 import { ordinaryCommand } from "./ordinary.ts";
 import { withOwnProcesses } from "./pid-namespace.ts";
 import type { ProgramPlace } from "./place/programs.ts";
@@ -90,17 +91,6 @@ export async function startServiceProcess(
   if (spawned.ok) return good(watch(begun.value, spawned.value, options));
   options.removeFiles();
   return spawned;
-}
-
-let lastSpawn: Promise<void> = Promise.resolve();
-
-/**
- * To start a process takes this thread up to 40 ms when others start too. One in each turn of the event loop: whoever has many to start would
- * otherwise look, to the beat process, like one that hangs.
- */
-function turnToSpawn(): Promise<void> {
-  lastSpawn = lastSpawn.then(() => new Promise((resolve) => setImmediate(resolve)));
-  return lastSpawn;
 }
 
 function whenSpawned(child: ChildProcess, program: string): Promise<Outcome<number>> {
