@@ -172,7 +172,7 @@ class Ext4FileSystems implements FileSystems {
 
 /**
  * Whether a folder belongs to the file system that its parent belongs to: then none of another device is mounted on it. Asked instead of the mount table, of which
- * each reading takes the kernel two milliseconds on a controller with many virtual servers, at a time when all of them are mounted.
+ * each reading goes through the mounts of all virtual servers, at a time when all of them are being mounted.
  */
 async function isOfItsParent(path: string): Promise<boolean> {
   try {

@@ -211,7 +211,6 @@ export class ServiceDriver<S, P extends ServiceProcess = ServiceProcess> {
       }
       if (!isKilled())
         this.#kind.log(`the spare file service is of no use: ${released.fault.message}`);
-      letEnd(serving);
       const ended = await endOf(spare.process, "end a broken spare", lastEndMs);
       if (!ended.ok) return ended;
       if (isKilled()) return released;

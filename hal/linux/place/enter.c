@@ -69,22 +69,20 @@ static void see_only(const char *places, const char *name) {
   if (mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) != 0) fail("follow", "/");
   int back = opened(".");
   int beside = opened(parent);
-  int all = opened(places);
   int volumes = opened(own);
   if (move_mount(volumes, "", beside, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) != 0) fail("set aside", own);
   /* Neighbours' mounts are not only covered: a copy here would be one more that each of their unmounts has to find. */
-  if (fchdir(all) != 0 || umount2(".", MNT_DETACH) != 0) fail("leave", places);
   if (fchdir(beside) != 0) fail("go to", parent);
+  if (umount2(folder, MNT_DETACH) != 0) fail("leave", places);
   if (mount("none", folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,mode=700") != 0)
     fail("cover", places);
-  if (fchdir(beside) != 0 || chdir(folder) != 0 || mkdir(name, 0700) != 0) fail("make", own);
+  if (chdir(folder) != 0 || mkdir(name, 0700) != 0) fail("make", own);
   if (move_mount(volumes, "", AT_FDCWD, name, MOVE_MOUNT_F_EMPTY_PATH) != 0) fail("put back", own);
   if (fchdir(back) != 0) fail("go back", ".");
   /* Beneath a volume there is nothing to write to: should one not be there, what a client writes is refused. */
   struct mount_attr kept = {.attr_set = MOUNT_ATTR_RDONLY};
   if (mount_setattr(volumes, "", AT_EMPTY_PATH, &kept, sizeof kept) != 0) fail("guard", own);
   close(volumes);
-  close(all);
   close(beside);
   close(back);
 }

@@ -1,7 +1,7 @@
 /**
  * Whether a program sees the volumes that it is to serve. It has mounts of its own (enter.c), and a volume that is not among them looks to it like an empty
- * folder, which it would serve: what its clients write there is acknowledged and lost (docs/design/0036-volume-beneath.md). So nobody is let go on, nor
- * counts as serving, on the word that a volume is mounted: the kernel is asked, through the program's own root.
+ * folder, which it would serve: what its clients write there is acknowledged and lost (docs/design/0036-volume-beneath.md). So nobody
+ * counts as serving on the word that a volume is mounted: the kernel is asked, through the program's own root.
  */
 import type { BigIntStats } from "node:fs";
 import { stat } from "node:fs/promises";
