@@ -34,7 +34,7 @@ const eventsMax = 10_000;
 const answeredGapMsMax = 50;
 
 /** Questions to all addresses together, each ms: more of them would load the machine that they measure. */
-const questionsPerMs = 8;
+const questionsPerMs = 4;
 /** A silence that is told has several questions in it. */
 const gapMsMin = 5;
 const gapQuestionsMin = 3;

@@ -21,6 +21,8 @@ const observeMs = 2000;
 const comebackWatchMs = 1000;
 /** Waiting ends far beyond what is expected: that something takes too long is told as a problem, with the time that it took. */
 const wholeDeadlineMs = 2 * limitMs;
+/** Between two questions for the status. */
+const [askMsMin, askMsPerServer] = [20, 4];
 
 export interface Stage {
   readonly world: World;
@@ -49,6 +51,11 @@ export interface RunRecord {
   readonly settleMs: number;
   readonly mendMs: number;
   readonly problems: readonly string[];
+}
+
+/** A status is as long as there are virtual servers; to make and to read it is work for the processors whose work is measured. */
+function askEveryMs({ layout }: World): number {
+  return Math.max(askMsMin, askMsPerServer * layout.servers.length);
 }
 
 /** Who serves each virtual server, as the status of those asked says. */
@@ -83,7 +90,7 @@ export async function bringHome(stage: Stage): Promise<void> {
           by.length === 1 && by[0] === server.home && watch.answers(server.address) === server.home,
       );
     },
-    { deadlineMs: wholeDeadlineMs, intervalMs: 50, signal: world.signal },
+    { deadlineMs: wholeDeadlineMs, intervalMs: askEveryMs(world), signal: world.signal },
   );
   await world.whole(wholeDeadlineMs);
   await allLively(clients, wholeDeadlineMs, world.signal);
@@ -118,7 +125,7 @@ async function settle(
       if (expected.serves === "partner" && first !== partner) return undefined;
       return same ? first : undefined;
     },
-    { deadlineMs: wholeDeadlineMs, intervalMs: 20, signal: world.signal },
+    { deadlineMs: wholeDeadlineMs, intervalMs: askEveryMs(world), signal: world.signal },
   );
   return winner;
 }

@@ -41,6 +41,7 @@ int main(int count, char **words) {
     return 2;
   }
   int fd = bound_socket(words[1], atoi(words[2]));
+  (void)take_real_time();
   printf("{\"t\":\"ready\"}\n");
   fflush(stdout);
   struct pollfd wait[2] = {{.fd = fd, .events = POLLIN}, {.fd = STDIN_FILENO, .events = POLLIN}};

@@ -10,12 +10,10 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -171,9 +169,7 @@ int main(int count, char **words) {
   signal(SIGTERM, note_end);
   signal(SIGINT, note_end);
   setvbuf(stdout, NULL, _IOLBF, 0);
-  struct sched_param priority = {.sched_priority = 20};
-  int realtime = sched_setscheduler(0, SCHED_FIFO, &priority) == 0;
-  (void)mlockall(MCL_CURRENT | MCL_FUTURE);
+  int realtime = take_real_time();
 
   struct sockaddr_storage to;
   socklen_t size;
