@@ -36,7 +36,7 @@ export interface DataDiskSetup {
   readonly spec: DiskSpec;
   readonly service: BlockServiceClient;
   /** All that is known of its device before its size. */
-  readonly attachment: Pick<AttachmentOptions, "name" | "nbdSocketPath" | "folder">;
+  readonly attachment: Pick<AttachmentOptions, "name" | "nbdSocketPath" | "folder" | "starting">;
   readonly hurry: Pick<Hurry, "begin">;
   readonly handlers: Pick<MachineHandlers, "diskPath" | "diskFenced" | "deviceLost" | "log">;
 }

@@ -15,6 +15,7 @@ import type {
 import { Attachment } from "../block/attach.ts";
 import { BlockServiceClient } from "../block/service/client.ts";
 import type { DiskSpec } from "../block/service/protocol.ts";
+import { startOrdinary } from "../linux/ordinary.ts";
 import { giveRealTimePriority, realTimeFlag, takeBackRealTimePriority } from "../linux/realtime.ts";
 import type { MachineHandlers } from "../port/machine.ts";
 import type { BlockService, Disks } from "../port/storage.ts";
@@ -193,7 +194,12 @@ class BenchDataDisks implements DataDisks {
   }
 
   #attachmentOf(name: string) {
-    return { name, nbdSocketPath: this.#nbdSocketPath, folder: this.#folder };
+    return {
+      name,
+      nbdSocketPath: this.#nbdSocketPath,
+      folder: this.#folder,
+      starting: startOrdinary,
+    };
   }
 
   #specOf(number: number, volume: number, serial: string): DiskSpec {

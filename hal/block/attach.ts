@@ -28,6 +28,11 @@ export interface AttachmentOptions {
   readonly folder: string;
   readonly sizeBytes: number;
   readonly blockSizeBytes: number;
+  /** Starts the FUSE server's command line for a caller of real-time priority, whose children must not have it; by default as it is. */
+  readonly starting?: <T>(
+    words: readonly string[],
+    start: (program: string, args: string[]) => T,
+  ) => T;
   /** The FUSE server ended by itself: the device gives errors until it is detached and prepared again. */
   readonly onLost?: (reason: string) => void;
 }
@@ -37,6 +42,9 @@ const killTimeoutMs = 5_000;
 const pollMs = 3;
 const niceness = -10;
 const tagPrefix = "dyad:";
+
+const startAsItIs: NonNullable<AttachmentOptions["starting"]> = ([program = "", ...args], start) =>
+  start(program, args);
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -146,18 +154,17 @@ export class Attachment {
   }
 
   #start(): ChildProcess {
-    const { nbdSocketPath, exportName } = this.#options;
+    const { nbdSocketPath, exportName, starting = startAsItIs } = this.#options;
     const uri = `nbd+unix:///${encodeURIComponent(exportName)}?socket=${encodeURIComponent(nbdSocketPath)}`;
     // It dies with us (PR_SET_PDEATHSIG): an orphan would keep a mount alive that nobody governs.
-    const child = spawn(
+    const words = [
       // Every block of a volume passes through it: as far above batch work as the file service is.
-      "nice",
-      [
-        ...["-n", String(niceness), "setpriv", "--pdeathsig", "KILL"],
-        // The process id file is written once the mount is there.
-        ...["nbdfuse", "--pidfile", this.#pidFile, this.#file, uri],
-      ],
-      { stdio: ["ignore", "ignore", "pipe"] },
+      ...["nice", "-n", String(niceness), "setpriv", "--pdeathsig", "KILL"],
+      // The process id file is written once the mount is there.
+      ...["nbdfuse", "--pidfile", this.#pidFile, this.#file, uri],
+    ];
+    const child = starting(words, (program, args) =>
+      spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] }),
     );
     this.#log = "";
     child.stderr?.on("data", (chunk: Buffer) => {

@@ -7,7 +7,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { journalRemembersError } from "../../firmware-ts/wire/ext4/journal.ts";
 import { remembersError } from "../../firmware-ts/wire/ext4/superblock.ts";
-import { ordinaryCommand } from "./ordinary.ts";
+import { startOrdinary } from "./ordinary.ts";
 import type { FirstRead } from "./read-ahead.ts";
 
 /** e2fsck(8): exit codes are sums; from here on errors are left, or it could not do its work. */
@@ -42,18 +42,17 @@ function isNeeded({ superblock, journalSuperblock }: FirstRead): boolean {
 }
 
 function preen(device: string): Promise<{ readonly code: number | undefined; words: string }> {
-  const { program, args } = ordinaryCommand("e2fsck", ["-p", device]);
   // It ends with us: an orphan would write to a device that nobody governs.
-  const child = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
-    env: environment,
-  });
-  const words = collect(child);
+  const words = ["setpriv", "--pdeathsig", "KILL", "e2fsck", "-p", device];
+  const child = startOrdinary(words, (program, args) =>
+    spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment }),
+  );
+  const said = collect(child);
   return new Promise((resolve) => {
     child.once("error", (error) => resolve({ code: undefined, words: error.message }));
     child.once("close", (code, signal) => {
       const end = code === null ? `ended by ${signal}` : `exit code ${code}`;
-      resolve({ code: code ?? undefined, words: words() || end });
+      resolve({ code: code ?? undefined, words: said() || end });
     });
   });
 }

@@ -4,7 +4,7 @@ import { mkdir, rename, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { ordinaryCommand } from "./ordinary.ts";
+import { startOrdinary } from "./ordinary.ts";
 
 /** Beside everything else that is built here. */
 const builtFolder = join(import.meta.dirname, "../../work/native");
@@ -69,8 +69,9 @@ async function findOrCompile(name: string, kind: Kind): Promise<Outcome<string>>
       return good(built);
     await mkdir(builtFolder, { recursive: true });
     const flags = ["-O2", "-Wall", "-Wextra", "-Werror", ...flagsOf[kind]];
-    const { program, args } = ordinaryCommand("cc", [...flags, "-o", draft, source]);
-    await promisify(execFile)(program, args, { timeout: compileMsMax });
+    await startOrdinary(["cc", ...flags, "-o", draft, source], (program, args) =>
+      promisify(execFile)(program, args, { timeout: compileMsMax }),
+    );
     await rename(draft, built);
     return good(built);
   } catch (error) {

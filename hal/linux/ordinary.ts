@@ -1,22 +1,37 @@
 /**
- * Starting programs without handing down real-time scheduling: a file server under SCHED_FIFO could keep the processor from
+ * Starting programs from a process of real-time priority. They must not have it: a file server under SCHED_FIFO could keep the processor from
  * the process that renews the address gate.
+ *
+ * Nor may a start keep that process waiting, and it does wait, in libuv, until the child has become its program. With the usual flag
+ * (SCHED_RESET_ON_FORK) the child is ordinary from its first instruction, and waits in turn for a processor behind every busy file
+ * server: 26 to 166 ms for each start with six of them, and the partner of such a controller took over because it "made no progress". So the child
+ * keeps the priority until it has become `chrt`, which gives it away and becomes the program: 6 ms (docs/design/0001-processes-and-beats.md).
  */
 import { readFileSync } from "node:fs";
 import { statFields } from "./processes.ts";
+import { SCHED_FIFO, SCHED_RESET_ON_FORK, setScheduler } from "./syscalls.ts";
 
-/** sched(7): SCHED_FIFO and SCHED_RR, as proc_pid_stat(5) field 41 shows them. */
-const realTimePolicies = new Set([1, 2]);
+/** Fields 40 and 41 of proc_pid_stat(5), the state (3) being the first of those that are counted. */
+const [prioritySlot, policySlot] = [40 - 3, 41 - 3];
 
-/** The command line that starts `program` under the ordinary policy, whatever this process runs under. */
-export function ordinaryCommand(
-  program: string,
-  args: readonly string[],
-): { program: string; args: string[] } {
-  if (!realTimePolicies.has(ownPolicy())) return { program, args: [...args] };
-  return { program: "chrt", args: ["-o", "0", program, ...args] };
-}
-
-function ownPolicy(): number {
-  return Number(statFields(readFileSync("/proc/self/stat", "utf8"))[41 - 3]);
+/**
+ * Starts `words` under the ordinary policy, whatever this thread runs under: `start` is given the command line, and returns when its one child has
+ * become a program, as all of node:child_process do.
+ */
+export function startOrdinary<T>(
+  words: readonly string[],
+  start: (program: string, args: string[]) => T,
+): T {
+  const [program = "", ...args] = words;
+  const fields = statFields(readFileSync("/proc/thread-self/stat", "utf8"));
+  if (Number(fields[policySlot]) !== SCHED_FIFO) return start(program, args);
+  const priority = Number(fields[prioritySlot]);
+  // Refused, it only takes longer.
+  setScheduler(0, SCHED_FIFO, priority);
+  try {
+    return start("chrt", ["-o", "0", program, ...args]);
+  } finally {
+    // Whatever else this thread makes would have the priority for ever.
+    if (setScheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, priority) < 0) process.abort();
+  }
 }

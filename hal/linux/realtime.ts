@@ -5,18 +5,19 @@
  * Obligations. Such a process must not wait for a thread that it keeps from the processor. All threads are raised, since the main one
  * waits for the pool that writes to the serial port; and garbage is collected by the main thread alone, because V8's incremental sweeper
  * repeats itself without a pause until a helper is done: with one such process on each processor no helper ever
- * runs, and the machine stood still for minutes (docs/design/0001-processes-and-beats.md). Children must not inherit it (SCHED_RESET_ON_FORK): a file server at this priority
- * would starve what watches it. The same flag covers threads that are made later. Memory is not locked: V8 gives pages
+ * runs, and the machine stood still for minutes (docs/design/0001-processes-and-beats.md). Neither children (ordinary.ts) nor threads that are made later inherit it (SCHED_RESET_ON_FORK). Memory is not locked: V8 gives pages
  * back by madvise(2), which the kernel refuses for locked ones, and V8 ends the process over that (tried).
  */
 import { access, readdirSync } from "node:fs";
 import { done, failed, type Outcome } from "../../firmware-ts/schema/outcome.ts";
-import { errno, errorName, setScheduler } from "./syscalls.ts";
-
-/** <linux/sched.h> */
-const SCHED_OTHER = 0;
-const SCHED_FIFO = 1;
-const SCHED_RESET_ON_FORK = 0x40000000;
+import {
+  errno,
+  errorName,
+  SCHED_FIFO,
+  SCHED_OTHER,
+  SCHED_RESET_ON_FORK,
+  setScheduler,
+} from "./syscalls.ts";
 
 /** Of Node: no helper threads for garbage. */
 export const realTimeFlag = "--single-threaded-gc";

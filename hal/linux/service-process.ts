@@ -9,7 +9,7 @@ import { setPriority } from "node:os";
 import { Duplex } from "node:stream";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { turnToSpawn } from "../port/turn-to-spawn.ts";
-import { ordinaryCommand } from "./ordinary.ts";
+import { startOrdinary } from "./ordinary.ts";
 import { withOwnProcesses } from "./pid-namespace.ts";
 import type { ProgramPlace } from "./place/programs.ts";
 
@@ -71,23 +71,23 @@ export interface ServiceProcessOptions {
 export async function startServiceProcess(
   options: ServiceProcessOptions,
 ): Promise<Outcome<ServiceProcess>> {
-  const [first = "", ...rest] = options.words;
+  const { words, held, hasChildren } = options;
   await turnToSpawn();
-  const { program, args } = ordinaryCommand(first, rest);
-  const { held, hasChildren } = options;
   const begin = () =>
-    spawn(program, args, {
-      stdio: ["ignore", "pipe", "pipe", held ? "pipe" : "ignore"],
-      cwd: "/",
-      env: { PATH: searchPath },
-      detached: hasChildren,
-    });
+    startOrdinary(words, (program, args) =>
+      spawn(program, args, {
+        stdio: ["ignore", "pipe", "pipe", held ? "pipe" : "ignore"],
+        cwd: "/",
+        env: { PATH: searchPath },
+        detached: hasChildren,
+      }),
+    );
   const begun = options.place.inside(() => (hasChildren ? withOwnProcesses(begin) : good(begin())));
   if (!begun.ok) {
     options.removeFiles();
     return begun;
   }
-  const spawned = await whenSpawned(begun.value, first);
+  const spawned = await whenSpawned(begun.value, words[0] ?? "");
   if (spawned.ok) return good(watch(begun.value, spawned.value, options));
   options.removeFiles();
   return spawned;

@@ -234,7 +234,12 @@ export function interfaceIndex(name: string): number {
   return index === 0 ? -koffi.errno() : index;
 }
 
-/** Scheduling of one thread; `parameter` is a struct sched_param. */
+/** <linux/sched.h>: policies, and what is added to one. */
+export const SCHED_OTHER = 0;
+export const SCHED_FIFO = 1;
+export const SCHED_RESET_ON_FORK = 0x40000000;
+
+/** Scheduling of one thread, by its number or 0 for this one; `parameter` is a struct sched_param. */
 export function setScheduler(thread: number, policy: number, priority: number): number {
   const parameter = Buffer.alloc(4);
   parameter.writeInt32LE(priority);

@@ -1,5 +1,8 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
   giveRealTimePriority,
@@ -22,6 +25,34 @@ const script = `
   let waste = [];
   for (let i = 0; i < 50; i++) waste = Array.from({ length: 1e5 }, () => ({ i }));
   console.log(JSON.stringify({ ok: outcome.ok, own, child, waste: waste.length }));
+`;
+
+/**
+ * What such a process starts: the command line's first program, which a script stands for here, says how it is scheduled before it goes on, and
+ * the last one does.
+ */
+const starting = `
+  import { execFileSync, spawn } from "node:child_process";
+  import { startOrdinary } from "${new URL("../../hal/linux/ordinary.ts", import.meta.url)}";
+  import { takeRealTimePriority } from "${new URL("../../hal/linux/realtime.ts", import.meta.url)}";
+  const started = (words) => new Promise((resolve) => {
+    const child = startOrdinary(words, (program, args) => spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] }));
+    let said = "";
+    child.stdout.on("data", (chunk) => { said += chunk; });
+    child.once("close", () => resolve(said.trim().split(/\\s*\\n\\s*/)));
+  });
+  const say = ["sh", "-c", "ps -o cls=,rtprio= -p $$"];
+  const before = await started(say);
+  takeRealTimePriority(7);
+  const during = await started(say);
+  const own = execFileSync("chrt", ["-p", String(process.pid)], { encoding: "utf8" });
+  console.log(JSON.stringify({ before, during, own }));
+`;
+/** Stands for chrt(1). */
+const chrt = `#!/bin/sh
+PATH=${process.env.PATH}
+[ "$1" = -p ] || ps -o cls=,rtprio= -p $$
+exec chrt "$@"
 `;
 
 /** Garbage of V8's heap and of the C++ objects that hang on it (cppgc); then how busy a process is that has nothing to do. */
@@ -56,6 +87,25 @@ describe("real-time priority", () => {
     expect(own.length).toBeGreaterThan(4);
     for (const thread of own) expect(thread.trim()).toMatch(/^FF\s+7$/);
     expect(child).toBe("TS");
+  });
+
+  test.skipIf(rootMissing)("a program has it until it has given it away, and not after", () => {
+    const folder = mkdtempSync(join(tmpdir(), "dyad-chrt-"));
+    try {
+      writeFileSync(join(folder, "chrt"), chrt);
+      chmodSync(join(folder, "chrt"), 0o755);
+      const path = `${folder}:${process.env.PATH}`;
+      const said = JSON.parse(node([realTimeFlag], starting, ["env", `PATH=${path}`]));
+      expect(said.before).toEqual([expect.stringMatching(/^TS\s+-$/)]);
+      // The first of them is what is waited for by whoever starts it.
+      expect(said.during).toEqual([
+        expect.stringMatching(/^FF\s+7$/),
+        expect.stringMatching(/^TS\s+-$/),
+      ]);
+      expect(said.own).toContain("SCHED_FIFO|SCHED_RESET_ON_FORK");
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test.each([0, 100, 1.5])("priority %d is none", (priority) => {

@@ -18,3 +18,13 @@ test("programs are started in the order of asking, one in each turn of the event
   expect(seen.map((each) => each.asked)).toEqual(asked);
   expect(new Set(seen.map((each) => each.turn)).size).toBe(asked.length);
 });
+
+test("after a start this thread rests for three times as long as it took", async () => {
+  await turnToSpawn();
+  const fromMs = performance.now();
+  const spentMs = 10;
+  while (performance.now() - fromMs < spentMs);
+  await turnToSpawn();
+  // A timer may come a millisecond early.
+  expect(performance.now() - fromMs).toBeGreaterThanOrEqual(4 * spentMs - 1);
+});
