@@ -13,6 +13,7 @@ const request = {
   clear: 0x4c01,
   getStatus64: 0x4c05,
   configure: 0x4c0a,
+  controlAdd: 0x4c80,
   controlGetFree: 0x4c82,
 } as const;
 /** Direct I/O, and unbinding when the last user closes the device. */
@@ -22,13 +23,20 @@ const infoBytes = 232;
 const infoAt = { flags: 52, fileName: 56 } as const;
 const configBytes = 8 + infoBytes + 64;
 const fileNameBytes = 64;
-const errno = { noDevice: 6, busy: 16 } as const;
+const errno = { noDevice: 6, busy: 16, exists: 17 } as const;
 /** Others bind devices too, between our asking for a free one and taking it. */
 const attemptsMax = 64;
+/** Above any that makes sense: LOOP_CTL_ADD makes a device for each number that it is given. */
+const numberMax = 4096;
 const releasePatienceMs = 100;
 const releasePollMs = 2;
 
 const fault = (operation: string, detail: string) => failed("attachFailed", operation, detail);
+
+export interface BoundLoop {
+  readonly path: string;
+  readonly handle: FileHandle;
+}
 
 export interface LoopOptions {
   readonly tag: string;
@@ -36,11 +44,14 @@ export interface LoopOptions {
   readonly sizeBytes: number;
 }
 
+/**
+ * Devices that this process is about to bind: to the kernel they are free until it has. Whoever starts many volumes at once would otherwise get one number for all
+ * of them, and they would bind it one after another, each in as many attempts as there are others (33 ms each on a busy machine, 0.4 for one alone).
+ */
+const spokenFor = new Set<number>();
+
 /** Binds a free loop device to an open file. It stays while the handle is open, or anything else holds it. */
-export async function bindLoop(
-  fd: number,
-  options: LoopOptions,
-): Promise<Outcome<{ readonly path: string; readonly handle: FileHandle }>> {
+export async function bindLoop(fd: number, options: LoopOptions): Promise<Outcome<BoundLoop>> {
   const config = Buffer.alloc(configBytes);
   config.writeUInt32LE(fd, 0);
   config.writeUInt32LE(options.blockSizeBytes, 4);
@@ -49,24 +60,54 @@ export async function bindLoop(
   const control = await open("/dev/loop-control", "r+");
   try {
     for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
-      const free = await ioctl(control.fd, request.controlGetFree, 0);
-      if (!free.ok) return fault("find a loop device", `errno ${free.errno}`);
-      const path = `/dev/loop${free.value}`;
-      const handle = await open(path, "r+");
-      const bound = await ioctl(handle.fd, request.configure, config);
-      if (bound.ok) {
-        const checked = await check(free.value, options.sizeBytes);
-        if (checked.ok) return good({ path, handle });
-        await handle.close();
-        return checked;
+      const free = await speakForFree(control.fd);
+      if (!free.ok) return free;
+      try {
+        const bound = await bindTo(free.value, config, options.sizeBytes);
+        if (!bound.ok) return bound;
+        if (bound.value) return good(bound.value);
+      } finally {
+        spokenFor.delete(free.value);
       }
-      await handle.close();
-      if (bound.errno !== errno.busy) return fault("bind a loop device", `errno ${bound.errno}`);
     }
     return fault("bind a loop device", `${attemptsMax} devices were taken by others`);
   } finally {
     await control.close();
   }
+}
+
+/** The number of a device that nobody has, to be given back when it is bound or was not. The kernel names the first that is free. */
+async function speakForFree(control: number): Promise<Outcome<number>> {
+  const free = await ioctl(control, request.controlGetFree, 0);
+  if (!free.ok) return fault("find a loop device", `errno ${free.errno}`);
+  for (let number = free.value; number <= numberMax; number += 1) {
+    if (spokenFor.has(number)) continue;
+    spokenFor.add(number);
+    if (number === free.value) return good(number);
+    const isFree = (await boundFile(`loop${number}`)) === undefined;
+    const made = isFree ? await ioctl(control, request.controlAdd, number) : undefined;
+    if (made?.ok || made?.errno === errno.exists) return good(number);
+    spokenFor.delete(number);
+    if (made) return fault("make a loop device", `${number}: errno ${made.errno}`);
+  }
+  return fault("find a loop device", `all of ${numberMax} are taken`);
+}
+
+/** Binds this very device; undefined: somebody else has it. */
+async function bindTo(
+  number: number,
+  config: Buffer,
+  sizeBytes: number,
+): Promise<Outcome<BoundLoop | undefined>> {
+  const path = `/dev/loop${number}`;
+  const handle = await open(path, "r+");
+  const bound = await ioctl(handle.fd, request.configure, config);
+  const checked = bound.ok ? await check(number, sizeBytes) : done;
+  if (bound.ok && checked.ok) return good({ path, handle });
+  await handle.close();
+  if (!checked.ok) return checked;
+  if (bound.ok || bound.errno === errno.busy) return good(undefined);
+  return fault("bind a loop device", `errno ${bound.errno}`);
 }
 
 /** The kernel may quietly fall back to cached I/O; that must not go unnoticed. */
