@@ -4,7 +4,7 @@ import type { RecordWritten, VolumeRecord } from "../../firmware-ts/schema/defin
 import { type Fault, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import {
   coordinatorBytesMin,
-  decodePair,
+  decodeSlot,
   decodeStamps,
   encodeRecord,
   frontBytes,
@@ -14,7 +14,9 @@ import {
   type PairBytes,
   restBytes,
   restOffsetBytes,
+  type Slot,
   type SlotPair,
+  type SlotPlace,
   slotToWrite,
   stampOf,
   volumeOffsetBytes,
@@ -65,6 +67,30 @@ export async function readPairs(disk: VolumeDisk): Promise<Outcome<ReadonlyMap<n
   return good(pairs);
 }
 
+interface Decoded {
+  readonly pair: number | undefined;
+  readonly bytes: Buffer;
+  readonly slot: Slot;
+}
+
+/** A number has two slots; the next writing of it is a third, and a disk that missed one holds a fourth. */
+const decodedMax = 4;
+/** What was decoded last of each number: nearly all is the same on the next disk, and at the next look, when a survivor has no time to lose. */
+const decoded = new Map<number, readonly Decoded[]>();
+
+function decodeKnown(place: SlotPlace, bytes: Uint8Array): Slot {
+  const known = decoded.get(place.number) ?? [];
+  const same = known.find((each) => each.pair === place.pair && each.bytes.equals(bytes));
+  if (same) return same.slot;
+  const slot = decodeSlot(place, bytes);
+  // There is nothing to decode in an empty one.
+  if (slot.kind === "empty") return slot;
+  // What was read is a piece of all that was read, which would stay with it.
+  const fresh = { pair: place.pair, bytes: Buffer.from(bytes), slot };
+  decoded.set(place.number, [fresh, ...known].slice(0, decodedMax));
+  return slot;
+}
+
 /** What is in both slots of a number. One that was written over between its front and its rest only looks torn: such a pair is read once more. */
 async function slotsOf(
   disk: VolumeDisk,
@@ -72,13 +98,17 @@ async function slotsOf(
   fronts: Buffer,
 ): Promise<Outcome<SlotPair>> {
   const place = { number, pair: disk.pair };
+  const bothOf = ([first, second]: PairBytes): SlotPair => [
+    decodeKnown(place, first),
+    decodeKnown(place, second),
+  ];
   const bytes = await wholePair(disk, number, fronts);
   if (!bytes.ok) return bytes;
-  const slots = decodePair(place, bytes.value);
+  const slots = bothOf(bytes.value);
   const isTorn = bytes.value.some((each, at) => hasRest(each) && slots[at]?.kind === "damaged");
   if (!isTorn) return good(slots);
   const again = await readPair(disk, number);
-  return again.ok ? good(decodePair(place, again.value)) : again;
+  return again.ok ? good(bothOf(again.value)) : again;
 }
 
 async function readPair(disk: VolumeDisk, number: number): Promise<Outcome<PairBytes>> {

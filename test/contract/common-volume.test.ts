@@ -1,5 +1,5 @@
 /** The common volume on the disks of the real shelf, over the sessions that the two processes of a controller have. */
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { VolumeRecord } from "../../firmware-ts/schema/definition.ts";
@@ -292,4 +292,24 @@ test("the bytes on a disk are those of the format", async () => {
     expect(await read(volume)).toMatchObject({ records: [record], thin: [], damaged: [] });
   }
   expect(await write(a, again)).toEqual(["overtaken", "overtaken", "overtaken"]);
+});
+
+test("what has changed on a disk since the last look is seen at the next, though most is the same", async () => {
+  await start();
+  const a = await beatOf("a");
+  const [kept, spoilt] = [recordOf({ number: 4 }), recordOf({ number: 5 })];
+  for (const record of [kept, spoilt]) await write(a, record);
+  const volume = volumeOf("a");
+  const whole = [kept, spoilt];
+  for (let look = 0; look < 2; look += 1)
+    expect(await read(volume)).toMatchObject({ records: whole, damaged: [] });
+  for (const serial of ["C0", "C1", "C2"]) {
+    const image = openSync(imageOf(serial), "r+");
+    // Somewhere in its body.
+    writeSync(image, "?", frontOffsetBytes(5, 0) + 40);
+    closeSync(image);
+  }
+  const view = await read(volume);
+  expect(view).toMatchObject({ records: [kept] });
+  expect(view.damaged).toContainEqual(expect.stringContaining("slot 0 of number 5: torn"));
 });
