@@ -55,6 +55,7 @@ import { heedsRefusal } from "./modes.ts";
 import { grant, pairUp } from "./pairing.ts";
 import { partsDone, partsTick } from "./parts.ts";
 import { keepServers } from "./placement.ts";
+import { beginStarts } from "./start-window.ts";
 import {
   beginRace,
   goOut,
@@ -242,6 +243,7 @@ const settling = [
   evacuate,
   beginQueued,
   keepServers,
+  beginStarts,
   leavingTick,
 ];
 

@@ -114,7 +114,7 @@ export function reopenGate(state: State, context: Context): Step {
   });
 }
 
-type Carried = Pick<Starting, "decidedMs" | "notBeforeMs" | "inPlace">;
+type Carried = Pick<Starting, "decidedMs" | "notBeforeMs" | "inPlace" | "turnMs">;
 
 function enter(state: State, step: StartStep, context: Context, carried: Carried): Step {
   const next: State = { ...state, round: state.round + 1 };
@@ -136,6 +136,7 @@ function enter(state: State, step: StartStep, context: Context, carried: Carried
     decidedMs: carried.decidedMs,
     notBeforeMs: carried.notBeforeMs,
     inPlace: carried.inPlace,
+    turnMs: carried.turnMs,
   };
   return [{ ...next, claims, phase }, effects];
 }
@@ -291,6 +292,14 @@ export function serverDone(
   return settle(state, phase, token, context);
 }
 
+/** Its turn has come: its disks become devices (core/start-window). */
+export function attachInTurn(state: State, context: Context): Step {
+  const { phase } = state;
+  if (phase.kind !== "starting" || !phase.waitsForTurn)
+    throw new Error(`attachInTurn: ${state.config.name} does not wait for a turn`);
+  return enter(state, "attach", context, { ...phase, turnMs: context.nowMs });
+}
+
 /** One thing less to wait for; the next step when it was the last. */
 function settle(state: State, phase: Starting, token: string, context: Context): Step {
   const pending = phase.pending.filter((each) => each !== token);
@@ -299,6 +308,8 @@ function settle(state: State, phase: Starting, token: string, context: Context):
   const steps = phase.inPlace ? orderInPlace : order;
   const following = steps[steps.indexOf(phase.step) + 1];
   if (!following) throw new Error(`vserver: nothing follows ${phase.step}`);
+  if (following === "attach")
+    return [{ ...state, phase: { ...phase, step: following, pending, waitsForTurn: true } }, []];
   // What it had left on its interface is its own again, or gone.
   const now = phase.step === "address" ? { ...state, leftover: [] } : state;
   const [next, effects] = enter(now, following, context, phase);
@@ -382,7 +393,8 @@ export function startingTick(state: State, context: Context): Step {
     }
     return failStep(state, "the gate was not allowed to open in time", false, context);
   }
-  if (context.nowMs >= phase.deadlineMs) {
+  // Turns come by themselves: a wait has no limit of its own.
+  if (context.nowMs >= phase.deadlineMs && !phase.waitsForTurn) {
     return failStep(state, "took longer than its limit", false, context);
   }
   return [state, []];

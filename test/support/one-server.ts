@@ -3,7 +3,7 @@
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import { makeKey } from "../../firmware-ts/core/keys.ts";
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
-import { serverDone, serverReserved } from "../../firmware-ts/core/vserver.ts";
+import { attachInTurn, serverDone, serverReserved } from "../../firmware-ts/core/vserver.ts";
 import { stopDone, stopReserved } from "../../firmware-ts/core/vserver-stop.ts";
 import type {
   VirtualServerContext,
@@ -107,6 +107,17 @@ export function failing(
   return outcome(state, pendingOf(state)[0] ?? "", value, context);
 }
 
+/** Nobody else starts: one that waits for its turn has it. */
+export function inItsTurn(
+  step: VirtualServerStep,
+  context: VirtualServerContext,
+): VirtualServerStep {
+  const [state, effects] = step;
+  if (state.phase.kind !== "starting" || !state.phase.waitsForTurn) return step;
+  const [attaching, asked] = attachInTurn(state, context);
+  return [attaching, [...effects, ...asked]];
+}
+
 /** Everything that it waits for now succeeds. Of a step that asks disks: whatever they answer is given by `answer`. */
 export function succeed(
   state: VirtualServerState,
@@ -127,7 +138,7 @@ export function succeed(
     next = after;
     effects.push(...more);
   }
-  return [next, effects];
+  return inItsTurn([next, effects], context);
 }
 
 /** Goes on successfully until `step`; gives what was asked for at each step on the way, that of `step` last. */

@@ -21,6 +21,7 @@ import {
   claimOf,
   failing,
   goOnTo,
+  inItsTurn,
   key,
   off,
   pendingOf,
@@ -55,7 +56,8 @@ function claimed(start: VirtualServerState): readonly [VirtualServerState, reado
       asked = said(effects);
     }
   }
-  return [state, asked];
+  const [attaching, effects] = inItsTurn([state, []], now);
+  return [attaching, effects.length > 0 ? said(effects) : asked];
 }
 
 const begin = (notBeforeMs = nowMs) => startServer(off, key, notBeforeMs, now);

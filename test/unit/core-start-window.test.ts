@@ -1,0 +1,110 @@
+/** How many virtual servers go from their disk to their export at once, and which is next. */
+import { describe, expect, test } from "vitest";
+import { controllerStep } from "../../firmware-ts/core/controller.ts";
+import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
+import { beginStarts, startsAtOnce, turnMsMax } from "../../firmware-ts/core/start-window.ts";
+import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
+import { failed } from "../../firmware-ts/schema/outcome.ts";
+import { said } from "../support/one-server.ts";
+import { busyPhase, servingPhase, wholeOf, withServer } from "../support/whole-pair.ts";
+
+const nowMs = 10_000;
+const count = 8;
+const all = Array.from({ length: count }, (_, index) => index);
+const idle = all.reduce<ControllerState>(
+  (state, index) => withServer(index, { phase: servingPhase }, state),
+  { ...wholeOf({ servers: count }), outbox: [] },
+);
+
+const starting = (more: object): Phase =>
+  busyPhase("starting", { step: "attach", decidedMs: 0, notBeforeMs: 0, inPlace: false, ...more });
+const waits = (decidedMs = 0) => starting({ pending: [], waitsForTurn: true, decidedMs });
+const inPhases = (phases: readonly Phase[]) =>
+  phases.reduce<ControllerState>(
+    (state, phase, index) => withServer(index, { key: "0a" as never, phase }, state),
+    idle,
+  );
+const isWaiting = (state: ControllerState, index: number) => {
+  const phase = state.servers[index]?.phase;
+  return phase?.kind === "starting" && phase.waitsForTurn === true;
+};
+/** Those whose turn has come in this step; their disks become devices. */
+const begun = (state: ControllerState, atMs = nowMs): number[] => {
+  const step = beginStarts(state, atMs);
+  if (!step) return [];
+  const has = all.filter((index) => isWaiting(state, index) && !isWaiting(step[0], index));
+  const disks = has.map((index) => `attach ${state.servers[index]?.config.volumes[0]?.disk}`);
+  expect(said(step[1]).toSorted()).toEqual(disks.toSorted());
+  return has;
+};
+
+describe("starts in turn", () => {
+  test("one alone waits for nobody", () => {
+    expect(begun(inPhases([waits()]))).toEqual([0]);
+  });
+
+  test("as many as there are places, in the order of the decisions", () => {
+    const state = inPhases(all.map((index) => waits(count - index)));
+    expect(begun(state)).toEqual([4, 5, 6, 7]);
+    expect(said(beginStarts(state, nowMs)?.[1] ?? [])).toEqual(
+      [8, 7, 6, 5].map((number) => `attach d${number}`),
+    );
+    expect(startsAtOnce).toBe(4);
+  });
+
+  test.each(["attach", "mount", "address", "export"])(
+    "one in the step %s holds a place",
+    (step) => {
+      const busy = starting({ step, turnMs: nowMs });
+      expect(begun(inPhases([busy, busy, busy, waits(), waits()]))).toEqual([3]);
+      expect(begun(inPhases([busy, busy, busy, busy, waits()]))).toEqual([]);
+    },
+  );
+
+  test.each<[string, Phase]>([
+    ["whose export is done", starting({ step: "open", turnMs: nowMs })],
+    ["that is served", servingPhase],
+    ["that has failed", busyPhase("stopping")],
+    ["that starts in place", starting({ step: "export", inPlace: true })],
+    ["that claims", starting({ step: "claim" })],
+    ["that waits", waits(1)],
+  ])("one %s holds none", (_, other) => {
+    expect(begun(inPhases([other, other, other, other, waits()]))).toContain(4);
+  });
+
+  test("one that hangs holds its place for so long, and no longer", () => {
+    const hangs = starting({ turnMs: nowMs });
+    const state = inPhases([hangs, hangs, hangs, hangs, waits()]);
+    expect(begun(state, nowMs + turnMsMax - 1)).toEqual([]);
+    expect(begun(state, nowMs + turnMsMax)).toEqual([4]);
+  });
+
+  test("a wait has no limit; the step has its own from the turn on", () => {
+    const hangs = starting({ turnMs: nowMs + 1e6, deadlineMs: 1e9 });
+    const late = { ...waits(), deadlineMs: nowMs } as Phase;
+    const state = inPhases([hangs, hangs, hangs, hangs, late]);
+    const [after] = controllerStep(state, { kind: "tick", nowMs: nowMs + 1e6 });
+    expect(after.servers[4]?.phase).toMatchObject({ kind: "starting", waitsForTurn: true });
+    const [next] = beginStarts(inPhases([late]), nowMs) ?? [];
+    const { attach } = idle.timing.stepTimeoutMs;
+    const phase = next?.servers[0]?.phase;
+    expect(phase).toMatchObject({ step: "attach", deadlineMs: nowMs + attach });
+    expect(phase).not.toHaveProperty("waitsForTurn");
+  });
+
+  test("in the very step in which one ends, well or not, the next begins", () => {
+    const busy = starting({ step: "export", turnMs: nowMs, pending: ["vs:x:1:export:y"] });
+    const state = inPhases([busy, busy, busy, busy, waits(), waits()]);
+    for (const outcome of [
+      { ok: true, value: undefined } as const,
+      failed("serviceFailed", "test", "injected"),
+    ]) {
+      const { config, round } = state.servers[0] ?? {};
+      const token = `vs:${config?.name}:${round}:export:startService`;
+      const asked = withServer(0, { phase: { ...busy, pending: [token] } as Phase }, state);
+      const [after] = controllerStep(asked, { kind: "done", token, outcome, nowMs });
+      expect(after.servers[4]?.phase).toMatchObject({ step: "attach", turnMs: nowMs });
+      expect(after.servers[5]?.phase).toMatchObject({ waitsForTurn: true });
+    }
+  });
+});
