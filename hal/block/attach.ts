@@ -198,9 +198,12 @@ export class Attachment {
       return failed("attachFailed", "attach", this.#file, cause);
     }
     const { blockSizeBytes, sizeBytes } = this.#options;
-    const bound = await bindLoop(backing.fd, { tag: this.#tag, blockSizeBytes, sizeBytes });
     // The loop device holds the file by itself.
-    await backing.close();
+    const bound = await bindLoop(backing.fd, {
+      tag: this.#tag,
+      blockSizeBytes,
+      sizeBytes,
+    }).finally(() => backing.close());
     if (!bound.ok) return bound;
     this.#device = bound.value;
     return good(bound.value.path);

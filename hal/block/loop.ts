@@ -100,7 +100,15 @@ async function bindTo(
   sizeBytes: number,
 ): Promise<Outcome<BoundLoop | undefined>> {
   const path = `/dev/loop${number}`;
-  const handle = await open(path, "r+");
+  let handle: FileHandle;
+  try {
+    handle = await open(path, "r+");
+  } catch (cause) {
+    // It was removed since, or its last user is just letting go of it.
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENXIO") return good(undefined);
+    return failed("attachFailed", "open a loop device", path, cause);
+  }
   const bound = await ioctl(handle.fd, request.configure, config);
   const checked = bound.ok ? await check(number, sizeBytes) : done;
   if (bound.ok && checked.ok) return good({ path, handle });

@@ -27,12 +27,17 @@ export async function checkIfNeeded(
   if (!isNeeded(read)) return done;
   log(`${device} remembers an error: it is checked (e2fsck -p) before it is mounted`);
   const { code, words } = await preen(device);
-  if (code !== undefined && code < uncorrected) {
+  if (code !== undefined && code < uncorrected && !isNotStarted(words)) {
     log(`${device} is checked: ${words}`);
     return done;
   }
   const why = `${device} has errors that are not mended without questions; run e2fsck on its disk by hand: ${words}`;
   return failed("mountFailed", "check", why);
+}
+
+/** Who was to start it has failed, with a code that would mean "mended": nothing was checked. */
+function isNotStarted(words: string): boolean {
+  return /^(chrt|setpriv): /.test(words);
 }
 
 /** What could not be read is left to the mount. */

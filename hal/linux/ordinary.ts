@@ -9,7 +9,7 @@
  */
 import { readFileSync } from "node:fs";
 import { statFields } from "./processes.ts";
-import { SCHED_FIFO, SCHED_RESET_ON_FORK, setScheduler } from "./syscalls.ts";
+import { SCHED_FIFO, SCHED_OTHER, SCHED_RESET_ON_FORK, setScheduler } from "./syscalls.ts";
 
 /** Fields 40 and 41 of proc_pid_stat(5), the state (3) being the first of those that are counted. */
 const [prioritySlot, policySlot] = [40 - 3, 41 - 3];
@@ -24,12 +24,16 @@ export function startOrdinary<T>(
 ): T {
   const [program = "", ...args] = words;
   const fields = statFields(readFileSync("/proc/thread-self/stat", "utf8"));
-  if (Number(fields[policySlot]) !== SCHED_FIFO) return start(program, args);
+  const policy = Number(fields[policySlot]);
+  if (policy === SCHED_OTHER) return start(program, args);
+  const ordinary = () => start("chrt", ["-o", "0", program, ...args]);
+  // Another policy is not ours: whoever has set it has to live with what it does.
+  if (policy !== SCHED_FIFO) return ordinary();
   const priority = Number(fields[prioritySlot]);
   // Refused, it only takes longer.
   setScheduler(0, SCHED_FIFO, priority);
   try {
-    return start("chrt", ["-o", "0", program, ...args]);
+    return ordinary();
   } finally {
     // Whatever else this thread makes would have the priority for ever.
     if (setScheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, priority) < 0) process.abort();

@@ -9,6 +9,8 @@ import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promi
 
 /** After a start this thread is left to others for as many times what the start took. */
 const restFactor = 3;
+/** What took longer was no start, but a process, or a machine, that stood still. */
+const restMsMax = 100;
 
 let lastTurn: Promise<unknown> = Promise.resolve();
 
@@ -18,7 +20,7 @@ export function turnToSpawn(): Promise<void> {
   lastTurn = turn.then(async () => {
     const fromMs = performance.now();
     await nextTurn();
-    await delay(restFactor * (performance.now() - fromMs));
+    await delay(Math.min(restMsMax, restFactor * (performance.now() - fromMs)));
   });
   return turn;
 }

@@ -33,7 +33,7 @@ test.skipIf(rootMissing || !existsSync(setting))(
   () => {
     const before = read(setting);
     const rows = make().inside(() => read("/proc/sys/net/ipv4/tcp_ehash_entries"));
-    expect(Number(rows)).toBe(4096);
+    expect(Number(rows)).toBe(16384);
     expect(read(setting)).toBe(before);
   },
 );
