@@ -83,6 +83,10 @@ function goOn(state: ControllerState, index: number, nowMs: number): Part {
   if (state.transfers[index]) return undefined;
   switch (server.phase.kind) {
     case "starting":
+      // One that has begun is soon served, and stops then; a wait may be long, and nothing is attached yet.
+      return server.phase.waitsForTurn && !isWanted(state, server)
+        ? stop(state, server, "stopped", parts, nowMs)
+        : undefined;
     case "stopping":
       return undefined;
     case "serving":

@@ -209,7 +209,8 @@ function serverStatus(
   const shares = config.volumes.flatMap((volume) => volume.share ?? []);
   const silent = phase.kind === "serving" && isSilenced(state);
   const shown = silent ? "silent" : phase.kind === "off" ? offState(server, theirs) : phase.kind;
-  const step = "step" in phase ? phase.step : isQueued(state, server.index) ? "queued" : undefined;
+  const waits = phase.kind === "starting" ? phase.waitsForTurn : isQueued(state, server.index);
+  const step = waits ? "queued" : "step" in phase ? phase.step : undefined;
   const fault = silent ? silencedText : phase.kind === "failed" ? phase.fault : server.fault;
   return {
     name: config.name,

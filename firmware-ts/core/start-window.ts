@@ -10,6 +10,7 @@ import {
   nothing,
   onServer,
   type Part,
+  pathlessOf,
   type Step,
 } from "./controller-state.ts";
 import { attachInTurn } from "./vserver.ts";
@@ -23,13 +24,17 @@ export const turnMsMax = 300;
 
 const heavySteps: ReadonlySet<StartStep> = new Set(["attach", "mount", "address", "export"]);
 
-/** Begins what waits, the longest decided first, as far as there is room. */
+/** Begins what waits, the longest decided first, as far as there is room; last of all what waits for a path to its disk. */
 export function beginStarts(state: ControllerState, nowMs: number): Part {
   const waiting = state.servers.filter(isWaiting);
   if (waiting.length === 0) return undefined;
   const room = startsAtOnce - state.servers.filter((each) => holdsPlace(each, nowMs)).length;
   if (room <= 0) return undefined;
-  const inOrder = waiting.toSorted((one, other) => decidedMs(one) - decidedMs(other));
+  const isLame = ({ config }: VirtualServerState) => pathlessOf(state, config).length > 0;
+  const inOrder = waiting.toSorted(
+    (one, other) =>
+      Number(isLame(one)) - Number(isLame(other)) || decidedMs(one) - decidedMs(other),
+  );
   let step: Step = [state, nothing];
   for (const { index } of inOrder.slice(0, room)) step = onServer(step, index, nowMs, attachInTurn);
   return step;

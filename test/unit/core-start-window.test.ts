@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
 import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
+import { statusOf } from "../../firmware-ts/core/show.ts";
 import { beginStarts, startsAtOnce, turnMsMax } from "../../firmware-ts/core/start-window.ts";
 import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
 import { failed } from "../../firmware-ts/schema/outcome.ts";
@@ -77,6 +78,39 @@ describe("starts in turn", () => {
     const state = inPhases([hangs, hangs, hangs, hangs, waits()]);
     expect(begun(state, nowMs + turnMsMax - 1)).toEqual([]);
     expect(begun(state, nowMs + turnMsMax)).toEqual([4]);
+  });
+
+  test("one whose disk has no path goes last: it could only wait there", () => {
+    const serial = idle.servers[0]?.config.volumes[0]?.disk ?? "";
+    const state = { ...inPhases(all.map(() => waits())), pathsDown: [serial] };
+    expect(begun(state)).toEqual([1, 2, 3, 4]);
+    expect(begun({ ...inPhases([waits()]), pathsDown: [serial] })).toEqual([0]);
+  });
+
+  /** Nobody else's turn has ended. */
+  const full = inPhases([
+    ...all.slice(0, startsAtOnce).map(() => starting({ turnMs: nowMs })),
+    waits(),
+    waits(),
+  ]);
+
+  test("one that is not wanted any more by then stops, and nothing of it is attached", () => {
+    const server = full.servers[4];
+    if (!server) throw new Error("no virtual server 4");
+    const definition = { ...server.definition, wanted: "stopped" as const };
+    const due = { at: "due", againAtMs: 0, failures: 0, isResumed: false } as const;
+    const state = withServer(4, { definition }, { ...full, parts: { 4: due, 5: due } });
+    const [after, effects] = controllerStep(state, { kind: "tick", nowMs });
+    expect(after.servers[4]?.phase).toMatchObject({ kind: "stopping", reason: "stopped" });
+    expect(after.servers[5]?.phase).toMatchObject({ kind: "starting", waitsForTurn: true });
+    expect(said(effects).filter((each) => /^(attach|mount)/.test(each))).toEqual([]);
+  });
+
+  test("to the operator it is queued", () => {
+    const status = statusOf(full, { uptimeMs: 0, links: {}, refusedFrames: {} });
+    const steps = status.virtualServers.map(({ step }) => step);
+    const attaching = new Array<string>(startsAtOnce).fill("attach");
+    expect(steps.slice(0, 6)).toEqual([...attaching, "queued", "queued"]);
   });
 
   test("a wait has no limit; the step has its own from the turn on", () => {
