@@ -11,7 +11,20 @@ export interface ConfigSetup {
   readonly autoGiveback?: boolean;
 }
 
-const serverNames = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"];
+const serverNames = [
+  "alpha",
+  "beta",
+  "gamma",
+  "delta",
+  "epsilon",
+  "zeta",
+  "eta",
+  "theta",
+  "iota",
+  "kappa",
+  "lambda",
+  "mu",
+];
 
 export function serversOf({ servers }: ConfigSetup) {
   return serverNames.slice(0, servers ?? 2).map((name, index) => ({

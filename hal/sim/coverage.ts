@@ -10,8 +10,11 @@ import type { Stepped } from "./controller.ts";
 import { ids, type Pair } from "./pair.ts";
 import type { Plan } from "./plan.ts";
 
+const waiting = "starting.queued";
+
 /** A phase with its step: what a virtual server is doing. */
 function phaseName(phase: Phase): string {
+  if (phase.kind === "starting" && phase.waitsForTurn) return waiting;
   return phase.kind === "starting" || phase.kind === "stopping"
     ? `${phase.kind}.${phase.step}`
     : phase.kind;
@@ -30,6 +33,10 @@ function phaseTransitions(): readonly string[] {
     `failed → ${start("claim")}`,
     "failed → off",
     ...along([...working.map(start), "serving"]),
+    // Of many some wait for their turn.
+    `${start("claim")} → ${waiting}`,
+    `${waiting} → ${start("attach")}`,
+    `${waiting} → ${stop("close")}`,
     // A restart in place, and a gate that closed by itself.
     `serving → ${start("hush")}`,
     `${start("open")} → ${start("hush")}`,

@@ -150,8 +150,8 @@ function drawSetup(random: Random, seed: number): PairSetup {
     seed,
     jitter: true,
     timing,
-    // Enough of them that some wait for their turn to be moved.
-    servers: seed % 8 === 0 ? 6 : 2,
+    // Enough of them that some wait for their turn to be moved, and with twelve for their turn to start.
+    servers: seed % 16 === 0 ? 12 : seed % 8 === 0 ? 6 : 2,
     spares: sparesOfPlans,
     coordinators: random() < 0.8 ? 3 : pick(random, [1, 5]),
     links: { serial: random() < 0.85 },
