@@ -26,6 +26,8 @@ export class ClientList {
   #saved: ReadonlySet<string> | undefined;
   /** Who was connected when we looked last: a service that is being stopped cannot be asked any more. */
   #found: readonly Connection[] = [];
+  /** Whose connections ended here behind a closed gate. */
+  #cut: readonly Connection[] = [];
   #saving: Promise<void> | undefined;
 
   constructor(machine: Machine, server: VirtualServerConfig, log: (message: string) => void) {
@@ -47,6 +49,17 @@ export class ClientList {
   mounted(): void {
     this.#saved = undefined;
     this.#found = [];
+    this.#cut = [];
+  }
+
+  /**
+   * The service ends while its gate is closed, and may be started again in place: nobody hears that the connections have ended. To be asked before they do.
+   */
+  async cutOff(): Promise<void> {
+    const before = this.#found;
+    if (this.#serving) await this.#look();
+    this.#cut = union([this.#cut, before, this.#found]).slice(-connectionsMax);
+    this.#serving = false;
   }
 
   /** Clients come and go while the service runs. */
@@ -54,9 +67,13 @@ export class ClientList {
     this.#serving = on;
   }
 
-  /** The last owner's clients, from the volume and from its last word; none when they have been read since the mount. */
+  /**
+   * Clients that wait for an answer from a service that is no more: the last owner's, from the volume and from its last word, unless they have been read since the
+   * mount; and those that were cut off here. Each is told once.
+   */
   async inherit(lastWord: string | undefined): Promise<readonly Connection[]> {
-    const told = unpackClients(lastWord ?? "", this.#addresses);
+    const told = union([unpackClients(lastWord ?? "", this.#addresses), this.#cut]);
+    this.#cut = [];
     if (this.#path === undefined || this.#saved !== undefined) return told;
     const { state, note } = await this.#machine.states.load(this.#path);
     if (note !== undefined) this.#log(`service state: ${note}`);
@@ -124,6 +141,10 @@ export class ClientList {
     const saved = await states.save(this.#path, { connections });
     if (saved.ok) this.#saved = keys;
   }
+}
+
+function union(lists: readonly (readonly Connection[])[]): Connection[] {
+  return [...new Map(lists.flat().map((each) => [keyOf(each), each])).values()];
 }
 
 function keyOf({ localAddress, localPort, remoteAddress, remotePort }: Connection): string {

@@ -161,7 +161,7 @@ async function run(
     case "killService":
       return await kill(machine, bench, limitMs);
     case "stopService":
-      clients.serve(false);
+      await clients.cutOff();
       return await machine.services.stop(server.name, limitMs);
     case "addAddresses": {
       const { addresses, nic, restore, route } = machine.place(server.name);

@@ -76,6 +76,51 @@ describe("the list of clients", () => {
     expect(await list.inherit(undefined)).toEqual([from(2)]);
   });
 
+  test("of those that were cut off when the service was stopped is told once, when it is started again in place", async () => {
+    const { now, list } = machine();
+    list.mounted();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.connected = [from(1), from(2)];
+    await list.save();
+    // One has come since, one has gone, and may have heard nothing.
+    now.connected = [from(2), from(3)];
+    await list.cutOff();
+    now.connected = [];
+    await list.save();
+    expect(now.onVolume).toEqual([from(1), from(2)]);
+    list.serve(true);
+    expect(await list.inherit(undefined)).toEqual([from(1), from(2), from(3)]);
+    expect(await list.inherit(undefined)).toEqual([]);
+  });
+
+  test("that the kernel does not tell when the service is stopped is what it told last", async () => {
+    const { now, list } = machine();
+    list.mounted();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.connected = [from(1)];
+    await list.save();
+    now.asked = () => failed("ioError", "test", "injected");
+    await list.cutOff();
+    // It was stopped twice: in vain the first time, say.
+    await list.cutOff();
+    expect(await list.inherit(undefined)).toEqual([from(1)]);
+  });
+
+  test("of those that were cut off is the next owner's business once the volume is given up", async () => {
+    const { now, list } = machine();
+    list.mounted();
+    await list.inherit(undefined);
+    list.serve(true);
+    now.connected = [from(1)];
+    await list.save();
+    await list.cutOff();
+    list.mounted();
+    now.onVolume = [from(9)];
+    expect(await list.inherit(undefined)).toEqual([from(9)]);
+  });
+
   test("is written when it changes, by one writer at a time, and only while the service runs", async () => {
     const { now, list } = machine();
     await list.inherit(undefined);
