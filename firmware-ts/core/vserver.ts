@@ -10,6 +10,8 @@
  *      └── stopping: flush → close → seal → release → unexport → unmount → detach ◀─────────┘
  *                    └─▶ failed (waits, then starts again or moves)
  *
+ * Of many that start, those that have claimed their disks attach them in turn (core/start-window).
+ *
  * Fenced means: the disk says that it is no longer ours. Then the gate closes first, the service is killed, the file
  * system is shut down without writing, and nothing is released, because there is nothing left to release.
  */

@@ -110,11 +110,14 @@ async function bindTo(
     return failed("attachFailed", "open a loop device", path, cause);
   }
   const bound = await ioctl(handle.fd, request.configure, config);
-  const checked = bound.ok ? await check(number, sizeBytes) : done;
-  if (bound.ok && checked.ok) return good({ path, handle });
+  if (bound.ok) {
+    const checked = await check(number, sizeBytes);
+    if (checked.ok) return good({ path, handle });
+    await handle.close();
+    return checked;
+  }
   await handle.close();
-  if (!checked.ok) return checked;
-  if (bound.ok || bound.errno === errno.busy) return good(undefined);
+  if (bound.errno === errno.busy) return good(undefined);
   return fault("bind a loop device", `errno ${bound.errno}`);
 }
 

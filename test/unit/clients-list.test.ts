@@ -56,6 +56,15 @@ function machine() {
   return { now, list: new ClientList(parts as Machine, server, () => undefined) };
 }
 
+/** The same where what the last owner left has been read, and the service runs. */
+async function serving() {
+  const { now, list } = machine();
+  list.mounted();
+  await list.inherit(undefined);
+  list.serve(true);
+  return { now, list };
+}
+
 const ports = (text: string | undefined) =>
   unpackClients(text ?? "", ["10.0.0.100"]).map(({ remotePort }) => remotePort);
 
@@ -77,10 +86,7 @@ describe("the list of clients", () => {
   });
 
   test("of those that were cut off when the service was stopped is told once, when it is started again in place", async () => {
-    const { now, list } = machine();
-    list.mounted();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.connected = [from(1), from(2)];
     await list.save();
     // One has come since, one has gone, and may have heard nothing.
@@ -95,10 +101,7 @@ describe("the list of clients", () => {
   });
 
   test("that the kernel does not tell when the service is stopped is what it told last", async () => {
-    const { now, list } = machine();
-    list.mounted();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.connected = [from(1)];
     await list.save();
     now.asked = () => failed("ioError", "test", "injected");
@@ -109,10 +112,7 @@ describe("the list of clients", () => {
   });
 
   test("of those that were cut off is the next owner's business once the volume is given up", async () => {
-    const { now, list } = machine();
-    list.mounted();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.connected = [from(1)];
     await list.save();
     await list.cutOff();
@@ -122,9 +122,7 @@ describe("the list of clients", () => {
   });
 
   test("is written when it changes, by one writer at a time, and only while the service runs", async () => {
-    const { now, list } = machine();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.connected = [from(1), from(2)];
     await Promise.all([list.save(), list.save()]);
     now.connected = [from(2), from(1)];
@@ -140,9 +138,7 @@ describe("the list of clients", () => {
   });
 
   test("is complete on the volume when the service is given up in good order", async () => {
-    const { now, list } = machine();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     let letGo: (outcome: Outcome) => void = () => undefined;
     now.save = () => new Promise((resolve) => (letGo = resolve));
     now.connected = [from(1)];
@@ -158,9 +154,7 @@ describe("the list of clients", () => {
   });
 
   test("goes to the partner as far as the volume did not learn it", async () => {
-    const { now, list } = machine();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.connected = [from(1)];
     await list.save();
     expect(await list.unsaved()).toBeUndefined();
@@ -176,9 +170,7 @@ describe("the list of clients", () => {
   });
 
   test("knows the clients of each service, who may have the same port of one machine", async () => {
-    const { now, list } = machine();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.connected = [from(1), from(1, 445)];
     await list.save();
     expect(now.onVolume).toEqual([from(1), from(1, 445)]);
@@ -191,9 +183,7 @@ describe("the list of clients", () => {
   });
 
   test("stays as it was when the kernel does not tell of one of them", async () => {
-    const { now, list } = machine();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.connected = [from(1), from(2, 445)];
     await list.save();
     now.connected = [from(1)];
@@ -204,9 +194,7 @@ describe("the list of clients", () => {
   });
 
   test("goes to the partner also when the volume proves to be lost in the middle of a stop in good order", async () => {
-    const { now, list } = machine();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.connected = [from(1)];
     await list.save();
     now.save = () => Promise.resolve(failed("ioError", "save", "no path"));
@@ -219,9 +207,7 @@ describe("the list of clients", () => {
   });
 
   test("that cannot be written holds up nothing for longer than it may", async () => {
-    const { now, list } = machine();
-    await list.inherit(undefined);
-    list.serve(true);
+    const { now, list } = await serving();
     now.save = () => new Promise(() => undefined);
     now.connected = [from(1)];
     void list.save();
