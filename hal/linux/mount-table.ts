@@ -82,15 +82,6 @@ export function mountsAt(paths: Paths): Outcome<ReadonlyMap<string, MountEntry>>
   return visible((path) => paths.has(path));
 }
 
-/** The mounts that are visible at these paths or above one of them. Fault `ioError`. */
-export function mountsAbove(paths: readonly string[]): Outcome<MountEntry[]> {
-  const found = visible((above) => {
-    const folder = above.endsWith("/") ? above : `${above}/`;
-    return paths.some((path) => `${path}/`.startsWith(folder));
-  });
-  return found.ok ? good([...found.value.values()]) : found;
-}
-
 /** The mounts that are visible below a path. Fault `ioError`. */
 export function mountsBelow(path: string): Outcome<MountEntry[]> {
   const found = visible((below) => below.startsWith(`${path}/`));

@@ -9,6 +9,7 @@
  */
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
+import { performance } from "node:perf_hooks";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { FileSystems, LocalDevice } from "../port/storage.ts";
 import { type MountEntry, mountsAt } from "./mount-table.ts";
@@ -22,6 +23,12 @@ import {
 } from "./syscalls.ts";
 
 const lookMs = 1000;
+
+/**
+ * Between two looks that changes of mounts ask for. A takeover of many mounts one volume after the other, and each look reads hundreds of lines: without a
+ * pause that was a twentieth of what the process did meanwhile.
+ */
+const changesMs = 50;
 
 /** <linux/fanotify.h>: a group that reports file handles, closed on exec, not blocking; and a mark of a whole file system. */
 const FAN_GROUP = 0x1 | 0x2 | 0x200;
@@ -49,6 +56,9 @@ interface Watched {
 export class MountWatch {
   readonly #watched = new Map<string, Watched>();
   readonly #timer: NodeJS.Timeout;
+  /** A look that is to come, since mounts have changed soon after the last one. */
+  #next: NodeJS.Timeout | undefined;
+  #lookedAt = Number.NEGATIVE_INFINITY;
   /** A fanotify group; undefined without one. */
   readonly #errors: number | undefined;
   readonly #ends: (() => void)[] = [];
@@ -83,6 +93,7 @@ export class MountWatch {
 
   close(): void {
     clearInterval(this.#timer);
+    clearTimeout(this.#next);
     this.#watched.clear();
     for (const end of this.#ends.splice(0)) end();
   }
@@ -95,7 +106,7 @@ export class MountWatch {
       return failed("ioError", "watch mounts", "mountinfo not opened", error);
     }
     this.#ends.push(() => closeSync(mounts));
-    const heard = readiness.add(mounts, "priority", () => this.#look());
+    const heard = readiness.add(mounts, "priority", () => this.#lookSoon());
     if (!heard.ok) return heard;
     this.#ends.unshift(heard.value);
     const errors = this.#errors;
@@ -111,7 +122,16 @@ export class MountWatch {
     return done;
   }
 
+  #lookSoon(): void {
+    const leftMs = this.#lookedAt + changesMs - performance.now();
+    if (leftMs <= 0) this.#look();
+    else this.#next ??= setTimeout(() => this.#look(), leftMs).unref();
+  }
+
   #look(): void {
+    clearTimeout(this.#next);
+    this.#next = undefined;
+    this.#lookedAt = performance.now();
     if (this.#watched.size === 0) return;
     const mounts = mountsAt(this.#watched);
     if (!mounts.ok) return;

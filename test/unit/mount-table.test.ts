@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { mountAt, mountsAbove, mountsAt, parseMountTable } from "../../hal/linux/mount-table.ts";
+import { mountAt, mountsAt, parseMountTable } from "../../hal/linux/mount-table.ts";
 import { whatIsWrong } from "../../hal/linux/mount-watch.ts";
 
 describe("/proc/self/mountinfo", () => {
@@ -50,16 +50,6 @@ describe("/proc/self/mountinfo", () => {
   test("several paths are looked up at once; one where nothing is mounted is left out", () => {
     const found = mountsAt(new Set(["/proc", "/no/such/mount", "/"]));
     expect(found.ok && [...found.value.keys()].sort()).toEqual(["/", "/proc"]);
-  });
-
-  test("above a path are the mounts that it lies in, itself included, each once", () => {
-    const pathsAbove = (...paths: string[]) => {
-      const found = mountsAbove(paths);
-      return found.ok ? found.value.map((entry) => entry.path) : [];
-    };
-    expect(pathsAbove("/proc", "/proc/self").sort()).toEqual(["/", "/proc"]);
-    expect(pathsAbove("/process")).toEqual(["/"]);
-    expect(pathsAbove()).toEqual([]);
   });
 });
 

@@ -15,7 +15,7 @@ const backupIsBlockMap = 1;
 const journalMapAt = 0x10c;
 
 /** Of the journal's superblock (jbd2), big endian. */
-const journalMagic = 0xc03b3998;
+export const journalMagic = 0xc03b3998;
 const journalLengthAt = 0x10;
 const journalFirstAt = 0x14;
 const journalStartAt = 0x1c;
@@ -32,7 +32,7 @@ export function journalRemembersError(block: Buffer): boolean {
   return isJournal(block) && block.readUInt32BE(journalErrorAt) !== 0;
 }
 
-function isJournal(block: Buffer): boolean {
+export function isJournal(block: Buffer): boolean {
   return block.length >= superblockBytes && block.readUInt32BE(0) === journalMagic;
 }
 

@@ -9,11 +9,11 @@
  * written to a disk that hangs, and a kernel that does not tell makes us read the disk. So it is done in worker threads, waited for briefly,
  * and what still hangs from the last time holds no second thread.
  */
-import { constants, statSync, writeFileSync } from "node:fs";
-import { open } from "node:fs/promises";
+import { constants, readlinkSync, statSync, writeFileSync } from "node:fs";
+import { open, stat } from "node:fs/promises";
+import { basename, dirname } from "node:path";
 import { good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { isExt4, superblockAt } from "../../../firmware-ts/wire/ext4/superblock.ts";
-import { type MountEntry, mountsAbove } from "../mount-table.ts";
 import { blockAt } from "../read-ahead.ts";
 import { ioctlLater } from "../syscalls.ts";
 import { Turns } from "../turns.ts";
@@ -35,30 +35,67 @@ const readings = new Turns();
  * for each way of asking. Never rejects.
  */
 export async function writeBlkidCache(file: string, paths: readonly string[]): Promise<void> {
-  const mounted = mountsAbove(paths);
-  if (!mounted.ok) return;
-  const entries = await Promise.all(mounted.value.map(entryOf));
   try {
+    const seen = await fileSystemsAt(paths);
+    const entries = await Promise.all([...seen].map(([dev, path]) => entryOf(dev, path)));
     writeFileSync(file, entries.filter((entry) => entry !== undefined).join(""));
   } catch {
     // Without the file libblkid looks for itself.
   }
 }
 
-async function entryOf({ path, source: device, type }: MountEntry): Promise<string | undefined> {
-  if (type !== "ext4") return undefined;
+/** A folder of each file system that paths are on, or lie below, by the number of its device. */
+async function fileSystemsAt(paths: readonly string[]): Promise<ReadonlyMap<number, string>> {
+  const seen = new Map<number, string>();
+  // A volume's root is in memory while it is mounted.
+  for (const path of paths) seen.set((await stat(path)).dev, path);
+  // Those are on the controller's own disk, or in memory.
+  for (const path of new Set(paths.flatMap(foldersAbove))) {
+    const { dev } = statSync(path);
+    if (!seen.has(dev)) seen.set(dev, path);
+  }
+  return seen;
+}
+
+/** The folders that a path lies in. */
+function foldersAbove(path: string): readonly string[] {
+  const above = dirname(path);
+  return above === path ? [] : [above, ...foldersAbove(above)];
+}
+
+/** Of the file system that is seen at `path`, if it is an ext4 and `dev` the number of its device. */
+async function entryOf(dev: number, path: string): Promise<string | undefined> {
+  const device = nodeOf(dev);
+  if (device === undefined) return undefined;
   const uuid = (await uuidMountedAt(path)) ?? (await readUuid(device));
   if (uuid === undefined) return undefined;
+  const now = Date.now();
+  const time = `${Math.floor(now / 1000)}.${String((now % 1000) * 1000).padStart(6, "0")}`;
+  const devno = `0x${dev.toString(16).padStart(4, "0")}`;
+  return `<device DEVNO="${devno}" TIME="${time}" UUID="${uuid}" TYPE="ext4">${device}</device>\n`;
+}
+
+/**
+ * The node of a block device by the kernel's own name for it, which is what a volume is mounted from. Not from the mount table: it has hundreds of lines
+ * with many virtual servers, and each start would read them all. Undefined when there is no such device, or it is called otherwise.
+ */
+function nodeOf(dev: number): string | undefined {
   try {
+    const node = `/dev/${basename(readlinkSync(`/sys/dev/block/${major(dev)}:${minor(dev)}`))}`;
     // The node is in memory (devtmpfs), whatever becomes of the disk.
-    const { rdev } = statSync(device);
-    const now = Date.now();
-    const time = `${Math.floor(now / 1000)}.${String((now % 1000) * 1000).padStart(6, "0")}`;
-    const devno = `0x${rdev.toString(16).padStart(4, "0")}`;
-    return `<device DEVNO="${devno}" TIME="${time}" UUID="${uuid}" TYPE="ext4">${device}</device>\n`;
+    return statSync(node).rdev === dev ? node : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** As glibc packs them (<sys/sysmacros.h>), as far as numbers go without loss. */
+function major(dev: number): number {
+  return (dev >>> 8) & 0xfff;
+}
+
+function minor(dev: number): number {
+  return (dev & 0xff) | ((dev >>> 12) & 0xfff00);
 }
 
 /** UUID of the ext4 file system that is mounted there; undefined when the kernel does not tell, or not at once. Never rejects. */
