@@ -155,6 +155,11 @@ export function withEntry<T>(
   return Object.keys(next).length === 0 ? none : next;
 }
 
+/** Its disks are claimed, and it goes on when there is room (core/start-window). */
+export function waitsForTurn({ phase }: VirtualServerState): boolean {
+  return phase.kind === "starting" && phase.waitsForTurn === true;
+}
+
 /** What a part of a step came to; undefined when it found nothing to do. */
 export type Part = Step | undefined;
 

@@ -12,6 +12,7 @@ import {
   type Part,
   pathlessOf,
   type Step,
+  waitsForTurn,
 } from "./controller-state.ts";
 import { attachInTurn } from "./vserver.ts";
 import type { StartStep, VirtualServerState } from "./vserver-types.ts";
@@ -26,7 +27,7 @@ const heavySteps: ReadonlySet<StartStep> = new Set(["attach", "mount", "address"
 
 /** Begins what waits, the longest decided first, as far as there is room; last of all what waits for a path to its disk. */
 export function beginStarts(state: ControllerState, nowMs: number): Part {
-  const waiting = state.servers.filter(isWaiting);
+  const waiting = state.servers.filter(waitsForTurn);
   if (waiting.length === 0) return undefined;
   const room = startsAtOnce - state.servers.filter((each) => holdsPlace(each, nowMs)).length;
   if (room <= 0) return undefined;
@@ -38,10 +39,6 @@ export function beginStarts(state: ControllerState, nowMs: number): Part {
   let step: Step = [state, nothing];
   for (const { index } of inOrder.slice(0, room)) step = onServer(step, index, nowMs, attachInTurn);
   return step;
-}
-
-function isWaiting({ phase }: VirtualServerState): boolean {
-  return phase.kind === "starting" && phase.waitsForTurn === true;
 }
 
 function holdsPlace({ phase }: VirtualServerState, nowMs: number): boolean {

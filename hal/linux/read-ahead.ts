@@ -10,7 +10,12 @@
 import { type FileHandle, open } from "node:fs/promises";
 import type { Foreseen, Range } from "../../firmware-ts/schema/range.ts";
 import { groupOf } from "../../firmware-ts/wire/ext4/inode.ts";
-import { type Journal, journalAt, journalOf, logAhead } from "../../firmware-ts/wire/ext4/journal.ts";
+import {
+  type Journal,
+  journalAt,
+  journalOf,
+  logAhead,
+} from "../../firmware-ts/wire/ext4/journal.ts";
 import { logEndsWithin } from "../../firmware-ts/wire/ext4/log.ts";
 import {
   blockSizeOf,

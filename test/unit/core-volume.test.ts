@@ -10,7 +10,7 @@ import {
   volumeTick,
 } from "../../firmware-ts/core/volume.ts";
 import { failed } from "../../firmware-ts/schema/outcome.ts";
-import { whole, withPartner } from "../support/whole-pair.ts";
+import { busyPhase, servingPhase, whole, withPartner, withServer } from "../support/whole-pair.ts";
 
 const nowMs = 10_000;
 
@@ -53,6 +53,44 @@ test.each([true, false])(
     expect(look(after, nowMs + 600).readings).toEqual([isThorough]);
   },
 );
+
+describe("while one waits for its turn to start", () => {
+  const waits = withServer(1, {
+    phase: busyPhase("starting", { pending: [], waitsForTurn: true }),
+  });
+  const goesOn = withServer(1, { phase: busyPhase("starting", { turnMs: nowMs }) }, waits);
+
+  test("what may be read later is", () => {
+    const [asked] = askReading(waits);
+    expect(look(asked, nowMs)).toEqual({ next: asked, readings: [] });
+    expect(look({ ...asked, servers: goesOn.servers }, nowMs).readings).toEqual([false]);
+  });
+
+  test.each<[string, Partial<ControllerState>]>([
+    ["a change", { changes: { 0: {} as ControllerState["changes"][number] } }],
+    ["a join", { volume: { ...waits.volume, joinAfter: waits.volume.done + 1 } }],
+    ["a partner that knows something else", { configuration: whole.configuration + 1 }],
+  ])("%s waits for nobody", (_, more) => {
+    const [asked] = askReading({ ...waits, ...more });
+    // A member is given time to tell it.
+    const [seen] = volumeTick(asked, nowMs) ?? [asked];
+    const first = seen.volume.reading;
+    const readings = first === undefined ? look(seen, nowMs + 100).readings : [false];
+    expect(readings).toEqual([false]);
+  });
+
+  test("those that start meanwhile are written down at a full second, after one reading", () => {
+    const epoch = whole.epoch + 10;
+    const started = [nowMs + 1, nowMs + 400, nowMs + 1000].map(
+      (atMs) => recordStart({ ...waits, epoch }, 0, atMs).volume.writings[0]?.dueMs,
+    );
+    expect(started).toEqual([nowMs + 2000, nowMs + 2000, nowMs + 2000]);
+    const others = withServer(1, { phase: servingPhase });
+    expect(recordStart({ ...others, epoch }, 0, nowMs + 1).volume.writings[0]?.dueMs).toBe(
+      nowMs + 1001,
+    );
+  });
+});
 
 describe("the record of a start", () => {
   const risen: ControllerState = { ...whole, epoch: whole.epoch + 10 };
