@@ -43,5 +43,6 @@ export class Outbox {
 
 export function send(message: FromWorker): void {
   if (process.send === undefined) throw new Error("a client worker needs its parent");
-  if (process.connected) process.send(message);
+  // A parent that was killed in this moment is missed by nobody here: the worker ends when the channel does.
+  if (process.connected) process.send(message, () => undefined);
 }
