@@ -231,9 +231,9 @@ function tellDifference({ mode }: ControllerState): Effect {
 function readDue(state: ControllerState, nowMs: number): Part {
   const { volume } = state;
   if (volume.reading !== undefined || nowMs < volume.againAtMs) return undefined;
-  if (mayReadLater(state)) return undefined;
   const isOld = volume.done > 0 && nowMs - volume.readAtMs >= rereadMs;
   if (volume.wanted <= volume.done && !isOld) return undefined;
+  if (mayReadLater(state)) return undefined;
   const reading = volume.begun + 1;
   const token = `volume:read:${reading}`;
   const { isThorough } = volume;

@@ -9,7 +9,7 @@
  */
 import { type FileHandle, open } from "node:fs/promises";
 import type { Foreseen, Range } from "../../firmware-ts/schema/range.ts";
-import { groupOf } from "../../firmware-ts/wire/ext4/inode.ts";
+import { firstGroupAhead } from "../../firmware-ts/wire/ext4/inode.ts";
 import {
   type Journal,
   journalAt,
@@ -19,7 +19,6 @@ import {
 import { logEndsWithin } from "../../firmware-ts/wire/ext4/log.ts";
 import {
   blockSizeOf,
-  geometryOf,
   superblockAt,
   superblockBytes,
 } from "../../firmware-ts/wire/ext4/superblock.ts";
@@ -28,10 +27,6 @@ import { adviseLater, ioctlLater } from "./syscalls.ts";
 
 /** Superblock, and descriptors of a thousand groups. */
 const beginning: Range = { fromBytes: 0, lengthBytes: 64 << 10 };
-
-/** Of a file system with flexible groups, as mke2fs makes them: bitmaps of sixteen groups, then the first inodes. */
-const firstInodesBytes = 48 << 10;
-const firstGroupBytesMax = 384 << 10;
 
 /** Of a journal: most are quiet, and their logs end within this. */
 const firstLogBytes = 128 << 10;
@@ -189,21 +184,4 @@ async function logOf(file: FileHandle, ranges: readonly Range[]): Promise<Buffer
     ranges.map(({ fromBytes, lengthBytes }) => bytesAt(file, fromBytes, lengthBytes)),
   );
   return Buffer.concat(pieces);
-}
-
-/**
- * The metadata of the first groups. Between the descriptors and them there may be a quarter of a mebibyte that is kept for more descriptors, which nobody
- * reads. `descriptors` follow the superblock.
- */
-function firstGroupAhead(superblock: Buffer, descriptors: Buffer): readonly Range[] {
-  const geometry = geometryOf(superblock);
-  const group = geometry && groupOf(geometry, descriptors);
-  if (!geometry || !group) return [];
-  const { blockSizeBytes } = geometry;
-  const from = Math.min(group.blockBitmap, group.inodeBitmap, group.inodeTable);
-  const end = group.inodeTable * blockSizeBytes + firstInodesBytes;
-  const fromBytes = from * blockSizeBytes;
-  // It says what was written there, whatever that is.
-  if (!Number.isSafeInteger(end)) return [];
-  return [{ fromBytes, lengthBytes: Math.min(end - fromBytes, firstGroupBytesMax) }];
 }

@@ -4,7 +4,7 @@ import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts"
 
 /**
  * Pause between attempts of one that asks alone. A refused connection costs this process 0.1 ms on a quiet machine and 0.5 on a busy one, so those who ask
- * at the same time share the attempts: in a takeover of many, asking every millisecond for each was a sixth of what this process did.
+ * at the same time share the attempts: in a takeover of many, these connections and those of the health probes were a sixth of what this process did.
  */
 const retryMs = 1;
 

@@ -1,7 +1,7 @@
 /** How many virtual servers go from their disk to their export at once, and which is next. */
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
-import type { ControllerState } from "../../firmware-ts/core/controller-state.ts";
+import { type ControllerState, waitsForTurn } from "../../firmware-ts/core/controller-state.ts";
 import { statusOf } from "../../firmware-ts/core/show.ts";
 import { beginStarts, startsAtOnce, turnMsMax } from "../../firmware-ts/core/start-window.ts";
 import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
@@ -26,8 +26,8 @@ const inPhases = (phases: readonly Phase[]) =>
     idle,
   );
 const isWaiting = (state: ControllerState, index: number) => {
-  const phase = state.servers[index]?.phase;
-  return phase?.kind === "starting" && phase.waitsForTurn === true;
+  const server = state.servers[index];
+  return server !== undefined && waitsForTurn(server);
 };
 /** Those whose turn has come in this step; their disks become devices. */
 const begun = (state: ControllerState, atMs = nowMs): number[] => {

@@ -1,6 +1,8 @@
 /** Group descriptors and inodes of ext4 (Documentation/filesystems/ext4: group_descr.rst, inodes.rst), as much as is needed to follow a directory. */
+
+import type { Range } from "../../schema/range.ts";
 import { rootBytes } from "./extents.ts";
-import { type Geometry, superblockAt } from "./superblock.ts";
+import { type Geometry, geometryOf, superblockAt } from "./superblock.ts";
 
 export const rootInode = 2;
 
@@ -10,6 +12,10 @@ const numbersAt = {
   inodeBitmap: [0x4, 0x24],
   inodeTable: [0x8, 0x28],
 } as const;
+
+/** Of a file system with flexible groups, as mke2fs makes them: bitmaps of sixteen groups, then the first inodes. */
+const firstInodesBytes = 48 << 10;
+const firstGroupBytesMax = 384 << 10;
 
 /** Of an inode, little endian. */
 const modeAt = 0x0;
@@ -58,6 +64,23 @@ export function groupOf({ descriptorBytes, isWide }: Geometry, bytes: Buffer): G
     inodeBitmap: number(numbersAt.inodeBitmap),
     inodeTable: number(numbersAt.inodeTable),
   };
+}
+
+/**
+ * The metadata of the first groups, which a mount reads. Between the descriptors and them there may be a quarter of a mebibyte that is kept for more
+ * descriptors, which nobody reads. `descriptors` begin with that of the first group. Empty: it cannot be told.
+ */
+export function firstGroupAhead(superblock: Buffer, descriptors: Buffer): readonly Range[] {
+  const geometry = geometryOf(superblock);
+  const group = geometry && groupOf(geometry, descriptors);
+  if (!geometry || !group) return [];
+  const { blockSizeBytes } = geometry;
+  const from = Math.min(group.blockBitmap, group.inodeBitmap, group.inodeTable);
+  const end = group.inodeTable * blockSizeBytes + firstInodesBytes;
+  const fromBytes = from * blockSizeBytes;
+  // It says what was written there, whatever that is.
+  if (!Number.isSafeInteger(end)) return [];
+  return [{ fromBytes, lengthBytes: Math.min(end - fromBytes, firstGroupBytesMax) }];
 }
 
 /** The root of a directory's extent tree. Undefined for other files, and for a directory that has none. */

@@ -14,6 +14,7 @@ import { open, stat } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { good, type Outcome } from "../../../firmware-ts/schema/outcome.ts";
 import { isExt4, superblockAt } from "../../../firmware-ts/wire/ext4/superblock.ts";
+import { major, minor } from "../place/devices.ts";
 import { blockAt } from "../read-ahead.ts";
 import { ioctlLater } from "../syscalls.ts";
 import { Turns } from "../turns.ts";
@@ -87,15 +88,6 @@ function nodeOf(dev: number): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** As glibc packs them (<sys/sysmacros.h>), as far as numbers go without loss. */
-function major(dev: number): number {
-  return (dev >>> 8) & 0xfff;
-}
-
-function minor(dev: number): number {
-  return (dev & 0xff) | ((dev >>> 12) & 0xfff00);
 }
 
 /** UUID of the ext4 file system that is mounted there; undefined when the kernel does not tell, or not at once. Never rejects. */
