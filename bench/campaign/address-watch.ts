@@ -1,7 +1,7 @@
 /** Watches the floating addresses from a client: silences, changes of who answers, and whether two ever answer at once. */
 import { appendFile } from "node:fs";
 import type { ControllerId } from "../../firmware-ts/schema/ids.ts";
-import { type ProbeEvent, probeEventSchema } from "../probe/programs.ts";
+import { type ProbeEvent, probeEventSchema, probeWords } from "../probe/programs.ts";
 import { BenchError } from "../world/error.ts";
 import type { Started } from "../world/processes.ts";
 import { echoPort, type World } from "../world/world.ts";
@@ -11,7 +11,6 @@ type Tick = Extract<ProbeEvent, { t: "tick" }>;
 
 interface Watched {
   readonly address: string;
-  readonly process: Started;
   tick: Tick | undefined;
   readonly gaps: Gap[];
   readonly switches: Extract<ProbeEvent, { t: "switch" }>[];
@@ -42,7 +41,8 @@ const gapQuestionsMin = 3;
 export class AddressWatch {
   /** From one question to an address to the next: what a figure may be wrong by. */
   readonly intervalMs: number;
-  readonly #watched: readonly Watched[];
+  readonly #watched: ReadonlyMap<string, Watched>;
+  readonly #process: Started;
 
   constructor(
     world: World,
@@ -51,60 +51,55 @@ export class AddressWatch {
     const [namespace] = world.layout.namespaces.clients;
     this.intervalMs = Math.max(1, addresses.length / questionsPerMs);
     const gapMs = Math.max(gapMsMin, gapQuestionsMin * this.intervalMs);
-    this.#watched = addresses.map((address, i) => {
-      const role = `probe-${i + 1}`;
-      const process = world.processes.start({
-        role,
-        cgroup: world.infra,
-        inside: namespace,
-        argv: [world.programs.probe, address, ...[echoPort, gapMs, this.intervalMs].map(String)],
-        input: true,
-        onLine: (line) => {
-          const event = probeEventSchema.parse(JSON.parse(line));
-          note(watched, event);
-          // For whoever reads the logs of a run that was not as it must be; nothing depends on it.
-          if (event.t !== "tick") appendFile(world.processes.logPath(role), `${line}\n`, () => {});
-        },
-      });
-      const watched: Watched = {
-        address,
-        process,
-        tick: undefined,
-        gaps: [],
-        switches: [],
-        doubles: [],
-      };
-      return watched;
+    const watched = addresses.map(
+      (address): Watched => ({ address, tick: undefined, gaps: [], switches: [], doubles: [] }),
+    );
+    this.#watched = new Map(watched.map((each) => [each.address, each]));
+    const options = { addresses, port: echoPort, gapMs, intervalMs: this.intervalMs };
+    const role = "probe";
+    this.#process = world.processes.start({
+      role,
+      cgroup: world.infra,
+      inside: namespace,
+      argv: probeWords(world.programs, options),
+      input: true,
+      onLine: (line) => {
+        const event = probeEventSchema.parse(JSON.parse(line));
+        const about = this.#watched.get(event.address);
+        if (about) note(about, event);
+        // For whoever reads the logs of a run that was not as it must be; nothing depends on it.
+        if (event.t !== "tick") appendFile(world.processes.logPath(role), `${line}\n`, () => {});
+      },
     });
   }
 
   /** Who answers at an address now. */
   answers(address: string): ControllerId | undefined {
-    const watched = this.#watched.find((each) => each.address === address);
-    if (!watched?.process.alive())
-      throw new BenchError("worldBroken", "probe", `the probe of ${address} has ended`);
-    const { tick } = watched;
+    if (!this.#process.alive())
+      throw new BenchError("worldBroken", "probe", "the prober has ended");
+    const tick = this.#watched.get(address)?.tick;
     if (!tick || tick.gapMs > answeredGapMsMax) return undefined;
     return tick.owner === "a" || tick.owner === "b" ? tick.owner : undefined;
   }
 
   /** Silence of an address at this moment, ms. */
   gapMs(address: string): number | undefined {
-    return this.#watched.find((each) => each.address === address)?.tick?.gapMs;
+    return this.#watched.get(address)?.tick?.gapMs;
   }
 
   seen(fromMs: number, toMs: number): Seen {
     const within = (atMs: number) => atMs >= fromMs && atMs <= toMs;
-    const outages = this.#watched.map((each) => {
+    const watched = [...this.#watched.values()];
+    const outages = watched.map((each) => {
       const gaps = each.gaps.filter((gap) => gap.toMs >= fromMs && gap.fromMs <= toMs);
       // A silence in which the probe itself was mostly held up says nothing about the address.
       const real = gaps.filter((gap) => gap.sendHoleMs < gap.ms / 2);
       return [each.address, Math.max(0, ...real.map((gap) => gap.ms))] as const;
     });
-    const switches = this.#watched.map(
+    const switches = watched.map(
       (each) => [each.address, each.switches.filter((one) => within(one.atMs)).length] as const,
     );
-    const doubles = this.#watched.flatMap((each) => each.doubles.filter((one) => within(one.atMs)));
+    const doubles = watched.flatMap((each) => each.doubles.filter((one) => within(one.atMs)));
     return {
       outageMs: Math.max(...outages.map(([, ms]) => ms)),
       outagesMs: Object.fromEntries(outages),
@@ -114,7 +109,7 @@ export class AddressWatch {
   }
 
   stop(): void {
-    for (const { process } of this.#watched) process.child.stdin?.end();
+    this.#process.child.stdin?.end();
   }
 }
 

@@ -9,7 +9,7 @@ import type { Fault } from "./fault.ts";
 
 async function startAgain(world: World, victim: ControllerId): Promise<void> {
   if (world.daemon(victim)) return;
-  world.startEchoes(victim);
+  world.startEcho(victim);
   world.startDaemon(victim);
 }
 

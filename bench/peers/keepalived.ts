@@ -6,6 +6,7 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import { AddressWatch } from "../campaign/address-watch.ts";
+import { echoWords } from "../probe/programs.ts";
 import { BenchError } from "../world/error.ts";
 import { ipBatch, monotonicMs, waitFor } from "../world/exec.ts";
 import { controllerIds } from "../world/layout.ts";
@@ -100,14 +101,8 @@ export class Keepalived {
     const { runDir } = this.#world.machines[id].paths;
     const config = join(runDir, "keepalived.conf");
     writeFileSync(config, configuration(id), { mode: 0o600 });
-    this.#world.machines[id].start(
-      "echo",
-      [this.#world.programs.echo, address, String(echoPort), id],
-      {
-        input: true,
-        onLine: () => {},
-      },
-    );
+    const answerer = echoWords(this.#world.programs, echoPort, id, [{ address }]);
+    this.#world.machines[id].start("echo", answerer, { input: true, onLine: () => {} });
     this.#startKeepalived(id);
   }
 

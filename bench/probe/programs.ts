@@ -22,14 +22,18 @@ const counts = {
   realtime: z.boolean(),
 };
 
+/** Of which of the prober's addresses it is told. */
+const address = z.string().max(45);
+
 /** Times (`atMs`, `fromMs`, `toMs`) are CLOCK_MONOTONIC in milliseconds. */
 export const probeEventSchema = z.discriminatedUnion("t", [
   /** Every 200 ms; `gapMs` is the silence at this moment, `longestGapMs` the longest since the start. */
-  z.object({ t: z.literal("tick"), ...counts }),
-  z.object({ t: z.literal("end"), ...counts }),
+  z.object({ t: z.literal("tick"), address, ...counts }),
+  z.object({ t: z.literal("end"), address, ...counts }),
   /** A time without answers, told when it is over. `before` and `after`: who answered. */
   z.object({
     t: z.literal("gap"),
+    address,
     ms: z.number(),
     fromMs: z.number(),
     toMs: z.number(),
@@ -38,10 +42,11 @@ export const probeEventSchema = z.discriminatedUnion("t", [
     /** The longest time within the gap in which the probe itself sent nothing. */
     sendHoleMs: z.number(),
   }),
-  z.object({ t: z.literal("switch"), from: owner, to: owner, atMs: z.number() }),
+  z.object({ t: z.literal("switch"), address, from: owner, to: owner, atMs: z.number() }),
   /** Two controllers answered: `answers` came from `by` while `owner` owned the address. */
   z.object({
     t: z.literal("double"),
+    address,
     by: owner,
     owner,
     answers: z.number(),
@@ -86,28 +91,62 @@ export interface Running {
   end(): Promise<void>;
 }
 
+/** What a prober asks, and how often. */
+export interface ProbeOptions {
+  readonly addresses: readonly string[];
+  readonly port: number;
+  /** Longer silences are told. */
+  readonly gapMs: number;
+  /** From one question to an address to the next, 0.1 to 999. */
+  readonly intervalMs: number;
+}
+
+/** The prober's command line. */
+export function probeWords(programs: ProbePrograms, options: ProbeOptions): string[] {
+  const { port, gapMs, intervalMs, addresses } = options;
+  return [programs.probe, ...[port, gapMs, intervalMs].map(String), ...addresses];
+}
+
+/** An address that is answered; in the network of this file, as soon as that is there, or else in the program's own. */
+export interface Answered {
+  readonly address: string;
+  readonly network?: string;
+}
+
+/** An answerer's command line, for a controller of at most 7 letters. It says one line when it answers at all of them. */
+export function echoWords(
+  programs: ProbePrograms,
+  port: number,
+  controller: string,
+  answered: readonly Answered[],
+): string[] {
+  const targets = answered.map(({ address, network }) =>
+    network === undefined ? address : `${address}@${network}`,
+  );
+  return [programs.echo, String(port), controller, ...targets];
+}
+
 /** Starts the prober; `onEvent` gets each line it says. */
 export function startProbe(
   programs: ProbePrograms,
   prefix: readonly string[],
-  address: string,
-  port: number,
+  options: ProbeOptions,
   onEvent: (event: ProbeEvent) => void,
 ): Running {
-  const child = start([...prefix, programs.probe, address, String(port)]);
+  const child = start([...prefix, ...probeWords(programs, options)]);
   lines(child, (line) => onEvent(probeEventSchema.parse(JSON.parse(line))));
   return { child, end: () => end(child) };
 }
 
-/** Starts an answerer for `controller` (at most 7 letters); settles when it is bound. */
+/** Starts an answerer; settles when it is bound everywhere. */
 export async function startEcho(
   programs: ProbePrograms,
   prefix: readonly string[],
-  address: string,
   port: number,
   controller: string,
+  answered: readonly Answered[],
 ): Promise<Running> {
-  const child = start([...prefix, programs.echo, address, String(port), controller]);
+  const child = start([...prefix, ...echoWords(programs, port, controller, answered)]);
   await new Promise<void>((resolve, reject) => {
     lines(child, () => resolve());
     child.once("error", reject);

@@ -14,6 +14,8 @@ struct question {
   uint32_t magic;
   uint32_t session; /* tells the answers to one prober from those to another before it on the same port */
   uint64_t seq;
+  uint32_t target; /* which of the prober's addresses is asked */
+  uint32_t unused;
 };
 
 struct answer {

@@ -23,7 +23,7 @@ import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
 import type { Status } from "../../firmware-ts/schema/status.ts";
 import { bundledFirmware } from "../../scripts/bundle.ts";
 import { inSources } from "../../scripts/positions.ts";
-import { buildProbePrograms, type ProbePrograms } from "../probe/programs.ts";
+import { buildProbePrograms, echoWords, type ProbePrograms } from "../probe/programs.ts";
 import { ControllerApi } from "./api.ts";
 import { prepareBroker, startBroker } from "./broker.ts";
 import { Cgroup, findCgroup } from "./cgroup.ts";
@@ -46,21 +46,6 @@ const restartDelayMs = 100;
 
 /** Port of the answerers that the address probe asks. */
 export const echoPort = 7007;
-
-/**
- * Runs an answerer in the network of each virtual server, as soon as the firmware has made that. One process waits for all networks, one after
- * another: one for each would take the processors from the firmware that makes them. Answerers end with our standard input.
- */
-const echoesScript = `
-exec 3<&0
-echo=$1 port=$2 id=$3 networks=$4; shift 4
-while [ $# -gt 0 ]; do
-  until nsenter --net="$networks/$1" true 2>/dev/null; do sleep 0.02; done
-  nsenter --net="$networks/$1" -- "$echo" "$2" "$port" "$id" <&3 &
-  shift 2
-done
-wait
-`;
 
 export interface WorldOptions extends PlanOptions, LayoutOptions {
   readonly prefix: string;
@@ -240,13 +225,15 @@ export class World {
     this.#daemons[id].supervised = false;
   }
 
-  /** Starts the answerers of the probe, one for each floating address. They end with the controller's processes. */
-  startEchoes(id: ControllerId): void {
+  /** Starts the answerer of the probe: in the network of each virtual server, as soon as the firmware has made that. It ends with the controller's processes. */
+  startEcho(id: ControllerId): void {
     const machine = this.machines[id];
     const networks = join(machine.paths.runDir, "networks");
-    const head = [this.programs.echo, String(echoPort), id, networks];
-    const pairs = this.layout.servers.flatMap(({ name, address }) => [name, address]);
-    machine.start("echoes", ["sh", "-c", echoesScript, "sh", ...head, ...pairs], {
+    const answered = this.layout.servers.map(({ name, address }) => ({
+      address,
+      network: join(networks, name),
+    }));
+    machine.start("echo", echoWords(this.programs, echoPort, id, answered), {
       input: true,
       onLine: () => {},
     });
@@ -258,7 +245,7 @@ export class World {
     await this.machines[id].powerOn();
     await this.serial.forget(id);
     await this.network.setForwarding(portsOf(id), true);
-    this.startEchoes(id);
+    this.startEcho(id);
     this.startDaemon(id);
   }
 
@@ -349,7 +336,7 @@ async function build(parts: Parts, make: (pieces: Pieces) => World): Promise<Wor
   const world = make({ programs, firmware, machines, shelf, serial, brokerConfig, times });
   if (options.withoutControllers) return world;
   for (const id of controllerIds) {
-    world.startEchoes(id);
+    world.startEcho(id);
     world.startDaemon(id);
   }
   await world.whole(2 * limitMs);

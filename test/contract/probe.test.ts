@@ -36,7 +36,8 @@ describe.runIf(labIsPossible)("address probe", () => {
   /** A prober, what it said, and a way to wait for what it will say. */
   const probe = () => {
     const events: ProbeEvent[] = [];
-    const running = startProbe(programs, inside(lab.clientPid), address, port, (event) => {
+    const options = { addresses: [address], port, gapMs: 5, intervalMs: 1 };
+    const running = startProbe(programs, inside(lab.clientPid), options, (event) => {
       events.push(event);
     });
     onTestFinished(() => running.end());
@@ -65,7 +66,7 @@ describe.runIf(labIsPossible)("address probe", () => {
     ] as const) {
       // Bound before anybody has the address, as in a standby controller; and as prompt as the probe itself.
       const prompt = [...inside(node.pid), "chrt", "-f", "15"];
-      echoes.push(await startEcho(programs, prompt, address, port, name));
+      echoes.push(await startEcho(programs, prompt, port, name, [{ address }]));
     }
   });
   afterAll(async () => {
