@@ -40,6 +40,7 @@ import {
 import { mayStart } from "./definitions.ts";
 import type { Effect } from "./effects.ts";
 import { forgetRegistrations } from "./join.ts";
+import { hasRoomForClaim } from "./start-window.ts";
 import { askReading, readAfterLoss, readBeforeJoining } from "./volume.ts";
 import { startServer } from "./vserver.ts";
 import { stopServer } from "./vserver-stop.ts";
@@ -244,6 +245,7 @@ export function takeServer(
     dataKey(state),
     notBeforeMs,
     serverContext(state, nowMs),
+    !hasRoomForClaim(before, nowMs),
   );
   const waitMs = Math.max(0, Math.round(notBeforeMs - nowMs));
   const said = tell("info", "vserver.starting", `${server.config.name} starts here`, {

@@ -72,9 +72,9 @@ export type Phase =
       readonly openedMs?: number | undefined;
       /** The step is begun again then (a refusal that time mends). */
       readonly againAtMs?: number | undefined;
-      /** It has its disks, and waits for its turn to attach them (core/start-window). */
+      /** It waits for its turn to claim its disks, or to attach those that it has claimed, and has not begun with that (core/start-window). */
       readonly waitsForTurn?: true | undefined;
-      /** When that came. */
+      /** When the last turn came. */
       readonly turnMs?: number | undefined;
       /** A service that died is restarted without letting go of the volume. */
       readonly inPlace: boolean;

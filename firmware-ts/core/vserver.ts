@@ -10,7 +10,7 @@
  *      └── stopping: flush → close → seal → release → unexport → unmount → detach ◀─────────┘
  *                    └─▶ failed (waits, then starts again or moves)
  *
- * Of many that start, those that have claimed their disks attach them in turn (core/start-window).
+ * Many that start claim their disks, and attach them, in turn (core/start-window).
  *
  * Fenced means: the disk says that it is no longer ours. Then the gate closes first, the service is killed, the file
  * system is shut down without writing, and nothing is released, because there is nothing left to release.
@@ -56,20 +56,25 @@ const orderInPlace: readonly StartStep[] = ["hush", "address", "export", "open",
 /** A refused gate is asked again after this time: the proof it needs comes with the next beat. */
 const openAgainMs = 10;
 
-/** Begins to serve under `key`; the addresses stay closed until `notBeforeMs`. */
+/** Begins to serve under `key`; the addresses stay closed until `notBeforeMs`. With `waits` it has no room yet, and begins nothing before its turn. */
 export function startServer(
   state: State,
   key: ReservationKey,
   notBeforeMs: number,
   context: Context,
+  waits = false,
 ): Step {
   if (state.phase.kind !== "off" && state.phase.kind !== "failed")
     throw new Error(`startServer: ${state.config.name} is ${state.phase.kind}`);
-  return enter({ ...state, key, claims: {}, fault: undefined }, "claim", context, {
-    decidedMs: context.nowMs,
-    notBeforeMs,
-    inPlace: false,
-  });
+  const { nowMs } = context;
+  const next: State = { ...state, key, claims: {}, fault: undefined };
+  const decided = { decidedMs: nowMs, notBeforeMs, inPlace: false };
+  if (!waits) return enter(next, "claim", context, { ...decided, turnMs: nowMs });
+  const phase: Starting = {
+    ...{ kind: "starting", step: "claim", ...decided },
+    ...{ pending: [], deadlineMs: nowMs, waitsForTurn: true },
+  };
+  return [{ ...next, phase }, []];
 }
 
 /** The file service died under us: silence first, then export and address again, and no sooner than it was to be opened anyway. */
@@ -294,12 +299,12 @@ export function serverDone(
   return settle(state, phase, token, context);
 }
 
-/** Its turn has come: its disks become devices (core/start-window). */
-export function attachInTurn(state: State, context: Context): Step {
+/** Its turn has come: its disks are claimed, or become devices (core/start-window). */
+export function goOnInTurn(state: State, context: Context): Step {
   const { phase } = state;
   if (phase.kind !== "starting" || !phase.waitsForTurn)
-    throw new Error(`attachInTurn: ${state.config.name} does not wait for a turn`);
-  return enter(state, "attach", context, { ...phase, turnMs: context.nowMs });
+    throw new Error(`goOnInTurn: ${state.config.name} does not wait for a turn`);
+  return enter(state, phase.step, context, { ...phase, turnMs: context.nowMs });
 }
 
 /** One thing less to wait for; the next step when it was the last. */

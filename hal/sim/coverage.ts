@@ -34,6 +34,8 @@ function phaseTransitions(): readonly string[] {
     "failed → off",
     ...along([...working.map(start), "serving"]),
     // Of many some wait for their turn.
+    `off → ${waiting}`,
+    `${waiting} → ${start("claim")}`,
     `${start("claim")} → ${waiting}`,
     `${waiting} → ${start("attach")}`,
     `${waiting} → ${stop("close")}`,

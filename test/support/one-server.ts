@@ -3,7 +3,7 @@
 import type { Effect } from "../../firmware-ts/core/effects.ts";
 import { makeKey } from "../../firmware-ts/core/keys.ts";
 import { deriveTiming } from "../../firmware-ts/core/timing.ts";
-import { attachInTurn, serverDone, serverReserved } from "../../firmware-ts/core/vserver.ts";
+import { goOnInTurn, serverDone, serverReserved } from "../../firmware-ts/core/vserver.ts";
 import { stopDone, stopReserved } from "../../firmware-ts/core/vserver-stop.ts";
 import type {
   VirtualServerContext,
@@ -114,7 +114,7 @@ export function inItsTurn(
 ): VirtualServerStep {
   const [state, effects] = step;
   if (state.phase.kind !== "starting" || !state.phase.waitsForTurn) return step;
-  const [attaching, asked] = attachInTurn(state, context);
+  const [attaching, asked] = goOnInTurn(state, context);
   return [attaching, [...effects, ...asked]];
 }
 

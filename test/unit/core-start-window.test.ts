@@ -1,12 +1,23 @@
 /** How many virtual servers go from their disk to their export at once, and which is next. */
 import { describe, expect, test } from "vitest";
 import { controllerStep } from "../../firmware-ts/core/controller.ts";
-import { type ControllerState, waitsForTurn } from "../../firmware-ts/core/controller-state.ts";
+import {
+  andThen,
+  type ControllerState,
+  type Step,
+  waitsForTurn,
+} from "../../firmware-ts/core/controller-state.ts";
 import { statusOf } from "../../firmware-ts/core/show.ts";
-import { beginStarts, startsAtOnce, turnMsMax } from "../../firmware-ts/core/start-window.ts";
+import {
+  beginStarts,
+  claimsAhead,
+  startsAtOnce,
+  turnMsMax,
+} from "../../firmware-ts/core/start-window.ts";
+import { goOut, takeServer } from "../../firmware-ts/core/takeover.ts";
 import type { Phase } from "../../firmware-ts/core/vserver-types.ts";
 import { failed } from "../../firmware-ts/schema/outcome.ts";
-import { said } from "../support/one-server.ts";
+import { claimOf, said } from "../support/one-server.ts";
 import { busyPhase, servingPhase, wholeOf, withServer } from "../support/whole-pair.ts";
 
 const nowMs = 10_000;
@@ -140,5 +151,87 @@ describe("starts in turn", () => {
       expect(after.servers[4]?.phase).toMatchObject({ step: "attach", turnMs: nowMs });
       expect(after.servers[5]?.phase).toMatchObject({ waitsForTurn: true });
     }
+  });
+});
+
+describe("claims in turn", () => {
+  const claiming = (more: object = {}) =>
+    starting({ step: "claim", pending: ["token"], turnMs: nowMs, ...more });
+  const claimWaits = (decidedMs = 0) =>
+    starting({ step: "claim", pending: [], waitsForTurn: true, decidedMs });
+  /** Those whose claim begins in this step: their disks are asked. */
+  const claimed = (state: ControllerState, atMs = nowMs): number[] => {
+    const step = beginStarts(state, atMs);
+    if (!step) return [];
+    const has = all.filter((index) => isWaiting(state, index) && !isWaiting(step[0], index));
+    expect(said(step[1])).toEqual(
+      has.flatMap((index) => claimOf(state.servers[index]?.config.volumes[0]?.disk ?? "")),
+    );
+    return has;
+  };
+
+  test("a loss of many: so many claim in the very step, the others have asked no disk", () => {
+    const state = inPhases(all.map(() => ({ kind: "off" })));
+    let step: Step = [{ ...state, mode: "alone" }, []];
+    for (const index of all)
+      step = andThen(step, (next) => takeServer(next, index, nowMs + 5, nowMs));
+    const [after, effects] = step;
+    const waiting = all.filter((index) => isWaiting(after, index));
+    expect(waiting).toEqual(all.slice(claimsAhead));
+    const asked = effects.flatMap((each) => (each.kind === "reserve" ? [each.serial] : []));
+    expect([...new Set(asked)]).toEqual(
+      all.slice(0, claimsAhead).map((index) => after.servers[index]?.config.volumes[0]?.disk),
+    );
+    // Each keeps what was decided for it, whenever its turn comes.
+    for (const index of waiting)
+      expect(after.servers[index]?.phase).toMatchObject({ step: "claim", notBeforeMs: nowMs + 5 });
+    expect(beginStarts(after, nowMs)).toBeUndefined();
+  });
+
+  test("whose claim has ended, well or not, makes room: the longest decided is next", () => {
+    const state = inPhases([
+      ...[claiming(), claiming(), claiming(), servingPhase],
+      ...[claimWaits(3), claimWaits(2), claimWaits(1)],
+    ]);
+    expect(claimed(state)).toEqual([6]);
+  });
+
+  test("who has claimed, and waits to attach, is ahead as well", () => {
+    const busy = starting({ step: "mount", turnMs: nowMs });
+    const full = [busy, busy, busy, busy];
+    expect(claimed(inPhases([...full, waits(), waits(), claiming(), claimWaits()]))).toEqual([7]);
+    const two = [claiming(), claiming()];
+    expect(claimed(inPhases([busy, busy, busy, busy, waits(), waits(), ...two]))).toEqual([]);
+  });
+
+  test("who begins to attach makes room for a claim in the same step", () => {
+    const state = inPhases([...[waits(), waits(), waits(), waits()], claimWaits(), claimWaits()]);
+    const [after] = beginStarts(state, nowMs) ?? [];
+    expect(all.map((index) => after?.servers[index]?.phase)).toMatchObject([
+      ...all.slice(0, startsAtOnce).map(() => ({ step: "attach", turnMs: nowMs })),
+      ...[4, 5].map(() => ({ step: "claim", turnMs: nowMs })),
+      ...[6, 7].map(() => servingPhase),
+    ]);
+  });
+
+  test("a disk that does not answer holds the place of its claim for so long, and no longer", () => {
+    const state = inPhases([claiming(), claiming(), claiming(), claiming(), claimWaits()]);
+    expect(claimed(state, nowMs + turnMsMax - 1)).toEqual([]);
+    expect(claimed(state, nowMs + turnMsMax)).toEqual([4]);
+  });
+
+  test("its limit counts from its turn", () => {
+    const late = { ...claimWaits(), deadlineMs: nowMs - 1e6 } as Phase;
+    const [after] = controllerStep(inPhases([late]), { kind: "tick", nowMs });
+    const { claim } = idle.timing.stepTimeoutMs;
+    expect(after.servers[0]?.phase).toMatchObject({ step: "claim", deadlineMs: nowMs + claim });
+  });
+
+  test("who falls out of the pair lets the waiting go, and touches no disk of theirs", () => {
+    const state = inPhases([claiming(), claiming(), claiming(), claiming(), claimWaits()]);
+    const [after, effects] = goOut(state, nowMs, "test");
+    expect(after.servers[4]?.phase).toMatchObject({ kind: "stopping", forced: true });
+    const disk = state.servers[4]?.config.volumes[0]?.disk;
+    expect(effects.filter((each) => each.kind === "reserve" && each.serial === disk)).toEqual([]);
   });
 });
