@@ -11,8 +11,8 @@
  * the same name is found and removed first; `name` must therefore be unique on the machine, not only in this process.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { constants } from "node:fs";
-import { access, type FileHandle, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
+import { constants, existsSync } from "node:fs";
+import { type FileHandle, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { turnToSpawn } from "../port/turn-to-spawn.ts";
@@ -40,6 +40,8 @@ export interface AttachmentOptions {
 const prepareTimeoutMs = 10_000;
 const killTimeoutMs = 5_000;
 const pollMs = 3;
+/** Nobody waits for a disk that is prepared in advance, and 64 that ask every 3 ms would keep a processor from those that somebody waits for. */
+const pollMsMax = 30;
 const niceness = -10;
 const tagPrefix = "dyad:";
 
@@ -48,21 +50,26 @@ const startAsItIs: NonNullable<AttachmentOptions["starting"]> = ([program = "", 
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
+/** Those that poll now: they share the questions. */
+let polling = 0;
+
 /** Polls until `condition` holds; false at the deadline. */
-async function until(condition: () => Promise<boolean>, deadlineMs: number): Promise<boolean> {
+async function until(
+  condition: () => boolean | Promise<boolean>,
+  deadlineMs: number,
+): Promise<boolean> {
   const end = performance.now() + deadlineMs;
-  for (;;) {
-    if (await condition()) return true;
-    if (performance.now() > end) return false;
-    await pause(pollMs);
+  polling += 1;
+  try {
+    for (;;) {
+      if (await condition()) return true;
+      if (performance.now() > end) return false;
+      await pause(Math.min(pollMsMax, pollMs * polling));
+    }
+  } finally {
+    polling -= 1;
   }
 }
-
-const exists = (path: string) =>
-  access(path).then(
-    () => true,
-    () => false,
-  );
 
 export class Attachment {
   readonly #options: AttachmentOptions;
@@ -143,10 +150,7 @@ export class Attachment {
     const child = this.#start();
     // Whoever it ended by, a signal or itself, it is not ours any more then.
     const hasEnded = () => this.#child !== child;
-    const isReady = await until(
-      async () => hasEnded() || (await exists(this.#pidFile)),
-      prepareTimeoutMs,
-    );
+    const isReady = await until(() => hasEnded() || existsSync(this.#pidFile), prepareTimeoutMs);
     if (isReady && !hasEnded()) return done;
     const why = isReady ? this.#log.trim() : `not ready in ${prepareTimeoutMs} ms`;
     await this.#tearDown();

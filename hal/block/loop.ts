@@ -4,7 +4,8 @@
  * Obligations: a device is bound with direct I/O or not at all, because a cached page could be older than what the other
  * controller wrote. Devices carry a tag in `lo_file_name`, by which what an earlier run left behind is known again.
  */
-import { type FileHandle, open, readdir, readFile } from "node:fs/promises";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
 import { basename } from "node:path";
 import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import { ioctl } from "./syscall.ts";
@@ -84,7 +85,7 @@ async function speakForFree(control: number): Promise<Outcome<number>> {
     if (spokenFor.has(number)) continue;
     spokenFor.add(number);
     if (number === free.value) return good(number);
-    const isFree = (await boundFile(`loop${number}`)) === undefined;
+    const isFree = boundFile(`loop${number}`) === undefined;
     const made = isFree ? await ioctl(control, request.controlAdd, number) : undefined;
     if (made?.ok || made?.errno === errno.exists) return good(number);
     spokenFor.delete(number);
@@ -111,7 +112,7 @@ async function bindTo(
   }
   const bound = await ioctl(handle.fd, request.configure, config);
   if (bound.ok) {
-    const checked = await check(number, sizeBytes);
+    const checked = check(number, sizeBytes);
     if (checked.ok) return good({ path, handle });
     await handle.close();
     return checked;
@@ -122,13 +123,12 @@ async function bindTo(
 }
 
 /** The kernel may quietly fall back to cached I/O; that must not go unnoticed. */
-async function check(number: number, sizeBytes: number): Promise<Outcome> {
+function check(number: number, sizeBytes: number): Outcome {
   const base = `/sys/block/loop${number}`;
-  const [direct, sectors] = await Promise.all([
-    readFile(`${base}/loop/dio`, "utf8"),
-    readFile(`${base}/size`, "utf8"),
-  ]);
-  if (direct.trim() !== "1") return fault("bind a loop device", "the kernel refused direct I/O");
+  const [direct, sectors] = ["loop/dio", "size"].map((name) =>
+    readFileSync(`${base}/${name}`, "utf8"),
+  );
+  if (direct?.trim() !== "1") return fault("bind a loop device", "the kernel refused direct I/O");
   const size = Number(sectors) * 512;
   if (size !== sizeBytes)
     return fault("bind a loop device", `${size} bytes instead of ${sizeBytes}`);
@@ -138,11 +138,21 @@ async function check(number: number, sizeBytes: number): Promise<Outcome> {
 /**
  * The name of the file that a device is bound to, undefined when it is to none. Asked of sysfs: opening the device to ask would make
  * us one of its users. A mount that was detached meanwhile shows no more of the file than its root, hence an empty name.
+ *
+ * Read at once: sysfs never waits for a disk, and each of 64 disks looks through all devices when it is prepared. By way of the thread pool that took a third of the
+ * main process of a controller that came up.
  */
-async function boundFile(name: string): Promise<string | undefined> {
+function boundFile(name: string): string | undefined {
   const path = `/sys/block/${name}/loop/backing_file`;
-  const backing = await readFile(path, "utf8").catch(() => "");
-  return backing === "" ? undefined : basename(backing.trim());
+  // Most are bound to nothing; an error costs more than the question.
+  if (!existsSync(path)) return undefined;
+  try {
+    const backing = readFileSync(path, "utf8");
+    return backing === "" ? undefined : basename(backing.trim());
+  } catch {
+    // It was unbound since.
+    return undefined;
+  }
 }
 
 /**
@@ -157,7 +167,7 @@ export async function releaseLoop(
   await device.handle.close();
   const end = performance.now() + releasePatienceMs;
   const isOurs = (file: string | undefined) => file === fileName || file === "";
-  while (isOurs(await boundFile(basename(device.path)))) {
+  while (isOurs(boundFile(basename(device.path)))) {
     if (performance.now() > end) return openBound(device.path, tag);
     await new Promise((resolve) => setTimeout(resolve, releasePollMs));
   }
@@ -184,11 +194,11 @@ function tagOf(info: Buffer): string {
 /** Paths of all loop devices bound under this tag to a file of this name. */
 export async function findLoops(tag: string, fileName: string): Promise<string[]> {
   const found: string[] = [];
-  for (const name of await readdir("/sys/block")) {
+  for (const name of readdirSync("/sys/block")) {
     if (!/^loop\d+$/.test(name)) continue;
     // Other devices are left alone: an open, however short, would keep somebody else's device in use, and it would hang when the
     // server behind that one does. Ours keeps its name: its file is unmounted after its device is gone.
-    if ((await boundFile(name)) !== fileName) continue;
+    if (boundFile(name) !== fileName) continue;
     const bound = await openBound(`/dev/${name}`, tag);
     if (!bound.ok || bound.value === undefined) continue;
     found.push(`/dev/${name}`);

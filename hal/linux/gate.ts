@@ -388,6 +388,25 @@ class NetfilterGate implements Gate {
   }
 }
 
+interface Parsed extends IpAddress {
+  readonly key: string;
+}
+
+/** The same few are renewed for ever, a hundred times a second. */
+const parsed = new Map<string, Parsed>();
+
+/** Undefined: no IP address. */
+function parse(text: string): Parsed | undefined {
+  const known = parsed.get(text);
+  if (known) return known;
+  const address = parseAddress(text);
+  if (!address) return undefined;
+  if (parsed.size >= addressesMax) parsed.clear();
+  const entry = { ...address, key: Buffer.from(address.bytes).toString("hex") };
+  parsed.set(text, entry);
+  return entry;
+}
+
 function parseAll(addresses: readonly string[], operation: string): Outcome<Keys> {
   if (addresses.length > addressesMax) {
     return failed("badInput", operation, `${addresses.length} addresses, limit ${addressesMax}`);
@@ -395,11 +414,13 @@ function parseAll(addresses: readonly string[], operation: string): Outcome<Keys
   const keys = new Map<4 | 6, Uint8Array[]>();
   const seen = new Set<string>();
   for (const text of addresses) {
-    const address = parseAddress(text);
+    const address = parse(text);
     if (!address) return failed("badInput", operation, `"${text}" is no IP address`);
-    if (seen.has(keyOf(text))) continue;
-    seen.add(keyOf(text));
-    keys.set(address.family, [...(keys.get(address.family) ?? []), address.bytes]);
+    if (seen.has(address.key)) continue;
+    seen.add(address.key);
+    const list = keys.get(address.family);
+    if (list) list.push(address.bytes);
+    else keys.set(address.family, [address.bytes]);
   }
   return good(keys);
 }
@@ -410,8 +431,7 @@ function spellings(addresses: readonly string[]): Map<string, string> {
 }
 
 function keyOf(text: string): string {
-  const bytes: IpAddress["bytes"] = parseAddress(text)?.bytes ?? new Uint8Array(0);
-  return Buffer.from(bytes).toString("hex");
+  return parse(text)?.key ?? "";
 }
 
 /**
