@@ -9,7 +9,7 @@ import { removeControlGroups } from "../../hal/linux/control-groups/groups.ts";
 import { Cgroup, findCgroup } from "./cgroup.ts";
 import { BenchError } from "./error.ts";
 import { ipBatch, limitMs, waitFor } from "./exec.ts";
-import { restoreSetting } from "./kernel-setting.ts";
+import { restoreSettings } from "./kernel-settings.ts";
 import { controllerIds, type Layout } from "./layout.ts";
 import { Ledger, startTicksOf } from "./ledger.ts";
 import { detachLoops, type LoopDevice, loopsBelow } from "./loops.ts";
@@ -40,7 +40,7 @@ export async function cleanWorld(layout: Layout): Promise<Cleaned> {
   const namespaces = await removeNamespaces(layout.prefix);
   const files = existsSync(layout.baseDir);
   rmSync(layout.baseDir, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 });
-  restoreSetting(ledger);
+  restoreSettings(ledger);
   ledger.remove();
   return { processes, namespaces, loops: now.map((each) => each.device), files };
 }

@@ -56,7 +56,7 @@ export class Ledger {
     this.#append({ kind: "loop", device, backing });
   }
 
-  /** What a file below /sys held before. */
+  /** What a setting of the kernel was before: a file below /sys, or what else it is called by. */
   setting(path: string, value: string): void {
     this.#append({ kind: "setting", path, value });
   }

@@ -31,7 +31,7 @@ import { type Cleaned, cleanWorld } from "./clean.ts";
 import { BenchError } from "./error.ts";
 import { limitMs, waitFor } from "./exec.ts";
 import { firmwareWords } from "./firmware.ts";
-import { rememberSetting } from "./kernel-setting.ts";
+import { rememberSettings } from "./kernel-settings.ts";
 import { controllerIds, type Layout, type LayoutOptions, layoutOf, repoDir } from "./layout.ts";
 import { Ledger, lockPrefix } from "./ledger.ts";
 import { Machine } from "./machine.ts";
@@ -100,7 +100,7 @@ async function openParts(options: WorldOptions): Promise<Parts> {
   await cleanWorld(layout);
   const ledger = new Ledger(prefix);
   ledger.begin();
-  rememberSetting(ledger);
+  rememberSettings(ledger);
   mkdirSync(layout.baseDir, { recursive: true, mode: 0o711 });
   const cgroup = new Cgroup(findCgroup(), layout.cgroupName);
   const infra = cgroup.child("infra");

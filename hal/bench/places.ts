@@ -9,12 +9,13 @@ import { parsePrefix } from "../../firmware-ts/schema/ip-address.ts";
 import { done, explain, failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 import type { Carriers } from "../linux/carriers.ts";
 import { type ControlGroups, openControlGroups } from "../linux/control-groups/groups.ts";
-import { expediteGracePeriods } from "../linux/grace-periods.ts";
+import { expediteGracePeriods, raiseGracePeriods } from "../linux/grace-periods.ts";
 import { PlacesFolder } from "../linux/place/folder.ts";
 import { Place, placeNic } from "../linux/place/place.ts";
 import type { Readiness } from "../linux/readiness.ts";
 import type { MachineHandlers, ServerPlace } from "../port/machine.ts";
 import { macOf } from "./numbering.ts";
+import { priorities } from "./priorities.ts";
 
 export interface Places {
   /** Where volumes are mounted, a folder for each virtual server. */
@@ -74,8 +75,8 @@ export async function silenceEarlierLife(
   { log }: Pick<MachineHandlers, "log">,
 ): Promise<Outcome> {
   // First, because every interface of an earlier life waits for one.
-  const expedited = expediteGracePeriods();
-  if (!expedited.ok) log(explain(expedited.fault));
+  for (const hurried of [expediteGracePeriods(), raiseGracePeriods(priorities.gracePeriods)])
+    if (!hurried.ok) log(explain(hurried.fault));
   const [silenced, emptied] = await Promise.all([
     silenceAll(networksOf(config)),
     groups.emptyAll(emptyMs),

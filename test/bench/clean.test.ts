@@ -1,13 +1,13 @@
 /** Whatever ends the orchestrator, and whenever: the next run finds everything and removes it. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { rememberSetting } from "../../bench/world/kernel-setting.ts";
+import { rememberSettings } from "../../bench/world/kernel-settings.ts";
 import { layoutOf } from "../../bench/world/layout.ts";
 import { Ledger } from "../../bench/world/ledger.ts";
 import { loopsBelow } from "../../bench/world/loops.ts";
 import { cleanPrefix } from "../../bench/world/world.ts";
-import { expeditedPath } from "../../hal/linux/grace-periods.ts";
+import { expeditedPath, gracePeriodThreads } from "../../hal/linux/grace-periods.ts";
 import { until } from "../support/until.ts";
 import { leftovers } from "./support/leftovers.ts";
 
@@ -56,17 +56,23 @@ describe("a killed run", () => {
     expect(await leftovers(prefix)).toEqual([]);
   });
 
-  it("leaves nothing after a clean when it was serving, and the kernel's setting as it was", async () => {
+  it("leaves nothing after a clean when it was serving, and the kernel's settings as they were", async () => {
     const setting = () => readFileSync(expeditedPath, "utf8");
+    const policies = () =>
+      gracePeriodThreads().map((pid) =>
+        execFileSync("ps", ["-o", "cls=", "-p", String(pid)], { encoding: "utf8" }).trim(),
+      );
     const before = setting();
+    const policiesBefore = policies();
     // Another world that has found the same.
     const other = new Ledger(`${prefix}2`);
     other.begin();
-    rememberSetting(other);
+    rememberSettings(other);
     const { child, serving, ended } = startWorld();
     await serving;
     expect(await leftovers(prefix)).not.toEqual([]);
     expect(setting()).toBe("1\n");
+    expect(policies()).toEqual(policiesBefore.map(() => "FF"));
     child.kill("SIGKILL");
     await ended;
     const cleaned = await cleanPrefix(prefix);
@@ -75,6 +81,7 @@ describe("a killed run", () => {
     expect(setting()).toBe("1\n");
     await cleanPrefix(`${prefix}2`);
     expect(setting()).toBe(before);
+    expect(policies()).toEqual(policiesBefore);
     expect(await leftovers(prefix)).toEqual([]);
     expect(await cleanPrefix(prefix)).toMatchObject({ processes: 0, namespaces: [], loops: [] });
   });

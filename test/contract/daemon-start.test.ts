@@ -3,6 +3,8 @@ import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { rememberSettings, restoreSettings } from "../../bench/world/kernel-settings.ts";
+import { Ledger } from "../../bench/world/ledger.ts";
 import type { Config } from "../../firmware-ts/schema/config.ts";
 import { formatConfig } from "../../firmware-ts/schema/config-text.ts";
 import { controlGroupOf } from "../../hal/bench/places.ts";
@@ -13,19 +15,19 @@ import { newFolder } from "../support/shelf-process.ts";
 import { until } from "../support/until.ts";
 import { isAlive, rootMissing } from "./support/namespaces.ts";
 
-/** A start sets it for the whole machine (hal/linux/grace-periods). */
-const setting = "/sys/kernel/rcu_expedited";
-
 describe.skipIf(rootMissing)("a start without coordinator disks", () => {
   const folder = newFolder();
-  let before = "";
+  // A start sets them for the whole machine.
+  const ledger = new Ledger("daemon-start");
 
   beforeAll(() => {
-    before = readFileSync(setting, "utf8");
+    ledger.begin();
+    rememberSettings(ledger);
   });
 
   afterAll(async () => {
-    writeFileSync(setting, before);
+    restoreSettings(ledger);
+    ledger.remove();
     await removeControlGroups(controlGroupOf(config()), limitsMs.condition);
     folder.remove();
   });
