@@ -8,8 +8,13 @@ import { explainEnd, type ProcessEnd } from "../linux/service-process.ts";
 import type { FileServices, Machine, MachineHandlers } from "../port/machine.ts";
 import type { Places } from "./places.ts";
 
-/** A move has better things to do with the processors than to get ready for the next. */
+/**
+ * A move has better things to do with the processors than to get ready for the next; so has a takeover of many, until the last of them is started: where that
+ * takes longer than a second, spares of the first would be made while the others still wait.
+ */
 const spareAfterMs = 1000;
+/** However long others go on starting, the next move may be that of this one. */
+const spareAfterMsMax = 10_000;
 
 /** A spare that has not come to its hold by then holds up the next no longer. */
 const spareMsMax = 3000;
@@ -140,6 +145,7 @@ export class ServicePart<S> implements BenchServices {
     if (!member) throw new Error(`file service ${name} is no virtual server's`);
     const spec = this.#kind.specOf({ ...member.definition, server });
     if (!spec.ok) return spec;
+    this.#line.noteStart();
     // Whatever ends next, this one or the next move's, is followed by a start that cannot wait.
     this.#prepareSoon(name);
     return await startProved(member.driver, spec.value, limitMs, this.#handlers.log);
@@ -196,7 +202,13 @@ export class ServicePart<S> implements BenchServices {
     const member = this.#members.get(name);
     if (!member) return;
     clearTimeout(member.waiting);
-    member.waiting = setTimeout(() => void this.prepare(name), spareAfterMs);
+    const latestMs = performance.now() + spareAfterMsMax;
+    const whenQuiet = () => {
+      const leftMs = Math.min(this.#line.startedMs + spareAfterMs, latestMs) - performance.now();
+      if (leftMs > 0) member.waiting = setTimeout(whenQuiet, leftMs);
+      else void this.prepare(name);
+    };
+    member.waiting = setTimeout(whenQuiet, spareAfterMs);
   }
 }
 
@@ -207,9 +219,19 @@ export class ServicePart<S> implements BenchServices {
 export class SpareLine {
   readonly #msMax: number;
   #last: Promise<unknown> = Promise.resolve();
+  #startedMs = Number.NEGATIVE_INFINITY;
 
   constructor(msMax: number = spareMsMax) {
     this.#msMax = msMax;
+  }
+
+  /** When a service of this controller was last started, of whatever kind and virtual server. */
+  get startedMs(): number {
+    return this.#startedMs;
+  }
+
+  noteStart(): void {
+    this.#startedMs = performance.now();
   }
 
   /** The result is that of `begin`, which is called in its turn; the next waits for it and for `held`, for a limited time. */

@@ -184,6 +184,31 @@ describe("services of several kinds", () => {
     expect(taken()).toEqual([]);
   });
 
+  test("get ready a second after the last start of any of them, and no later than ten after their own", async () => {
+    const { services } = open();
+    const beta = { ...byNfs, name: "beta" };
+    services.define(defined(byNfs));
+    services.define(defined(beta, 4));
+    await services.start(byNfs, 1);
+    await vi.advanceTimersByTimeAsync(900);
+    await services.start(beta, 1);
+    taken();
+    await vi.advanceTimersByTimeAsync(999);
+    expect(taken()).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(taken().toSorted()).toEqual(["export prepare 3:/alpha", "export prepare 4:/alpha"]);
+    // Another one starts again and again.
+    await services.start(byNfs, 1);
+    let prepared = 0;
+    for (let ms = 0; ms < 10_000; ms += 500) {
+      expect(prepared).toBe(0);
+      await services.start(beta, 1);
+      await vi.advanceTimersByTimeAsync(500);
+      prepared += taken().filter((each) => each === "export prepare 3:/alpha").length;
+    }
+    expect(prepared).toBe(1);
+  });
+
   test("have their clients at ports of their own", () => {
     expect([byNfs, bySmb, byBoth].map(servicePortsOf)).toEqual([[2049], [445], [2049, 445]]);
   });
