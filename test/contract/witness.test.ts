@@ -1,8 +1,14 @@
 /** One contract for both witnesses: what a controller may rely on, whichever it is given (hal/port/witness). */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Outcome } from "../../firmware-ts/schema/outcome.ts";
-import type { WitnessAnswer } from "../../firmware-ts/schema/witness.ts";
+import type {
+  WitnessAnswer,
+  WitnessRecord,
+  WitnessRequest,
+} from "../../firmware-ts/schema/witness.ts";
 import { limitsMs } from "../support/limits.ts";
+import { until } from "../support/until.ts";
+import { contradictions, grantedTwice, type Told } from "../support/witness-history.ts";
 import { builtInLab, etcdLab, type WitnessLab } from "./witness-lab.ts";
 
 const deadlineMs = limitsMs.condition;
@@ -28,7 +34,7 @@ describe.each([
   /** Asks as one of the controllers would. */
   const asker = (volume: string) => {
     const addressed = { witness, volume };
-    const ask = async (request: Parameters<ReturnType<WitnessLab["client"]>["ask"]>[0]) =>
+    const ask = async (request: WitnessRequest) =>
       said(await lab.client().ask(request, deadlineMs));
     return {
       look: () => ask({ kind: "look", ...addressed }),
@@ -155,6 +161,59 @@ describe.each([
     expect(record?.version).toBeGreaterThanOrEqual(Math.max(3, ...told));
     expect(record?.standing).toMatchObject({ kind: "held", by: "b" });
     expect((await claim("a", "g1", record?.version ?? 0)).result).toBe("held");
+  });
+
+  test("what many askers are told at the same time, with kill -9 in between, fits one order", async () => {
+    const { register } = asker("history");
+    const history: Told[] = [];
+    let position = 0;
+    const ask = async (request: WitnessRequest) => {
+      position += 1;
+      const asked = position;
+      const outcome = await lab.client().ask(request, deadlineMs);
+      position += 1;
+      history.push(
+        outcome.ok
+          ? { request, asked, answered: position, answer: outcome.value }
+          : { request, asked },
+      );
+      return outcome.ok ? outcome.value.record : undefined;
+    };
+    const addressed = { witness, volume: "history" };
+    await ask({ kind: "register", ...addressed, side: "a", base: "g0", version: 0 });
+    const someone = async (side: "a" | "b", number: number) => {
+      let record: WitnessRecord | null | undefined;
+      for (let turn = 0; turn < 20; turn += 1) {
+        await until("somebody answers", async () => {
+          record ??= await ask({ kind: "look", ...addressed });
+          return record !== undefined;
+        });
+        if (!record) throw new Error("the record is gone");
+        const { base, version, standing } = record;
+        const own = { ...addressed, side, base, version };
+        const next = `${side}${number}-${turn}`;
+        if (standing.kind === "proposed") record = await ask({ kind: "register", ...own });
+        else if (standing.kind === "held" && standing.by === side && turn % 2 === 0)
+          record = await ask({ kind: "release", ...own, to: next });
+        else record = await ask({ kind: "claim", ...own, next, epoch: turn });
+      }
+    };
+    const killed = async () => {
+      await until("half of it was told", () => history.length > 30);
+      await lab.kill();
+      await lab.start();
+    };
+    await Promise.all([
+      someone("a", 1),
+      someone("b", 1),
+      someone("a", 2),
+      someone("b", 2),
+      killed(),
+    ]);
+    expect(history.filter(({ answer }) => answer === undefined).length).toBeGreaterThan(0);
+    expect(contradictions(witness, history)).toEqual([]);
+    expect(grantedTwice(history)).toEqual([]);
+    expect((await register("a", "g0", 0)).result).toBe("stale");
   });
 
   test("all volumes are listed, by name", async () => {
