@@ -37,9 +37,10 @@ export function openWitness(words: AccessWords): Witness {
   }
   if (words.at === undefined || words.keyFile === undefined)
     throw usage("expected --at HOST:PORT and --key-file PATH, or --etcd URL");
+  const address = parseAddress(words.at);
   const key = readPairKey(words.keyFile);
   if (!key.ok) throw faultError(key.fault);
-  return builtInWitness({ ...parseAddress(words.at), pair, key: key.value });
+  return builtInWitness({ ...address, pair, key: key.value });
 }
 
 export function etcdOptions(words: EtcdWords): EtcdOptions {
