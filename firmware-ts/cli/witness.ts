@@ -41,9 +41,7 @@ export async function initWitness(
   const created = createState(words.state, emptyState(newIdentity()));
   const state = readState(words.state);
   if (!state.ok)
-    throw faultError(
-      created.ok || created.fault.code === "refused" ? state.fault : created.fault,
-    );
+    throw faultError(created.ok || created.fault.code === "refused" ? state.fault : created.fault);
   const { witness } = state.value;
   const keyFile = makeKey(join(words.state, "keys"), pair);
   if (words.output === "json") printJson(io, { witness, isNew: created.ok, pair, keyFile });
