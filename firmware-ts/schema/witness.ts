@@ -95,7 +95,7 @@ const resultSchema = z.enum([
   "registered", // there is a registration already
   "held", // the other side holds the grant
   "otherBase", // the record has another base
-  "spentBase", // a release must name a new base: one that was granted is never granted to the other side
+  "spentBase", // claim and release must name a new generation: one that was granted is never granted to the other side
   "full", // no room for another volume
 ]);
 export type WitnessResult = z.infer<typeof resultSchema>;

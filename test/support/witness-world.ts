@@ -280,7 +280,7 @@ function strayCarriedOut(world: World, index: number, rules: Rules): World | und
   const request = world.strays[index];
   if (request === undefined) return undefined;
   const done = perform(world, request, rules);
-  if (!rules.lateAnswers || request.kind === "impose") return done.world;
+  if (!rules.lateAnswers || !("side" in request)) return done.world;
   const { heard, client } = done.world.controllers[request.side];
   if (!client?.asked) return done.world;
   return change(done.world, request.side, { heard: [...heard, done.answer] });

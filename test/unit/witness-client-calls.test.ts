@@ -48,7 +48,10 @@ describe.each([
   ["built-in", serveBuiltIn],
   ["etcd", serveEtcd],
 ])("%s", (_name, serve) => {
-  const asked = async (respond: (response: ServerResponse) => void, ms = limitsMs.condition) => {
+  const asked = async (
+    respond: (response: ServerResponse) => void,
+    ms: number = limitsMs.condition,
+  ) => {
     const outcome = await (await serve(respond)).ask(look, ms);
     return outcome.ok ? outcome.value : outcome.fault.code;
   };
@@ -145,7 +148,7 @@ describe("members of etcd", () => {
   test("the next is asked when one is not there, or does not answer in its share of the time", async () => {
     const silent = await alive(() => undefined);
     const client = etcdWitness({ pair: "alpha", endpoints: [dead, silent, await alive(answer)] });
-    expect(await client.ask(look, 1000)).toEqual({
+    expect(await client.ask(look, 4000)).toEqual({
       ok: true,
       value: { witness, result: "done", record: null },
     });

@@ -57,6 +57,12 @@ describe("refused", () => {
     ["a claim from what will be the base", held, claim("b", 5, "g2"), "otherBase"],
     ["a claim on an older version", free, claim("a", 4), "stale"],
     ["a claim on a version that is to come", free, claim("a", 6), "stale"],
+    [
+      "a claim to continue as the same",
+      free,
+      { ...by("a"), kind: "claim", next: "g1", epoch: 4 },
+      "spentBase",
+    ],
     ["a release of nothing", undefined, release("g2", "a", 0), "unregistered"],
     ["a release of what one side has registered", proposed, release("g2", "a"), "unregistered"],
     ["a release from another base", free, release("g2", "a", 5, "g0"), "otherBase"],

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { emptyState } from "../../firmware-ts/core/witness/state.ts";
-import type { WitnessState } from "../../firmware-ts/schema/witness.ts";
+import type { WitnessRecord, WitnessState } from "../../firmware-ts/schema/witness.ts";
 import { builtInWitness } from "../../hal/witness/built-in.ts";
 import { identityOf, pskTls } from "../../hal/witness/psk.ts";
 import { requestBytesMax, serveWitness, type WitnessServer } from "../../hal/witness/server.ts";
@@ -40,21 +40,15 @@ function opened(): StateStore {
 }
 
 describe("the state", () => {
-  const next: WitnessState = {
-    format: 1,
-    witness,
-    pairs: {
-      alpha: {
-        // Names that mean something to JavaScript are names like any other.
-        constructor: { version: 3, base: "g1", standing: { kind: "free" } },
-        toString: {
-          version: 1,
-          base: "g2",
-          standing: { kind: "held", by: "a", next: "g3", epoch: 4 },
-        },
-      },
-    },
-  };
+  // Names that mean something to JavaScript are names like any other.
+  const records: Record<string, WitnessRecord> = Object.fromEntries([
+    ["constructor", { version: 3, base: "g1", standing: { kind: "free" } }],
+    [
+      "toString",
+      { version: 1, base: "g2", standing: { kind: "held", by: "a", next: "g3", epoch: 4 } },
+    ],
+  ] satisfies [string, WitnessRecord][]);
+  const next: WitnessState = { format: 1, witness, pairs: { alpha: records } };
 
   test("is read as it was kept, and leaves no draft behind", () => {
     expect(createState(directory, emptyState(witness))).toMatchObject({ ok: true });
@@ -163,7 +157,7 @@ describe("the server", () => {
 
   /** A request as no client of ours makes it. */
   async function raw(path: string, body: string): Promise<{ status?: number; text: string }> {
-    const call = request({
+    const options = {
       ...pskTls,
       host: "127.0.0.1",
       port: server.port,
@@ -172,7 +166,8 @@ describe("the server", () => {
       agent: false,
       checkServerIdentity: () => undefined,
       pskCallback: () => ({ psk: key, identity: identityOf("alpha") }),
-    });
+    };
+    const call = request(options);
     call.end(body);
     const [response] = await once(call, "response");
     let text = "";

@@ -14,7 +14,12 @@
  *   only for another one, so a base that was granted is never free again. Generations are drawn at random and do not come back.
  * - *Only at the version it was based on.* Every change raises the version, so a request that is late or comes twice changes nothing.
  */
-import type { WitnessAnswer, WitnessRecord, WitnessRequest } from "../../schema/witness.ts";
+import type {
+  WitnessAnswer,
+  WitnessRecord,
+  WitnessRequest,
+  WitnessResult,
+} from "../../schema/witness.ts";
 
 export interface Decision {
   readonly answer: WitnessAnswer;
@@ -31,7 +36,7 @@ export function decide(
   // Not even the record is told: whoever takes us for another witness would compare it with what that one said.
   if (request.witness !== witness)
     return { answer: { witness, result: "otherWitness", record: null } };
-  const refuse = (result: WitnessAnswer["result"]): Decision => ({
+  const refuse = (result: WitnessResult): Decision => ({
     answer: { witness, result, record: record ?? null },
   });
   if (request.kind === "look") return refuse("done");
@@ -46,10 +51,7 @@ export function decide(
 type Change = Exclude<WitnessRequest, { kind: "look" }>;
 type Unversioned = Omit<WitnessRecord, "version">;
 
-function judge(
-  record: WitnessRecord | undefined,
-  request: Change,
-): Unversioned | WitnessAnswer["result"] {
+function judge(record: WitnessRecord | undefined, request: Change): Unversioned | WitnessResult {
   switch (request.kind) {
     case "register":
       return registered(record, request);
@@ -67,7 +69,7 @@ function judge(
 function registered(
   record: WitnessRecord | undefined,
   { side, base }: Extract<Change, { kind: "register" }>,
-): Unversioned | WitnessAnswer["result"] {
+): Unversioned | WitnessResult {
   const standing = record?.standing;
   if (standing && standing.kind !== "proposed") return "registered";
   const agreed = standing && standing.by !== side && record?.base === base;
@@ -77,17 +79,18 @@ function registered(
 function claimed(
   record: WitnessRecord | undefined,
   { side, base, next, epoch }: Extract<Change, { kind: "claim" }>,
-): Unversioned | WitnessAnswer["result"] {
+): Unversioned | WitnessResult {
   if (!record || record.standing.kind === "proposed") return "unregistered";
   if (record.base !== base) return "otherBase";
   if (record.standing.kind === "held" && record.standing.by !== side) return "held";
+  if (next === base) return "spentBase";
   return { ...record, standing: { kind: "held", by: side, next, epoch } };
 }
 
 function released(
   record: WitnessRecord | undefined,
   { side, base, to }: Extract<Change, { kind: "release" }>,
-): Unversioned | WitnessAnswer["result"] {
+): Unversioned | WitnessResult {
   if (!record || record.standing.kind === "proposed") return "unregistered";
   if (record.base !== base) return "otherBase";
   if (record.standing.kind === "held" && record.standing.by !== side) return "held";
