@@ -108,6 +108,14 @@ describe("continuing alone", () => {
     expect(client().verdict.kind).toBe("unknown");
   });
 
+  test("looks first when a question of before may have taken effect unheard", () => {
+    const { want, answer } = controller();
+    want(alone);
+    answer(free);
+    expect(want({ ...alone, next: "g3" })).toMatchObject({ kind: "look" });
+    expect(answer(heldBy("a"))).toMatchObject({ kind: "claim", next: "g3", version: 6 });
+  });
+
   test("takes a version that has moved on from the answer, and claims again", () => {
     const { want, answer, client } = controller();
     want(alone);
@@ -248,6 +256,14 @@ describe("in sync", () => {
     expect(answer(proposed)).toMatchObject({ kind: "register", base: "g1", version: 1 });
     want(settled);
     expect(answer({ ...proposed, base: "g0" })).toMatchObject({ kind: "register", base: "g1" });
+  });
+
+  test("registers anew what it has registered itself at another base", () => {
+    const { want, answer } = controller();
+    want(settled);
+    expect(
+      answer({ version: 1, base: "g0", standing: { kind: "proposed", by: "a" } }),
+    ).toMatchObject({ kind: "register", base: "g1", version: 1 });
   });
 
   test("releases its own grant to the generation in which both are now", () => {
