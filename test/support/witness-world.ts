@@ -5,7 +5,6 @@
  * The network may lose, delay, repeat and reorder: a question may be carried out at any time after it was asked and any number of times,
  * also when nobody waits for the answer any more; an answer that is never delivered is a lost one.
  */
-import { hash } from "node:crypto";
 import {
   startWitnessClient,
   stepWitnessClient,
@@ -22,7 +21,7 @@ import type {
   WitnessRequest,
 } from "../../firmware-ts/schema/witness.ts";
 
-const sides = ["a", "b"] as const;
+export const sides = ["a", "b"] as const;
 /** Short, for they are in every world that is compared. */
 const identities = ["w1", "w2"] as const;
 const volume = "v";
@@ -50,7 +49,7 @@ interface Controller {
   readonly heard: readonly WitnessAnswer[];
 }
 
-interface Budget {
+export interface Budget {
   readonly generations: number;
   readonly losses: number;
   readonly crashes: number;
@@ -62,7 +61,7 @@ interface Budget {
   readonly witnessCrashes: number;
 }
 
-interface World {
+export interface World {
   readonly controllers: Readonly<Record<ControllerId, Controller>>;
   /** By identity. */
   readonly records: Readonly<Record<string, WitnessRecord>>;
@@ -83,7 +82,7 @@ interface World {
 }
 
 /** What a mistake changes; without any, this is how it is to be. */
-interface Rules {
+export interface Rules {
   readonly decide: typeof decide;
   readonly step: typeof stepWitnessClient;
   /** A right is given up before the other copy becomes consistent. */
@@ -99,7 +98,7 @@ interface Rules {
   /** Old questions cannot take effect any more, and need not be tried. */
   readonly prune: boolean;
 }
-const soundRules: Rules = {
+export const soundRules: Rules = {
   decide,
   step: stepWitnessClient,
   giveUpFirst: true,
@@ -110,7 +109,7 @@ const soundRules: Rules = {
   prune: true,
 };
 
-const nothing: Budget = {
+export const nothing: Budget = {
   generations: 0,
   losses: 0,
   crashes: 0,
@@ -122,7 +121,7 @@ const nothing: Budget = {
   witnessCrashes: 0,
 };
 
-function firstWorld(budget: Budget): World {
+export function firstWorld(budget: Budget): World {
   const copy = {
     current: "g0",
     solo: false,
@@ -151,7 +150,7 @@ interface Action {
 }
 
 /** Everything that can happen next. */
-function actions(world: World, rules: Rules): Action[] {
+export function actions(world: World, rules: Rules): Action[] {
   const list: Action[] = [];
   const add = (name: string, next: World | undefined) => {
     if (next) list.push({ name, world: tidy(next, rules) });
@@ -442,70 +441,4 @@ function unique<T>(list: readonly T[]): readonly T[] {
   if (list.length < 2) return list;
   const texts = new Map(list.map((each) => [JSON.stringify(each), each]));
   return [...texts].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([, each]) => each);
-}
-
-interface Explored {
-  readonly worlds: number;
-  /** Every verdict that some client had. */
-  readonly verdicts: ReadonlySet<string>;
-  /** How it came to a violation, step by step. */
-  readonly violation: readonly string[] | undefined;
-}
-
-/** Breadth first, so that a violation is told on a shortest way. Throws beyond `worldsMax`: then nothing has been shown. */
-export function explore(
-  budget: Partial<Budget>,
-  change: Partial<Rules> = {},
-  worldsMax = 400_000,
-): Explored {
-  const rules = { ...soundRules, ...change };
-  const first = firstWorld({ ...nothing, ...budget });
-  const seen = new Set([digest(first)]);
-  const verdicts = new Set<string>();
-  let edge: { readonly world: World; readonly way: Way | undefined }[] = [
-    { world: first, way: undefined },
-  ];
-  while (edge.length > 0) {
-    const next: typeof edge = [];
-    for (const { world, way } of edge)
-      for (const action of actions(world, rules)) {
-        const taken = { name: action.name, before: way };
-        if (action.world.violation !== undefined)
-          return {
-            worlds: seen.size,
-            verdicts,
-            violation: [...told(taken), action.world.violation],
-          };
-        const text = digest(action.world);
-        if (seen.has(text)) continue;
-        seen.add(text);
-        if (seen.size > worldsMax) throw new Error(`more than ${worldsMax} worlds`);
-        for (const me of sides) verdicts.add(verdictText(action.world.controllers[me].client));
-        next.push({ world: action.world, way: taken });
-      }
-    edge = next;
-  }
-  return { worlds: seen.size, verdicts, violation: undefined };
-}
-
-/** Worlds are many, and longer than this. */
-function digest(world: World): string {
-  return hash("sha1", JSON.stringify(world), "base64");
-}
-
-interface Way {
-  readonly name: string;
-  readonly before: Way | undefined;
-}
-
-function told(way: Way): string[] {
-  const names: string[] = [];
-  for (let at: Way | undefined = way; at !== undefined; at = at.before) names.unshift(at.name);
-  return names;
-}
-
-function verdictText(client: WitnessClient | undefined): string {
-  if (client === undefined) return "down";
-  const { verdict } = client;
-  return verdict.kind === "refused" ? `refused: ${verdict.why}` : verdict.kind;
 }

@@ -5,7 +5,7 @@
 import { describe, expect, test } from "vitest";
 import { stepWitnessClient } from "../../firmware-ts/core/witness/client.ts";
 import { decide } from "../../firmware-ts/core/witness/register.ts";
-import { explore } from "../support/witness-world.ts";
+import { explore } from "../support/witness-explore.ts";
 
 type Decide = typeof decide;
 type StepClient = typeof stepWitnessClient;
