@@ -4,7 +4,10 @@
  */
 import { witnessPairSchema } from "../../firmware-ts/schema/witness.ts";
 
-/** Node offers keys instead of certificates for TLS 1.2 only. */
+/**
+ * One version and one cipher suite, so that there is nothing to negotiate: this one exists only with a key, and no connection comes to be by
+ * a certificate. TLS 1.3 has keys, too (RFC 8446 4.2.11), but none of its suites says that there must be one.
+ */
 export const pskTls = {
   minVersion: "TLSv1.2",
   maxVersion: "TLSv1.2",

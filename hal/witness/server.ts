@@ -2,6 +2,7 @@
  * The built-in witness's listener: two questions over HTTPS with pre-shared keys, each answered when what it changed is durable. Everything
  * has a limit; whoever has no key gets no further than the handshake.
  */
+import { constants } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer } from "node:https";
 import type { Socket } from "node:net";
@@ -53,6 +54,9 @@ export function serveWitness(options: ServerOptions): Promise<Outcome<WitnessSer
   const server = createServer(
     {
       ...pskTls,
+      // RFC 5077: a session that is resumed proves no key again, and nobody would know whose it is. Without tickets, and without a store
+      // of sessions, each connection shows its key.
+      secureOptions: constants.SSL_OP_NO_TICKET,
       handshakeTimeout: handshakeTimeoutMs,
       requestTimeout: requestTimeoutMs,
       headersTimeout: requestTimeoutMs,
@@ -68,8 +72,11 @@ export function serveWitness(options: ServerOptions): Promise<Outcome<WitnessSer
     },
     (request, response) => {
       const pair = pairs.get(request.socket as TLSSocket);
-      // A cipher without a key is not offered, so nobody gets here without one.
-      if (pair === undefined) throw new Error("witness: a request without a pair");
+      // Neither a cipher without a key nor an old session is offered. Whoever finds another way in must not end the witness of all pairs.
+      if (pair === undefined) {
+        request.socket.destroy();
+        return;
+      }
       // What is in memory is not what may be on the disk: nothing is answered from it any more.
       receive(request, response, (body) =>
         ended ? undefined : answer(once, pair, request.url ?? "", body),

@@ -9,10 +9,11 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { request } from "node:https";
+import { type RequestOptions, request } from "node:https";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { TLSSocket } from "node:tls";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { emptyState } from "../../firmware-ts/core/witness/state.ts";
 import type { WitnessRecord, WitnessState } from "../../firmware-ts/schema/witness.ts";
@@ -156,8 +157,8 @@ describe("the server", () => {
     builtInWitness({ host: "127.0.0.1", port: server.port, pair, key: own });
 
   /** A request as no client of ours makes it. */
-  async function raw(path: string, body: string): Promise<{ status?: number; text: string }> {
-    const options = {
+  async function raw(path: string, body: string, more: RequestOptions = {}) {
+    const options: RequestOptions = {
       ...pskTls,
       host: "127.0.0.1",
       port: server.port,
@@ -166,13 +167,15 @@ describe("the server", () => {
       agent: false,
       checkServerIdentity: () => undefined,
       pskCallback: () => ({ psk: key, identity: identityOf("alpha") }),
+      ...more,
     };
     const call = request(options);
     call.end(body);
     const [response] = await once(call, "response");
+    const session = (response.socket as TLSSocket).getSession();
     let text = "";
     for await (const chunk of response) text += chunk;
-    return { status: response.statusCode, text };
+    return { status: response.statusCode as number, text, session };
   }
 
   test("a wrong key and an unknown pair are refused, and told once", async () => {
@@ -211,6 +214,13 @@ describe("the server", () => {
     expect(await raw("/v1/ask", look.padEnd(requestBytesMax))).toMatchObject({ status: 200 });
     expect(await raw("/v1/ask", look.padEnd(requestBytesMax + 1))).toMatchObject({ status: 413 });
     expect(fatal).toEqual([]);
+  });
+
+  test("a session that is taken up again shows its key again, and ends nobody's witness", async () => {
+    const first = await raw("/v1/list", "{}");
+    const again = { session: first.session as Buffer };
+    expect(await raw("/v1/list", "{}", again)).toMatchObject({ status: 200 });
+    expect((await client().list(deadlineMs)).ok).toBe(true);
   });
 
   test("SAFETY: a state that cannot be kept ends it, without an answer, and without another one", async () => {
