@@ -32,6 +32,9 @@ export const reasonSchema = z
 
 const counter = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 
+/** Most volumes of one pair, most pairs of one built-in witness, and how many bases that were granted each record remembers. */
+export const witnessLimits = { volumesMax: 256, pairsMax: 64, grantedMax: 32 } as const;
+
 /** What a witness keeps of one volume. */
 export const witnessRecordSchema = z.strictObject({
   version: counter.min(1),
@@ -50,6 +53,8 @@ export const witnessRecordSchema = z.strictObject({
   ]),
   /** Of a volume that an administrator registered instead of both controllers: why. */
   imposed: reasonSchema.optional(),
+  /** The bases that were granted to somebody, the last ones, oldest first: the record is not led back to them. Absent: none. */
+  granted: z.array(generationSchema).max(witnessLimits.grantedMax).optional(),
 });
 export type WitnessRecord = z.infer<typeof witnessRecordSchema>;
 
@@ -95,7 +100,7 @@ const resultSchema = z.enum([
   "registered", // there is a registration already
   "held", // the other side holds the grant
   "otherBase", // the record has another base
-  "spentBase", // claim and release must name a new generation: one that was granted is never granted to the other side
+  "spentBase", // claim and release must name a new generation: not the base, and none that was granted as a base before
   "full", // no room for another volume
 ]);
 export type WitnessResult = z.infer<typeof resultSchema>;
@@ -107,9 +112,6 @@ export const witnessAnswerSchema = z.strictObject({
   record: witnessRecordSchema.nullable(),
 });
 export type WitnessAnswer = z.infer<typeof witnessAnswerSchema>;
-
-/** Most volumes of one pair, and most pairs of one built-in witness. */
-export const witnessLimits = { volumesMax: 256, pairsMax: 64 } as const;
 
 /** All that a witness has of a pair; what it is asked before a pair knows whom it talks to. */
 export const witnessListSchema = z.strictObject({

@@ -76,6 +76,7 @@ describe.each([
         version: 3,
         base: "g1",
         standing: { kind: "held", by: "a", next: "g2", epoch: 7 },
+        granted: ["g1"],
       },
     });
     expect((await claim("b", "g1", 3)).result).toBe("held");
@@ -90,7 +91,9 @@ describe.each([
       version: 5,
       base: "g2",
       standing: { kind: "free" },
+      granted: ["g1"],
     });
+    expect((await release("b", "g2", "g1", 5)).result).toBe("spentBase");
     expect((await claim("b", "g1", 5)).result).toBe("otherBase");
     expect((await claim("b", "g2", 5)).result).toBe("done");
   });

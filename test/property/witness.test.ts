@@ -118,8 +118,8 @@ test("a base that was granted is never granted to the other side, and versions o
         let each = drawn;
         if (fresh && "version" in each) each = { ...each, version: record?.version ?? 0 };
         if (fresh && record && "base" in each) each = { ...each, base: record.base };
-        // Generations are drawn at random and do not come back.
-        if (each.kind === "release") {
+        // Mostly a new generation, and sometimes an old one that somebody has put back.
+        if (each.kind === "release" && !isRepeatedLater) {
           each = { ...each, to: `g${generations}` };
           generations += 1;
         }

@@ -59,6 +59,7 @@ export interface Budget {
   readonly switches: number;
   readonly amnesias: number;
   readonly witnessCrashes: number;
+  readonly restores: number;
 }
 
 export interface World {
@@ -119,6 +120,7 @@ export const nothing: Budget = {
   switches: 0,
   amnesias: 0,
   witnessCrashes: 0,
+  restores: 0,
 };
 
 export function firstWorld(budget: Budget): World {
@@ -177,6 +179,7 @@ export function actions(world: World, rules: Rules): Action[] {
   add("the resync ends", resynced(world, rules));
   add("the witness loses its state", forgot(world, rules));
   add("the witness crashes and starts again", witnessCrashed(world));
+  add("both copies are put back from a backup", putBack(world));
   return list;
 }
 
@@ -421,6 +424,21 @@ function forgot(world: World, rules: Rules): World | undefined {
 function witnessCrashed(world: World): World | undefined {
   const spent = spend(world, "witnessCrashes");
   return spent && { ...spent, records: world.durable };
+}
+
+/** An administrator's doing: both disks hold what they held in the beginning, and the register knows of what came since. */
+function putBack(world: World): World | undefined {
+  const spent = spend(world, "restores");
+  if (!spent) return undefined;
+  const fresh = { current: "g0", solo: false, consistent: true, outdated: false };
+  return sides.reduce<World>(
+    (next, me) => {
+      const { client } = next.controllers[me];
+      const down = { client: undefined, isNew: true, together: false, heard: [] };
+      return changeCopy(change(strayed(next, client?.asked?.request), me, down), me, fresh);
+    },
+    { ...spent, target: undefined, latest: "g0" },
+  );
 }
 
 /** The same world in one form only. */

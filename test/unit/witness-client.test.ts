@@ -303,6 +303,15 @@ describe("in sync", () => {
     expect(client().verdict).toEqual({ kind: "spent", by });
   });
 
+  test("a generation that was granted from before is told, and not asked for at once again", () => {
+    const { want, answer, client, wakesIn } = controller();
+    want({ kind: "settled", base: "g0" });
+    expect(answer({ ...free, granted: ["g0"] })).toMatchObject({ kind: "release", to: "g0" });
+    expect(answer({ ...free, granted: ["g0"] }, "spentBase")).toBeUndefined();
+    expect(client().verdict).toEqual({ kind: "refused", why: "spentBase" });
+    expect(wakesIn()).toBe(watchPauseMs);
+  });
+
   test("a full witness is told", () => {
     const { want, answer, client } = controller();
     want(settled);

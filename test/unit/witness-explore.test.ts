@@ -19,6 +19,7 @@ describe("every order", () => {
     ["a witness that restarts", { generations: 2, losses: 2, witnessCrashes: 1 }],
     ["a witness that loses its state", { generations: 2, losses: 2, amnesias: 1 }],
     ["a change of the witness", { generations: 2, losses: 2, switches: 1 }],
+    ["copies that are put back from a backup", { generations: 2, losses: 2, restores: 1 }],
   ])("%s", (_name, budget) => {
     const { violation, verdicts, worlds } = explore(budget);
     expect(violation).toBeUndefined();
@@ -67,6 +68,13 @@ const givesBack: StepClient = (client, event) => {
   return { client: { ...step.client, asked: { id: lastAskId + 1, request } } };
 };
 
+/** The register does not remember which bases were granted. */
+const forgetsGranted: Decide = (witness, record, request) => {
+  if (!record) return decide(witness, record, request);
+  const { granted: _forgotten, ...rest } = record;
+  return decide(witness, rest, request);
+};
+
 /** The client takes a free register for a grant. */
 const looksOnly: StepClient = (client, event) => {
   const step = stepWitnessClient(client, event);
@@ -92,6 +100,11 @@ describe("mistakes that are found", () => {
       "a grant that is given back for the same generation",
       { generations: 3, losses: 3 },
       { decide: takesBack, step: givesBack },
+    ],
+    [
+      "a register that is led back to a base that was granted",
+      { generations: 3, losses: 3, restores: 1 },
+      { decide: forgetsGranted },
     ],
     ["a client that only looks", { generations: 2, losses: 2 }, { step: looksOnly }],
     [

@@ -69,6 +69,24 @@ describe("refused", () => {
     ["a release by who does not hold it", held, release("g2", "b"), "held"],
     ["a release to the same base", held, release("g1", "a"), "spentBase"],
     ["a release to the same base of what nobody holds", free, release("g1", "a"), "spentBase"],
+    [
+      "a release to a base that was granted before",
+      { ...held, granted: ["g0", "g1"] },
+      release("g0", "a"),
+      "spentBase",
+    ],
+    [
+      "the same by anybody, when nobody holds it",
+      { ...free, granted: ["g0"] },
+      release("g0", "b"),
+      "spentBase",
+    ],
+    [
+      "a claim to continue as a base that was granted before",
+      { ...free, granted: ["g9", "g0"] },
+      claim("b"),
+      "spentBase",
+    ],
     ["a late release", held, release("g2", "a", 4), "stale"],
     ["a registration of nothing on a version", undefined, register("a", 1), "stale"],
   ])("%s", (_name, record, request, result) => {
@@ -116,13 +134,23 @@ describe("done", () => {
       "a claim",
       free,
       claim("b"),
-      { version: 6, base: "g1", standing: { kind: "held", by: "b", next: "g9", epoch: 4 } },
+      {
+        version: 6,
+        base: "g1",
+        standing: { kind: "held", by: "b", next: "g9", epoch: 4 },
+        granted: ["g1"],
+      },
     ],
     [
       "a claim of who holds it",
-      held,
+      { ...held, granted: ["g0", "g1"] },
       claim("a"),
-      { version: 6, base: "g1", standing: { kind: "held", by: "a", next: "g9", epoch: 4 } },
+      {
+        version: 6,
+        base: "g1",
+        standing: { kind: "held", by: "a", next: "g9", epoch: 4 },
+        granted: ["g0", "g1"],
+      },
     ],
     [
       "a claim keeps who registered the volume",
@@ -133,9 +161,15 @@ describe("done", () => {
         base: "g1",
         standing: { kind: "held", by: "a", next: "g9", epoch: 4 },
         imposed: "r",
+        granted: ["g1"],
       },
     ],
-    ["a release", held, release("g2", "a"), { version: 6, base: "g2", standing: standing("free") }],
+    [
+      "a release",
+      { ...held, granted: ["g1"] },
+      release("g2", "a"),
+      { version: 6, base: "g2", standing: standing("free"), granted: ["g1"] },
+    ],
     [
       "a release of what nobody holds",
       free,
@@ -147,6 +181,12 @@ describe("done", () => {
     expect(decided).toEqual({ answer: { witness, result: "done", record: write }, write });
     // And the same once more, late: nothing.
     expect(decide(witness, write, request).answer.result).toBe("stale");
+  });
+
+  test("the last bases that were granted are remembered, and no more than that", () => {
+    const granted = Array.from({ length: witnessLimits.grantedMax }, (_, index) => `old${index}`);
+    const { write } = decide(witness, { ...free, granted }, claim("a"));
+    expect(write?.granted).toEqual([...granted.slice(1), "g1"]);
   });
 
   test("a look changes nothing", () => {

@@ -30,6 +30,7 @@ export type RefusedWhy =
   | "otherBase"
   | "otherWitness" // another identity than the one that is stored with the volume
   | "wentBack" // it has forgotten what it had said: its state was restored from an older copy
+  | "spentBase" // the wanted generation was granted from before: an old copy has been put back
   | "full";
 
 export type Verdict =
@@ -171,7 +172,8 @@ function answered(
   if (version < client.seenVersion)
     return settle({ ...client, wentBack: true }, refused("wentBack"), undefined);
   const known = { ...client, record, fresh: true, seenVersion: version, failures: 0 };
-  if (result === "full") return watching(known, refused("full"), nowMs);
+  if (result === "full" || result === "spentBase")
+    return watching(known, refused(result), nowMs);
   if (request.kind === "claim" && result === "done") return proven(known, request, record, nowMs);
   if (known.hurried >= hurriedMax) return watching(known, contradiction, nowMs);
   return proceed({ ...known, hurried: known.hurried + 1 }, nowMs);

@@ -11,14 +11,16 @@
  *
  * SAFETY: two rules carry everything else.
  * - *At most one side for a base.* A claim is granted only for the record's base, and never while the other side holds it; a base is left
- *   only for another one, so a base that was granted is never free again. Generations are drawn at random and do not come back.
+ *   only for one that was not granted before, so a base that was granted is never free again. Generations are drawn at random and do not
+ *   come back by themselves; old ones that are put back from a backup are told by the last `grantedMax` bases that were granted.
  * - *Only at the version it was based on.* Every change raises the version, so a request that is late or comes twice changes nothing.
  */
-import type {
-  WitnessAnswer,
-  WitnessRecord,
-  WitnessRequest,
-  WitnessResult,
+import {
+  type WitnessAnswer,
+  type WitnessRecord,
+  type WitnessRequest,
+  type WitnessResult,
+  witnessLimits,
 } from "../../schema/witness.ts";
 
 export interface Decision {
@@ -83,8 +85,10 @@ function claimed(
   if (!record || record.standing.kind === "proposed") return "unregistered";
   if (record.base !== base) return "otherBase";
   if (record.standing.kind === "held" && record.standing.by !== side) return "held";
-  if (next === base) return "spentBase";
-  return { ...record, standing: { kind: "held", by: side, next, epoch } };
+  if (isSpent(record, next)) return "spentBase";
+  const before = (record.granted ?? []).filter((each) => each !== base);
+  const granted = [...before, base].slice(-witnessLimits.grantedMax);
+  return { ...record, standing: { kind: "held", by: side, next, epoch }, granted };
 }
 
 function released(
@@ -94,6 +98,12 @@ function released(
   if (!record || record.standing.kind === "proposed") return "unregistered";
   if (record.base !== base) return "otherBase";
   if (record.standing.kind === "held" && record.standing.by !== side) return "held";
-  if (to === base) return "spentBase";
-  return { base: to, standing: { kind: "free" } };
+  if (isSpent(record, to)) return "spentBase";
+  const { granted } = record;
+  return { base: to, standing: { kind: "free" }, ...(granted === undefined ? {} : { granted }) };
+}
+
+/** SAFETY: of a base that was granted once, the other side may never be granted anything, by whatever way the record would come back to it. */
+function isSpent({ base, granted }: WitnessRecord, next: string): boolean {
+  return next === base || granted?.includes(next) === true;
 }
