@@ -25,10 +25,14 @@ export const witnessPairSchema = z
 export const witnessIdSchema = z
   .string()
   .regex(/^[0-9a-f]{32}$/, "expected 32 lower-case hexadecimal digits");
-/** An administrator's words, kept with the record. */
+/** An administrator's words, kept with the record. Bounded in bytes, as the files and answers are that carry it. */
 export const reasonSchema = z
   .string()
-  .regex(/^\P{Cc}{1,200}$/u, "expected 1 to 200 characters without control characters");
+  .regex(/^\P{Cc}+$/u, "expected some characters, and no control characters")
+  .refine(
+    (text) => text.isWellFormed() && new TextEncoder().encode(text).length <= 200,
+    "expected at most 200 bytes of UTF-8",
+  );
 
 const counter = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 

@@ -3,8 +3,8 @@ import { type RequestOptions as PlainOptions, request as plainRequest } from "no
 import { type RequestOptions, request as secureRequest } from "node:https";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
 
-/** Enough for the list of all volumes of a pair. */
-export const answerBytesMax = 256 * 1024;
+/** More than the list of all volumes of a pair takes: 256 of less than 3 KiB each, and a third more from etcd for base64. */
+export const answerBytesMax = 2 * 1024 * 1024;
 
 export interface Called {
   readonly status: number;

@@ -21,7 +21,11 @@ const entrySchema = z.object({
   value: z.string().default(""),
   mod_revision: longText,
 });
-const rangeSchema = z.object({ kvs: z.array(entrySchema).max(1000).default([]) });
+const rangeSchema = z.object({
+  kvs: z.array(entrySchema).max(1000).default([]),
+  /** All in the range, also those that were not asked for. */
+  count: longText.default("0"),
+});
 const txnSchema = z.object({
   header: z.object({}),
   succeeded: z.boolean().default(false),

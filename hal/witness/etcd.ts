@@ -4,6 +4,7 @@
  *
  *     dyad-witness/<pair>/identity           the witness's identity, written once by an administrator (`dyad witness init --etcd`)
  *     dyad-witness/<pair>/volume/<volume>    the record, JSON
+ *     dyad-witness/<pair>/newest             the volume that was added last: written with each new one, so that two cannot be added on one count
  */
 import { decide } from "../../firmware-ts/core/witness/register.ts";
 import { failed, good, type Outcome } from "../../firmware-ts/schema/outcome.ts";
@@ -107,17 +108,12 @@ async function askOne(
   for (let attempt = 1; attempt <= attemptsMax; attempt += 1) {
     const read = await readOne(gateway, pair, key, endMs);
     if (!read.ok) return read;
-    const { identity, record, revision } = read.value;
+    const { identity, record, count } = read.value;
     const { answer, write } = decide(identity, record, request);
     if (write === undefined) return good(answer);
-    const body = {
-      // The identity, too: whoever begins a new witness in this etcd ends this one.
-      compare: [
-        { key: base64(identityKey(pair)), target: "VALUE", value: base64(identity) },
-        unchanged(key, revision),
-      ],
-      success: [{ request_put: { key: base64(key), value: base64(JSON.stringify(write)) } }],
-    };
+    if (record === undefined && count >= witnessLimits.volumesMax)
+      return good({ ...answer, result: "full", record: null });
+    const body = writeBody(pair, request.volume, read.value, write);
     const written = await gateway.txn(body, left(endMs));
     if (!written.ok) return written;
     if (written.value.succeeded) return good(answer);
@@ -129,6 +125,27 @@ interface Read {
   readonly identity: string;
   readonly record: WitnessRecord | undefined;
   readonly revision: string | undefined;
+  /** Volumes of the pair, and the revision of the key that every new one writes. */
+  readonly count: number;
+  readonly newest: string | undefined;
+}
+
+/** Takes effect only where everything is as it was read. */
+function writeBody(pair: string, volume: string, read: Read, write: WitnessRecord) {
+  const key = `${volumePrefix(pair)}${volume}`;
+  const put = (to: string, value: string) => ({
+    request_put: { key: base64(to), value: base64(value) },
+  });
+  const isNew = read.record === undefined;
+  return {
+    compare: [
+      // The identity, too: whoever begins a new witness in this etcd ends this one.
+      { key: base64(identityKey(pair)), target: "VALUE", value: base64(read.identity) },
+      unchanged(key, read.revision),
+      ...(isNew ? [unchanged(newestKey(pair), read.newest)] : []),
+    ],
+    success: [put(key, JSON.stringify(write)), ...(isNew ? [put(newestKey(pair), volume)] : [])],
+  };
 }
 
 async function readOne(
@@ -141,19 +158,29 @@ async function readOne(
     success: [
       { request_range: { key: base64(identityKey(pair)) } },
       { request_range: { key: base64(key) } },
+      { request_range: { key: base64(newestKey(pair)) } },
+      {
+        request_range: {
+          key: base64(volumePrefix(pair)),
+          range_end: base64(volumesEnd(pair)),
+          count_only: true,
+        },
+      },
     ],
   };
   const read = await gateway.txn(body, left(endMs));
   if (!read.ok) return read;
   const identity = identityIn(read.value);
   if (!identity.ok) return identity;
-  const entry = read.value.responses[1]?.response_range?.kvs[0];
-  if (entry === undefined)
-    return good({ identity: identity.value, record: undefined, revision: undefined });
+  const [, own, last, all] = read.value.responses.map(({ response_range }) => response_range);
+  const newest = last?.kvs[0]?.mod_revision;
+  const known = { identity: identity.value, count: Number(all?.count ?? 0), newest };
+  const entry = own?.kvs[0];
+  if (entry === undefined) return good({ ...known, record: undefined, revision: undefined });
   const record = witnessRecordSchema.safeParse(parseJson(fromBase64(entry.value))?.value);
   if (!record.success)
     return failed("badInput", `read ${key} of etcd`, "it is no record of a witness", record.error);
-  return good({ identity: identity.value, record: record.data, revision: entry.mod_revision });
+  return good({ ...known, record: record.data, revision: entry.mod_revision });
 }
 
 async function listOne(
@@ -167,9 +194,8 @@ async function listOne(
   if (!first.ok) return first;
   const identity = identityIn(first.value);
   if (!identity.ok) return identity;
-  // "0" is the character behind "/".
-  const end = `${prefix.slice(0, -1)}0`;
-  const listed = await gateway.range(prefix, end, witnessLimits.volumesMax + 1, left(endMs));
+  const limit = witnessLimits.volumesMax + 1;
+  const listed = await gateway.range(prefix, volumesEnd(pair), limit, left(endMs));
   if (!listed.ok) return listed;
   const parsed = witnessListSchema.safeParse({
     witness: identity.value,
@@ -196,6 +222,9 @@ function identityIn(txn: EtcdTxn): Outcome<string> {
 
 const identityKey = (pair: string) => `dyad-witness/${pair}/identity`;
 const volumePrefix = (pair: string) => `dyad-witness/${pair}/volume/`;
+/** "0" is the character behind "/". */
+const volumesEnd = (pair: string) => `dyad-witness/${pair}/volume0`;
+const newestKey = (pair: string) => `dyad-witness/${pair}/newest`;
 const left = (endMs: number) => Math.max(1, endMs - performance.now());
 
 /** etcd counts 0 for a key that is not there (rpc.proto, Compare). */

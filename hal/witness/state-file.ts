@@ -19,8 +19,8 @@ import { type WitnessState, witnessStateSchema } from "../../firmware-ts/schema/
 import { parseJson } from "./call.ts";
 import { lockFile } from "./lock.ts";
 
-/** Twice what the largest state takes. */
-const stateBytesMax = 16 * 1024 * 1024;
+/** More than the largest state takes: 64 pairs of 256 volumes, of less than 3 KiB each. */
+const stateBytesMax = 64 * 1024 * 1024;
 
 const stateName = "state";
 const lockName = "lock";

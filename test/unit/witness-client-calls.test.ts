@@ -4,6 +4,7 @@ import { createServer, type ServerResponse } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import { type AddressInfo, createServer as createTcpServer, type Server } from "node:net";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
+import { witnessLimits } from "../../firmware-ts/schema/witness.ts";
 import type { Witness } from "../../hal/port/witness.ts";
 import { builtInWitness } from "../../hal/witness/built-in.ts";
 import { answerBytesMax } from "../../hal/witness/call.ts";
@@ -165,6 +166,36 @@ describe("members of etcd", () => {
     expect(outcome).toMatchObject({
       fault: { code: "badInput", message: expect.stringContaining("dyad witness init") },
     });
+  });
+
+  test("a pair that has as many volumes as it may have gets no other", async () => {
+    const written: string[] = [];
+    const full = (count: string) =>
+      alive((response) => {
+        let body = "";
+        response.req.on("data", (chunk) => {
+          body += chunk;
+        });
+        response.req.on("end", () => {
+          if (body.includes("compare")) written.push(body);
+          const kvs = [{ key: base64("k"), value: base64(witness), mod_revision: "3" }];
+          const ranges = [{ kvs }, {}, {}, { count }].map((response_range) => ({ response_range }));
+          response.end(JSON.stringify({ header: {}, succeeded: true, responses: ranges }));
+        });
+      });
+    const register = async (count: string) => {
+      const client = etcdWitness({ pair: "alpha", endpoints: [await full(count)] });
+      const by = { witness, volume: "v", side: "a", base: "g1", version: 0 } as const;
+      return await client.ask({ kind: "register", ...by }, limitsMs.condition);
+    };
+    const { volumesMax } = witnessLimits;
+    expect(await register(`${volumesMax}`)).toMatchObject({
+      value: { result: "full", record: null },
+    });
+    expect(written).toEqual([]);
+    expect(await register(`${volumesMax - 1}`)).toMatchObject({ value: { result: "done" } });
+    // Two that are added at the same time: the second has to count again.
+    expect(written[0]).toContain(base64("dyad-witness/alpha/newest"));
   });
 
   test("a record that changes between reading and writing all the time is given up", async () => {

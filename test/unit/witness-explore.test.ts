@@ -19,7 +19,7 @@ describe("every order", () => {
     ["a witness that restarts", { generations: 2, losses: 2, witnessCrashes: 1 }],
     ["a witness that loses its state", { generations: 2, losses: 2, amnesias: 1 }],
     ["a change of the witness", { generations: 2, losses: 2, switches: 1 }],
-    ["copies that are put back from a backup", { generations: 2, losses: 2, restores: 1 }],
+    ["copies that are put back from a backup", { generations: 3, losses: 3, restores: 1 }],
   ])("%s", (_name, budget) => {
     const { violation, verdicts, worlds } = explore(budget);
     expect(violation).toBeUndefined();

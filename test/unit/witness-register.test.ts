@@ -247,6 +247,11 @@ describe("the records of all pairs", () => {
   });
 });
 
+test("a reason may have 200 bytes", () => {
+  for (const reason of ["r".repeat(200), "\u00fc".repeat(100)])
+    expect(witnessRequestSchema.safeParse({ ...impose(0), reason }).success).toBe(true);
+});
+
 test.each([
   [{ ...claim("a"), volume: "" }],
   [{ ...claim("a"), volume: "__proto__" }],
@@ -261,6 +266,8 @@ test.each([
   [{ ...impose(0), reason: "" }],
   [{ ...impose(0), reason: "two\nlines" }],
   [{ ...impose(0), reason: "r".repeat(201) }],
+  [{ ...impose(0), reason: "\u00fc".repeat(101) }],
+  [{ ...impose(0), reason: "half a pair: \ud83d" }],
 ])("is no request: %j", (request) => {
   expect(witnessRequestSchema.safeParse(request).success).toBe(false);
 });

@@ -9,14 +9,18 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { type RequestOptions, request } from "node:https";
+import { request } from "node:https";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TLSSocket } from "node:tls";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { emptyState } from "../../firmware-ts/core/witness/state.ts";
-import type { WitnessRecord, WitnessState } from "../../firmware-ts/schema/witness.ts";
+import {
+  type WitnessRecord,
+  type WitnessState,
+  witnessLimits,
+} from "../../firmware-ts/schema/witness.ts";
 import { builtInWitness } from "../../hal/witness/built-in.ts";
 import { identityOf, pskTls } from "../../hal/witness/psk.ts";
 import { requestBytesMax, serveWitness, type WitnessServer } from "../../hal/witness/server.ts";
@@ -38,6 +42,28 @@ function opened(): StateStore {
   const store = openState(directory);
   if (!store.ok) throw new Error(store.fault.message);
   return store.value;
+}
+
+/** As long as each part may be, in what JSON makes of it. */
+function largestState(): WitnessState {
+  const { volumesMax, pairsMax, grantedMax } = witnessLimits;
+  const long = "g".repeat(64);
+  const record: WitnessRecord = {
+    version: Number.MAX_SAFE_INTEGER,
+    base: long,
+    standing: { kind: "held", by: "a", next: long, epoch: Number.MAX_SAFE_INTEGER },
+    imposed: '"'.repeat(200),
+    granted: Array.from({ length: grantedMax }, () => long),
+  };
+  const numbered = (letter: string, length: number) => (_: unknown, index: number) =>
+    `${index}`.padStart(length, letter);
+  const records = Array.from({ length: volumesMax }, numbered("v", 64)).map((name) => [
+    name,
+    record,
+  ]);
+  const names = ["alpha", ...Array.from({ length: pairsMax - 1 }, numbered("p", 32))];
+  const pairs = names.map((name) => [name, Object.fromEntries(records)]);
+  return { format: 1, witness, pairs: Object.fromEntries(pairs) };
 }
 
 describe("the state", () => {
@@ -117,9 +143,17 @@ describe("the state", () => {
     });
   });
 
+  test("that is as large as it may become is read again", () => {
+    const state = largestState();
+    createState(directory, state);
+    const store = opened();
+    expect(store.state()).toEqual(state);
+    store.close();
+  });
+
   test("that is too large is refused before it is read", () => {
     createState(directory, emptyState(witness));
-    writeFileSync(join(directory, "state"), Buffer.alloc(16 * 1024 * 1024 + 1));
+    writeFileSync(join(directory, "state"), Buffer.alloc(64 * 1024 * 1024 + 1));
     expect(openState(directory)).toMatchObject({
       fault: { message: expect.stringContaining("more than a witness keeps") },
     });
@@ -157,8 +191,8 @@ describe("the server", () => {
     builtInWitness({ host: "127.0.0.1", port: server.port, pair, key: own });
 
   /** A request as no client of ours makes it. */
-  async function raw(path: string, body: string, more: RequestOptions = {}) {
-    const options: RequestOptions = {
+  async function raw(path: string, body: string, more: { readonly session?: Buffer } = {}) {
+    const options = {
       ...pskTls,
       host: "127.0.0.1",
       port: server.port,
@@ -214,6 +248,14 @@ describe("the server", () => {
     expect(await raw("/v1/ask", look.padEnd(requestBytesMax))).toMatchObject({ status: 200 });
     expect(await raw("/v1/ask", look.padEnd(requestBytesMax + 1))).toMatchObject({ status: 413 });
     expect(fatal).toEqual([]);
+  });
+
+  test("a pair with as many volumes as it may have is listed", async () => {
+    const state = largestState();
+    const records = state.pairs.alpha;
+    store.keep({ ...state, pairs: { alpha: records ?? {} } });
+    const listed = await client().list(deadlineMs);
+    expect(listed.ok && listed.value.volumes).toHaveLength(witnessLimits.volumesMax);
   });
 
   test("a session that is taken up again shows its key again, and ends nobody's witness", async () => {

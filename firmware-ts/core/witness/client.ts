@@ -172,8 +172,7 @@ function answered(
   if (version < client.seenVersion)
     return settle({ ...client, wentBack: true }, refused("wentBack"), undefined);
   const known = { ...client, record, fresh: true, seenVersion: version, failures: 0 };
-  if (result === "full" || result === "spentBase")
-    return watching(known, refused(result), nowMs);
+  if (result === "full" || result === "spentBase") return watching(known, refused(result), nowMs);
   if (request.kind === "claim" && result === "done") return proven(known, request, record, nowMs);
   if (known.hurried >= hurriedMax) return watching(known, contradiction, nowMs);
   return proceed({ ...known, hurried: known.hurried + 1 }, nowMs);
