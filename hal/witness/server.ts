@@ -92,9 +92,13 @@ export function serveWitness(options: ServerOptions): Promise<Outcome<WitnessSer
     refused.failed(socket.remoteAddress ?? "?", `no handshake (${why})`, performance.now());
   });
   return new Promise((resolve) => {
-    server.once("error", (error) =>
-      resolve(failed("ioError", `listen on ${host}:${port}`, error.message)),
-    );
+    // Also later: a connection that cannot be accepted, for want of memory or descriptors, must not end those that are open.
+    let last = "";
+    server.on("error", (error) => {
+      resolve(failed("ioError", `listen on ${host}:${port}`, error.message));
+      if (server.listening && error.message !== last) log(`listener: ${error.message}`);
+      last = error.message;
+    });
     server.listen(port, host, () => {
       const address = server.address();
       if (address === null || typeof address === "string") throw new Error("witness: no TCP port");

@@ -1,5 +1,6 @@
 /** The built-in witness's server and its state: strangers, limits, two on one state, states that cannot be read or written. */
-import { once } from "node:events";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { type EventEmitter, once } from "node:events";
 import {
   mkdirSync,
   mkdtempSync,
@@ -286,6 +287,22 @@ describe("the server", () => {
       "alpha register v by a from g1: done",
       "alpha claim v by b from g1: stale",
     ]);
+  });
+
+  test("a listener that fails later is told once, and goes on", async () => {
+    // Node tells the server that a request came to; only so a test gets hold of it.
+    const came = (message: unknown) => {
+      const { server: listener } = message as { server: EventEmitter };
+      for (let times = 0; times < 2; times += 1) listener.emit("error", new Error("accept EMFILE"));
+    };
+    subscribe("http.server.request.start", came);
+    try {
+      expect((await client().list(deadlineMs)).ok).toBe(true);
+    } finally {
+      unsubscribe("http.server.request.start", came);
+    }
+    expect(lines).toEqual(["listener: accept EMFILE"]);
+    expect((await client().list(deadlineMs)).ok).toBe(true);
   });
 
   test("a port that is taken is told", async () => {
