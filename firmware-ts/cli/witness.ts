@@ -81,7 +81,7 @@ export async function showWitness(io: Io, words: CommonOptions & AccessWords): P
 
 function recordText({ base, standing, version, imposed }: WitnessRecord): string {
   const why = imposed === undefined ? "" : `; registered by an administrator: ${imposed}`;
-  return `in sync at generation ${base}; ${standingText(standing)} (version ${version})${why}`;
+  return `generation ${base}; ${standingText(standing)} (version ${version})${why}`;
 }
 
 function standingText(standing: WitnessRecord["standing"]): string {
@@ -91,7 +91,7 @@ function standingText(standing: WitnessRecord["standing"]): string {
     case "free":
       return "the first controller that asks may continue alone";
     case "held":
-      return `controller ${standing.by} continues alone as generation ${standing.next}, epoch ${standing.epoch}`;
+      return `controller ${standing.by} alone may continue, as generation ${standing.next}, epoch ${standing.epoch}`;
   }
 }
 
@@ -136,7 +136,7 @@ async function confirm(io: Io, { yes }: RegisterWords, volume: string): Promise<
   if (!io.interactive)
     throw new CliError(exitCodes.usage, "usage", "needs --yes where nobody can be asked");
   const answer = await io.ask(
-    `From then on a controller may continue ${volume} alone from this generation. If the other copy has gone on from it already, both will differ.\nIs the other controller dead for good, or are both in sync at it? Type "yes" to go on: `,
+    `From then on a controller may continue ${volume} alone from this generation. If the other copy has gone on from it already, both will differ; so they will if the other controller is alive and still asks another witness.\nIs the other controller off for good, or are both in sync at it and asking this witness only? Type "yes" to go on: `,
   );
   if (answer.trim() !== "yes")
     throw new CliError(exitCodes.failure, "declined", "not confirmed; nothing was done");
