@@ -43,10 +43,16 @@ module.exports = {
       "^hal/port/",
     ]),
     only("telemetry", "^firmware-ts/telemetry/", ["^firmware-ts/(telemetry|schema|wire)/"]),
-    // `dyad config check` judges a file as the daemon does: by the same function.
+    // The register is decided by one function in the built-in witness and in front of etcd.
+    only("witness", "^hal/witness/", [
+      "^hal/(witness|port)/",
+      "^firmware-ts/(schema|core/witness)/",
+    ]),
+    // `dyad config check` judges a file as the daemon does: by the same function. A witness has no daemon: the command is its process.
     only("cli", "^firmware-ts/cli/", [
       "^firmware-ts/(cli|schema|wire)/",
       "^firmware-ts/core/config-check\\.ts$",
+      ...["^firmware-ts/core/witness/", "^hal/(witness|port)/", "^hal/linux/pair-key\\.ts$"],
     ]),
     {
       name: "nothing-imports-daemon",

@@ -24,6 +24,7 @@ export default defineConfig({
   test: {
     include: [
       "test/unit/core-*.test.ts",
+      "test/unit/witness-{register,client}.test.ts",
       "test/unit/{panel,config,heartbeat,cobs,clients-list}.test.ts",
       "test/unit/{shelf-disk,shelf-reservations,iscsi-*,nbd-codec,scsi-*,wire-*}.test.ts",
       "test/property/{cobs,heartbeat,ip-address,clients-list,iscsi-codec,scsi-codec}.test.ts",

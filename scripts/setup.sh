@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 packages=(nftables iproute2 iputils-arping socat util-linux e2fsprogs
   nfs-ganesha nfs-ganesha-vfs rpcbind libnfs13 samba smbclient libnftables1
   qemu-utils qemu-block-extra qemu-system-common fuse3 libnbd-bin libiscsi-bin sg3-utils fio
-  mosquitto mosquitto-clients stress-ng keepalived procps gcc libc6-dev binutils openssl spin)
+  mosquitto mosquitto-clients etcd-server stress-ng keepalived procps gcc libc6-dev binutils openssl spin)
 
 # A registry that is out of reach for a moment, or a mirror in the middle of its own update, is no reason to give up.
 pause_seconds=15
@@ -53,6 +53,9 @@ if [ ! -e "$policy" ]; then
   trap 'rm -f "$policy"' EXIT
 fi
 twice debian_packages "${missing[@]}"
+
+# Nor shall Debian's own etcd come with the next boot: the tests run theirs.
+if [[ " ${missing[*]} " == *" etcd-server "* ]]; then update-rc.d etcd disable >/dev/null 2>&1 || true; fi
 
 # Debian's own Samba shall not come with the next boot either. One that was here before belongs to somebody.
 if [[ " ${missing[*]} " == *" samba "* ]]; then

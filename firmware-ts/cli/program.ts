@@ -14,6 +14,7 @@ import {
   withCommandOptions,
 } from "./program-parts.ts";
 import { addVirtualServers } from "./program-vserver.ts";
+import { addWitness } from "./program-witness.ts";
 
 const defaultConfigPath = "/etc/dyad/dyad.toml";
 
@@ -73,6 +74,7 @@ function buildProgram(environment: Environment, finish: (code: ExitCode) => void
   addPanel(program, context);
   addConfig(program, context);
   addVolume(program, context);
+  addWitness(program, context);
   addCompletion(program, context);
   return program;
 }
