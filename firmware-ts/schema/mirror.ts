@@ -94,3 +94,15 @@ export type Verdict =
   | { readonly kind: "unrelated"; readonly reason: string }
   /** Nothing that could be copied from: neither is complete, or the newer one is not. */
   | { readonly kind: "neither"; readonly reason: string };
+
+/** Bits in one page of a bitmap on the disk: 4,096 bytes without a head of 16. */
+export const pageBits = (4096 - 16) * 8;
+
+/** The piece of a volume that a primary declares before it writes there. */
+export const extentBytes = 4 * 1024 * 1024;
+
+/** Extents that an activity log can name at once: what fits one block of 4,096 bytes beside its head. */
+export const activeExtentsMax = 1000;
+
+/** Bits of one volume: 16 TiB at the default granularity, and 32 MiB of memory. */
+export const bitsMax = 2 ** 28;

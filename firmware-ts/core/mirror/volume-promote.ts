@@ -77,15 +77,14 @@ function isOvertaken(state: MirrorState): boolean {
 /** Unclean: the mark of a primary stays on the disk, and with it the word that the extents of its log may differ. */
 export const endDemotion: Rule = (state) => {
   const { draining, disk } = state;
-  if (draining === undefined || draining === "underWay") return undefined;
-  const done: MirrorState = { ...state, draining: undefined };
-  if (draining === "clean" && disk) return save(done, demote(disk), "demoted");
-  return stepDown(done);
+  if (draining === "clean" && disk)
+    return save({ ...state, draining: "writingDown" }, demote(disk), "demoted");
+  return draining === "clean" || draining === "unclean" ? stepDown(state) : undefined;
 };
 
 /** Is secondary from here on; a resync that it gives needs its leg. */
 export function stepDown(state: MirrorState): MirrorStep {
-  const secondary: MirrorState = { ...state, role: "secondary", writes: "none" };
+  const secondary: MirrorState = { ...state, role: "secondary", draining: undefined };
   return state.sync?.side === "source" ? [secondary, []] : closeLeg(secondary);
 }
 

@@ -52,7 +52,11 @@ const giveAccess: Rule = (state) => {
   const { disk, contact, sync } = state;
   // Without a contact nothing is changed: a leg does not need one.
   if (!contact || sync?.side === "target" || !contact.heard) return undefined;
-  const isHost = state.role === "secondary" && state.wanted === "secondary" && !state.isLeaving;
+  // Who wants to be primary itself cuts the partner's access first, but not while the partner is primary: it would only be cut in turn.
+  const isHost =
+    state.role === "secondary" &&
+    !state.isLeaving &&
+    (state.wanted === "secondary" || theirsOf(state)?.isPrimary === true);
   const generation = isHost && areTwins(state) && !sync ? disk?.current : undefined;
   if (state.accessFor === generation) return undefined;
   if (state.access === "open") return fence(state);

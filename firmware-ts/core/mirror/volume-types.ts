@@ -208,7 +208,7 @@ export interface MirrorState {
   readonly accessFor?: GenerationId | undefined;
   readonly writes: "none" | "held" | "both" | "alone";
   /** A demotion: writes are being ended, or have been. `unclean`: some were failed, or one copy lacks them. */
-  readonly draining?: "underWay" | "clean" | "unclean" | undefined;
+  readonly draining?: "underWay" | "clean" | "unclean" | "writingDown" | undefined;
   readonly asks: number;
   /** A question is under way, with what was last answered to it. */
   readonly asking?:

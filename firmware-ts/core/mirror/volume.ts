@@ -253,6 +253,7 @@ function loseDisk(state: MirrorState, reason: string): MirrorStep {
     ...state,
     disk: undefined,
     diskFault: reason,
+    draining: state.draining === "writingDown" ? "unclean" : state.draining,
     saving: undefined,
     proof: undefined,
     asking: undefined,
