@@ -19,6 +19,7 @@ import {
   openToTarget,
   prepareGiving,
   settleGiving,
+  tellFinished,
 } from "./volume-source.ts";
 import { areTwins, closeLeg, fence, isBusy, save, theirsOf, verdictOf } from "./volume-state.ts";
 import { adoptSource, letIn, markTarget } from "./volume-target.ts";
@@ -89,6 +90,7 @@ const rules: readonly Rule[] = [
   openToTarget,
   prepareGiving,
   finishGiving,
+  tellFinished,
   settleGiving,
   beginGiving,
   clearMarks,

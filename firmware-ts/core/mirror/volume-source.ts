@@ -7,7 +7,8 @@
  *     fetching   what it has written that we have not: its active extents, its bits
  *     fetched    we write down the bits, what they count against, and the generation that it is filled with
  *     copying    until no bit is left, then writes are held                          (copied)
- *     finished   written down that the partner may have all of it, and told          (from here on both must have each write)
+ *     finishing  written down that the partner may have all of it                    (from here on both must have each write)
+ *     finished   told
  *     settled    the partner has written it down; the bitmap counts against nothing
  *
  * Whatever breaks before `finished` costs nothing: we are sole, and the bits that are left say what is left.
@@ -116,6 +117,19 @@ export const finishGiving: Rule = (state) => {
   return save(state, finish(disk), "finished");
 };
 
+/** Behind the word that we are not sole any more: the partner lets in only whoever has what it has. */
+export const tellFinished: Rule = (state) => {
+  const { disk, sync, contact } = state;
+  if (sync?.side !== "source" || sync.at !== "finishing" || !disk || !contact) return undefined;
+  const { current, history } = settled(disk);
+  if (current === undefined) throw new Error("tellFinished: this replica has no generation");
+  const word = { kind: "finished", current, history } as const;
+  return [
+    { ...state, sync: { ...sync, at: "finished" } },
+    [{ kind: "tell", contact: contact.id, word }],
+  ];
+};
+
 /** The partner says that it has our generation. */
 export const settleGiving: Rule = (state) => {
   const { disk, sync } = state;
@@ -124,10 +138,3 @@ export const settleGiving: Rule = (state) => {
   if (!theirs?.isComplete || theirs.current !== disk.current) return undefined;
   return save(state, settled(disk), "settled");
 };
-
-/** What the target is told at the end: our generation, and what it contains as soon as it has it. */
-export function finishedWord(metadata: ReplicaMetadata) {
-  const { current, history } = settled(metadata);
-  if (current === undefined) throw new Error("finishedWord: this replica has no generation");
-  return { kind: "finished", current, history } as const;
-}

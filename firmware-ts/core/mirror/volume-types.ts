@@ -147,6 +147,7 @@ export interface Giving {
     | "fetched"
     | "copying"
     | "copied"
+    | "finishing"
     | "finished";
   readonly dirtyBits?: number | undefined;
 }

@@ -15,7 +15,7 @@ import { detach, yieldTo } from "./generations.ts";
 import { proofGap } from "./proofs.ts";
 import { stepDown } from "./volume-promote.ts";
 import { settle } from "./volume-rules.ts";
-import { finishedWord, onWayOpen } from "./volume-source.ts";
+import { onWayOpen } from "./volume-source.ts";
 import {
   areTwins,
   closeLeg,
@@ -211,7 +211,7 @@ function onPersisted(state: MirrorState, { ok, reason }: Of<"persisted">): Mirro
 
 /** What a writing was for. Whether it still is, the state says: the contact or the leg may be gone by now. */
 function afterSaving(state: MirrorState, purpose: Saving["purpose"]): MirrorStep {
-  const { sync, disk, contact } = state;
+  const { sync, disk } = state;
   switch (purpose) {
     case "promoted": {
       const primary: MirrorState = { ...state, role: "primary", asking: undefined };
@@ -233,11 +233,9 @@ function afterSaving(state: MirrorState, purpose: Saving["purpose"]): MirrorStep
         { ...state, sync: { ...sync, at: "copying" } },
         [{ kind: "startResync", generation: sync.from }],
       ];
-    case "finished": {
-      if (sync?.side !== "source" || !contact || !disk) return [state, []];
-      const tell = { kind: "tell", contact: contact.id, word: finishedWord(disk) } as const;
-      return [{ ...state, sync: { ...sync, at: "finished" } }, [tell]];
-    }
+    case "finished":
+      if (sync?.side !== "source") return [state, []];
+      return [{ ...state, sync: { ...sync, at: "finishing" } }, []];
     case "settled":
       return [withContinuity({ ...state, sync: undefined }), []];
     case "nothing":
