@@ -32,6 +32,15 @@ export function moves(rules: Rules, world: World): Move[] {
   return all;
 }
 
+/** The world after these moves, each of which is possible when its turn comes. */
+export function follow(rules: Rules, world: World, labels: readonly string[]): World {
+  return labels.reduce((next, label) => {
+    const move = moves(rules, next).find(([each]) => each === label);
+    if (!move) throw new Error(`"${label}" cannot happen`);
+    return move[1];
+  }, world);
+}
+
 /** What a healthy world does by itself: no mishap, no new write, no order. */
 export function fairMoves(rules: Rules, world: World): Move[] {
   const all: Move[] = [];
@@ -183,10 +192,17 @@ function carry(rules: Rules, world: World, me: ControllerId, node: Node): Move[]
   return all;
 }
 
-/** In sound histories whoever acknowledges has everything that was ever acknowledged. */
+/**
+ * In sound histories whoever acknowledges has everything that was ever acknowledged. The log forgets the extent at once, as early as it may:
+ * behind its bit.
+ */
 function acknowledge(world: World, me: ControllerId, write: number): World {
   const node = world.nodes[me];
-  const next = onNode({ ...world, acked: [...world.acked, write] }, me, { inflight: undefined });
+  const next = onNode({ ...world, acked: [...world.acked, write] }, me, {
+    inflight: undefined,
+    active: node.inflight ? node.active & ~bit(node.inflight.block) : node.active,
+    dirtyOnDisk: node.dirtyOnDisk | node.dirty,
+  });
   if (world.isUnsound) return next;
   const contained = new Set(blocks.flatMap((block) => [...lineage(world, node.data[block])]));
   const lacking = world.acked.filter((each) => !contained.has(each));
