@@ -1,9 +1,14 @@
 /** The dirty bitmap and the activity log in memory, beside models that are too simple to be wrong. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { ActivityLog } from "../../firmware-ts/core/mirror/activity-log.ts";
+import { ActivityLog, extentsOf } from "../../firmware-ts/core/mirror/activity-log.ts";
 import { DirtyBitmap } from "../../firmware-ts/core/mirror/bitmap.ts";
-import { activeExtentsMax, bitsMax, pageBits } from "../../firmware-ts/schema/mirror.ts";
+import {
+  activeExtentsMax,
+  bitsMax,
+  extentBytes,
+  pageBits,
+} from "../../firmware-ts/schema/mirror.ts";
 
 /** Around the edges of words and pages. */
 const bits = 2 * pageBits + 77;
@@ -195,6 +200,12 @@ describe("an activity log", () => {
         },
       ),
     );
+  });
+
+  test("a write touches the extents that its bytes are in", () => {
+    expect(extentsOf(0, extentBytes)).toEqual([0, 0]);
+    expect(extentsOf(extentBytes - 1, 2)).toEqual([0, 1]);
+    expect(extentsOf(extentBytes, 1)).toEqual([1, 1]);
   });
 
   test("what ends without having begun is a mistake of the caller, and so is no room", () => {

@@ -211,7 +211,9 @@ describe("a layout", () => {
     });
     const more = layOut(diskBytes + 2 * granularityBytesDefault, granularityBytesDefault);
     expect(more.ok ? "" : more.fault.message).toContain("coarser");
-    expect(layOut(diskBytes + 2 * granularityBytesDefault, 2 * granularityBytesDefault).ok).toBe(true);
+    expect(layOut(diskBytes + 2 * granularityBytesDefault, 2 * granularityBytesDefault).ok).toBe(
+      true,
+    );
   });
 
   test("too small a disk, and pieces that are no granularity, are refused", () => {

@@ -52,7 +52,7 @@ const stories: Readonly<Record<string, Story>> = {
   crashPower: { arbiter: "powerOff", left: { writes: 1, contacts: 1, crashes: 1, promotions: 1 } },
   twoWrites: { arbiter: "witness", left: { writes: 2, contacts: 1, cuts: 1 } },
   handOver: { arbiter: "witness", left: { writes: 1, demotions: 1, promotions: 1, leaves: 1 } },
-  override: { arbiter: "witness", left: { writes: 2, overrides: 1 }, first: ["cut"] },
+  override: { arbiter: "witness", left: { writes: 2, cuts: 1, overrides: 1 }, first: ["cut"] },
   yields: {
     arbiter: "witness",
     left: {
@@ -172,7 +172,7 @@ describe("planted mistakes are found", () => {
   const altered: readonly (readonly [string, string, (typeof rejoinTable)[number]["says"]])[] = [
     ["crashed primary", "crash", "same"],
     ["went on alone", "cut", "same"],
-    ["diverged", "yields", { copies: "full" }],
+    ["diverged", "yields", "same"],
     ["resync goes on", "cut", "same"],
   ];
 

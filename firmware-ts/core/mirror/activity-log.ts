@@ -12,7 +12,7 @@
  *
  * A transaction names all active extents, so that the newest whole one is the log (wire/mirror/activity-block).
  */
-import { activeExtentsMax } from "../../schema/mirror.ts";
+import { activeExtentsMax, extentBytes } from "../../schema/mirror.ts";
 
 export interface ActivityTransaction {
   readonly sequence: number;
@@ -20,6 +20,12 @@ export interface ActivityTransaction {
   readonly extents: readonly number[];
   /** Extents that were active before it and are not any more. */
   readonly dropped: readonly number[];
+}
+
+/** The extents that a write of `lengthBytes` (more than none) from `offsetBytes` on touches: the first and the last. */
+export function extentsOf(offsetBytes: number, lengthBytes: number): readonly [number, number] {
+  const last = offsetBytes + lengthBytes - 1;
+  return [Math.floor(offsetBytes / extentBytes), Math.floor(last / extentBytes)];
 }
 
 export class ActivityLog {
