@@ -202,6 +202,19 @@ describe("an activity log", () => {
     );
   });
 
+  test("an extent that is asked for again while its transaction is written keeps the writes that begin behind it", () => {
+    const log = new ActivityLog(1, 0);
+    log.begin(5);
+    log.nextTransaction();
+    expect(log.begin(5)).toBe(false);
+    log.committed();
+    expect(log.begin(5)).toBe(true);
+    log.begin(6);
+    expect(log.nextTransaction()).toBeUndefined();
+    log.end(5);
+    expect(log.nextTransaction()).toMatchObject({ extents: [6], dropped: [5] });
+  });
+
   test("a write touches the extents that its bytes are in", () => {
     expect(extentsOf(0, extentBytes)).toEqual([0, 0]);
     expect(extentsOf(extentBytes - 1, 2)).toEqual([0, 1]);

@@ -86,7 +86,11 @@ export class ActivityLog {
   /** The last transaction is durable: writes to its extents may begin. */
   committed(): void {
     if (!this.#adding) throw new Error("ActivityLog.committed: no transaction is being written");
-    for (const extent of this.#adding) this.#active.set(extent, 0);
+    for (const extent of this.#adding) {
+      // Asked for again while it was being written: it is there now, and no later transaction may begin its count anew.
+      this.#wanted.delete(extent);
+      this.#active.set(extent, 0);
+    }
     this.#adding = undefined;
   }
 }
