@@ -173,8 +173,6 @@ export function adopt(metadata: ReplicaMetadata, { current, history }: Finished)
  * The bitmap stays what it is: it says where the partner's copy has to replace ours.
  */
 export function yieldTo(metadata: ReplicaMetadata, theirs: GenerationId): ReplicaMetadata {
-  if (metadata.isPrimary && metadata.current === theirs)
-    throw new Error("yieldTo: the two have not diverged");
   return { ...metadata, isComplete: false, isSole: false, replacedBy: theirs };
 }
 

@@ -44,7 +44,7 @@ export const becomePrimary: Rule = (state) => {
   const { disk } = state;
   if (state.role === "primary" || state.wanted !== "primary" || !disk || isTaking(state))
     return undefined;
-  if (!disk.isComplete || disk.isOutdated || state.isLeaving) return undefined;
+  if (!disk.isComplete || disk.isOutdated || state.isLeaving || state.conflict) return undefined;
   const isTogether = areTwins(state) && !disk.isPrimary && !state.contact?.isDeparting;
   if (!disk.isSole && (!isTogether || theirsOf(state)?.isPrimary)) return undefined;
   const closing = fence(state);

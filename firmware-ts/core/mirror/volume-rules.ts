@@ -131,9 +131,11 @@ function gateWrites(state: MirrorState): MirrorStep | undefined {
   return [{ ...state, writes }, [effect]];
 }
 
-function writesNow({ role, disk, leg, sync, draining }: MirrorState): MirrorState["writes"] {
+function writesNow(state: MirrorState): MirrorState["writes"] {
+  const { role, disk, leg, sync, draining } = state;
   if (role === "secondary") return "none";
-  if (!disk || draining) return "held";
+  // Two primaries that have diverged: each write more is one that somebody will have to give up.
+  if (!disk || draining || state.conflict === "diverged") return "held";
   if (sync?.side === "source" && sync.at === "copied") return "held";
   if (disk.isSole) return "alone";
   if (sync?.side === "source" && sync.at !== "finished") return "held";

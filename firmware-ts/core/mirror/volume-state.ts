@@ -102,6 +102,15 @@ export function inTurn(
   return [next, effects];
 }
 
+/** Two that are nobody's to merge, and the partner is primary: neither writes on, or begins to, before somebody has decided. */
+export function withConflict(state: MirrorState): MirrorState {
+  const verdict = verdictOf(state);
+  if (!verdict) return state;
+  const isApart = verdict.kind === "diverged" || verdict.kind === "unrelated";
+  const conflict = isApart && theirsOf(state)?.isPrimary ? verdict.kind : undefined;
+  return conflict === state.conflict ? state : { ...state, conflict };
+}
+
 /**
  * The partner has our generation, and has just said so: it has not gone on without us. Undefined leaves what was known: a partner that
  * says nothing comparable proves nothing.

@@ -221,6 +221,11 @@ export interface MirrorState {
     | undefined;
   readonly proof?: { readonly of: GenerationId; readonly proof: AloneProof } | undefined;
   readonly sync?: Giving | Taking | undefined;
+  /**
+   * What the two were to each other when the partner was last heard, if that was a partner that is marked as primary. It outlasts the
+   * contact: a partner that is not heard any more has not stopped.
+   */
+  readonly conflict?: "diverged" | "unrelated" | undefined;
   /** Why the last promotion was given up. */
   readonly refusal?: string | undefined;
 }

@@ -26,6 +26,7 @@ import {
   stopGiving,
   theirsOf,
   verdictOf,
+  withConflict,
   withContinuity,
 } from "./volume-state.ts";
 import { onBeTarget } from "./volume-target.ts";
@@ -49,7 +50,7 @@ export function mirrorStep(
   fresh: GenerationId,
 ): MirrorStep {
   const [noted, first] = onEvent(state, event, fresh);
-  const [next, due] = settle(noted, fresh);
+  const [next, due] = settle(withConflict(noted), fresh);
   return [next, [...first, ...due, ...reports(state, next)]];
 }
 
@@ -103,18 +104,37 @@ type Order = Of<"promoteAsked" | "demoteAsked" | "leaveAsked" | "overrideAsked" 
 function onOrder(state: MirrorState, order: Order, fresh: GenerationId): MirrorStep {
   switch (order.kind) {
     case "promoteAsked":
-      return [{ ...state, wanted: "primary", epoch: order.epoch, refusal: undefined }, []];
+      return [
+        { ...withoutOverride(state), wanted: "primary", epoch: order.epoch, refusal: undefined },
+        [],
+      ];
     case "demoteAsked":
-      return [{ ...state, wanted: "secondary", asking: undefined, refusal: undefined }, []];
+      return [
+        {
+          ...withoutOverride(state),
+          wanted: "secondary",
+          asking: undefined,
+          refusal: undefined,
+        },
+        [],
+      ];
     case "leaveAsked":
-      return [{ ...state, wanted: "secondary", asking: undefined, isLeaving: true }, []];
+      return [
+        { ...withoutOverride(state), wanted: "secondary", asking: undefined, isLeaving: true },
+        [],
+      ];
     case "overrideAsked":
-      return [onOverride(state, order), []];
+      return onOverride(state, order);
     case "resolveAsked":
       return onResolve(state, order.resolution, fresh);
     default:
       throw new Error(`mirrorStep: unknown event ${JSON.stringify(order)}`);
   }
+}
+
+/** What somebody took upon themselves holds for the order that it was given with, and for none after it. */
+function withoutOverride(state: MirrorState): MirrorState {
+  return state.proof?.proof.kind === "override" ? { ...state, proof: undefined } : state;
 }
 
 /** Proofs and questions of before say nothing of a partner that is heard again: it will tell us itself. */
@@ -294,11 +314,23 @@ function onResync(
   return { ...state, sync: { ...sync, dirtyBits: event.dirtyBits } };
 }
 
-function onOverride(state: MirrorState, { who, why, epoch }: Of<"overrideAsked">): MirrorState {
+/** A partner that is heard is no guess: nobody goes on from an older copy beside it, or beside another primary. */
+function onOverride(state: MirrorState, { who, why, epoch }: Of<"overrideAsked">): MirrorStep {
   const { disk } = state;
-  const next: MirrorState = { ...state, wanted: "primary", epoch, refusal: undefined };
-  if (!disk?.current || disk.isSole) return next;
-  return { ...next, proof: { of: disk.current, proof: { kind: "override", who, why } } };
+  const verdict = verdictOf(state);
+  if (verdict?.kind === "resync" && verdict.source === "theirs")
+    return refuse(state, `the partner is reached, and its copy is newer: ${verdict.reason}`);
+  if (verdict && state.conflict)
+    return refuse(state, `the partner is reached, and is primary: ${verdict.reason}`);
+  const next: MirrorState = {
+    ...state,
+    wanted: "primary",
+    epoch,
+    refusal: undefined,
+    conflict: undefined,
+  };
+  if (!disk?.current || disk.isSole) return [next, []];
+  return [{ ...next, proof: { of: disk.current, proof: { kind: "override", who, why } } }, []];
 }
 
 function onResolve(state: MirrorState, resolution: Resolution, fresh: GenerationId): MirrorStep {
@@ -314,23 +346,29 @@ function onResolve(state: MirrorState, resolution: Resolution, fresh: Generation
   )
     return refuse(state, "there is no divergence to be resolved now");
   if (resolution.way === "keepMine") {
+    if (!disk.isComplete) return refuse(state, "this copy is not complete: nothing could be kept");
     const word = { kind: "yield", to: disk.current, who, why } as const;
     return [state, [{ kind: "tell", contact: contact.id, word }]];
   }
   if (resolution.way === "keepTheirs") return giveUp(state, theirs, who, why);
+  if (state.role === "primary")
+    return refuse(state, "this controller is primary: demote it before its copy is detached");
   const detached = detach(disk, resolution.volume, fresh);
   return detached.ok
     ? save(state, detached.value, "nothing")
     : refuse(state, detached.fault.message);
 }
 
-/** What was written here alone is given up: only while nobody writes here, and only for what the partner has now. */
+/** What was written here alone is given up: only while nobody writes here, and only for a whole copy that the partner has now. */
 function giveUp(state: MirrorState, to: GenerationId, who: string, why: string): MirrorStep {
   const { disk } = state;
   if (!disk || isBusy(state) || verdictOf(state)?.kind !== "diverged")
     return refuse(state, "there is no divergence to be resolved now");
-  if (theirsOf(state)?.current !== to)
+  const theirs = theirsOf(state);
+  if (theirs?.current !== to)
     return refuse(state, "the partner's copy is of another generation by now");
+  if (!theirs.isComplete)
+    return refuse(state, "the partner's copy is not complete: this one may be the last that is");
   if (state.role === "primary")
     return refuse(state, "this controller is primary: demote it before its copy is given up");
   const message = `this copy (generation ${disk.current}) is given up for the partner's (${to}) by ${who}: ${why}`;

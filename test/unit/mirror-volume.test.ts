@@ -1,0 +1,187 @@
+/** The decisions of one controller, order by order: what an operator may ask for, and what is refused. */
+import { describe, expect, test } from "vitest";
+import { mirrorStep } from "../../firmware-ts/core/mirror/volume.ts";
+import { startMirror } from "../../firmware-ts/core/mirror/volume-state.ts";
+import type {
+  MirrorEffect,
+  MirrorEvent,
+  MirrorState,
+  Resolution,
+} from "../../firmware-ts/core/mirror/volume-types.ts";
+import type { Arbiter, ReplicaMetadata } from "../../firmware-ts/schema/mirror.ts";
+import { generation, replicaAt } from "../support/replicas.ts";
+
+const by = { who: "operator", why: "the other building burns" };
+
+/** Controller a with its replica; what is to be written is written at once, and the partner's access ends at once. */
+class Controller {
+  state: MirrorState;
+  effects: MirrorEffect[] = [];
+  #fresh = 100;
+
+  constructor(metadata: ReplicaMetadata, arbiter: Arbiter = "witness") {
+    this.state = startMirror("a", arbiter);
+    this.tell({ kind: "booted", metadata });
+  }
+
+  tell(event: MirrorEvent): this {
+    const [state, effects] = mirrorStep(this.state, event, generation(++this.#fresh));
+    this.state = state;
+    this.effects = effects.slice();
+    for (const effect of effects) {
+      const before = this.effects;
+      if (effect.kind === "persist") this.tell({ kind: "persisted", ok: true });
+      else if (effect.kind === "refuseAccess") this.tell({ kind: "fenced" });
+      else continue;
+      this.effects = [...before, ...this.effects];
+    }
+    return this;
+  }
+
+  meet(theirs: ReplicaMetadata, contact = "c1"): this {
+    this.tell({ kind: "met", contact });
+    return this.hear(theirs, contact);
+  }
+
+  hear(theirs: ReplicaMetadata, contact = "c1"): this {
+    const metadata = { ...theirs, controller: "b" } as const;
+    return this.tell({ kind: "told", contact, word: { kind: "metadata", metadata } });
+  }
+
+  promote(): this {
+    return this.tell({ kind: "promoteAsked", epoch: 3 });
+  }
+
+  override(): this {
+    return this.tell({ kind: "overrideAsked", epoch: 3, ...by });
+  }
+
+  resolve(resolution: Resolution): this {
+    return this.tell({ kind: "resolveAsked", resolution });
+  }
+
+  /** What it has refused in answer to the last event. */
+  get refused(): string | undefined {
+    for (const effect of this.effects)
+      if (effect.kind === "report" && effect.code === "mirrorRefused") return effect.message;
+    return undefined;
+  }
+
+  get kinds(): string[] {
+    return this.effects.map(({ kind }) => kind);
+  }
+}
+
+/** Went on alone from generation 1. */
+const alone = (current: number, change: Partial<ReplicaMetadata> = {}) =>
+  replicaAt(current, { base: generation(1), isSole: true, ...change });
+
+describe("a divergence is resolved", () => {
+  test("the last complete copy is not given up for one that is incomplete", () => {
+    const half = alone(3, { isComplete: false, isSole: false });
+    const controller = new Controller(alone(2)).meet(half);
+    controller.resolve({ way: "keepTheirs", ...by });
+    expect(controller.refused).toContain("not complete");
+    expect(controller.state.disk).toMatchObject({ isComplete: true, isSole: true });
+    const word = { kind: "yield", to: generation(3), ...by } as const;
+    controller.tell({ kind: "told", contact: "c1", word });
+    expect(controller.refused).toContain("not complete");
+    expect(controller.state.disk?.isComplete).toBe(true);
+  });
+
+  test("the partner is not asked to yield to a copy that is incomplete", () => {
+    const half = alone(3, { isComplete: false, isSole: false });
+    const controller = new Controller(half).meet(alone(2));
+    controller.resolve({ way: "keepMine", ...by });
+    expect(controller.refused).toContain("not complete");
+    expect(controller.kinds).not.toContain("tell");
+  });
+
+  test("of two that are whole, one is given up for the other", () => {
+    const controller = new Controller(alone(2)).meet(alone(3));
+    controller.resolve({ way: "keepMine", ...by });
+    expect(controller.effects).toContainEqual(
+      expect.objectContaining({ kind: "tell", word: { kind: "yield", to: generation(2), ...by } }),
+    );
+    controller.resolve({ way: "keepTheirs", ...by });
+    expect(controller.state.disk).toMatchObject({ isComplete: false, replacedBy: generation(3) });
+  });
+
+  test("of two that were primary in one generation, too", () => {
+    const crashed = replicaAt(1, { isPrimary: true });
+    const controller = new Controller(crashed).meet(crashed);
+    controller.resolve({ way: "keepTheirs", ...by });
+    expect(controller.state.disk).toMatchObject({ isComplete: false, replacedBy: generation(1) });
+  });
+
+  test("a copy becomes a volume of its own only while nobody writes to it", () => {
+    const detach = { way: "detach", volume: generation(70), ...by } as const;
+    const controller = new Controller(alone(2)).promote().meet(alone(3));
+    controller.resolve(detach);
+    expect(controller.refused).toContain("demote it");
+    expect(controller.state.disk?.volume).toBe(replicaAt(1).volume);
+    controller.tell({ kind: "demoteAsked" }).tell({ kind: "drained", isClean: true });
+    controller.resolve(detach);
+    expect(controller.state.disk?.volume).toBe(generation(70));
+  });
+});
+
+describe("two that have diverged, and the partner is primary", () => {
+  const primary = alone(3, { isPrimary: true });
+
+  test("a primary stops, also when it does not hear the other any more, until somebody decides", () => {
+    const controller = new Controller(alone(2)).promote();
+    expect(controller.state.writes).toBe("alone");
+    controller.meet(primary);
+    expect(controller.state.writes).toBe("held");
+    expect(controller.kinds).toContain("holdWrites");
+    controller.tell({ kind: "parted", contact: "c1" });
+    expect(controller.state.writes).toBe("held");
+    controller.meet(alone(3), "c2");
+    expect(controller.state.writes).toBe("alone");
+  });
+
+  test("an override lets it go on when the other is not heard, and not before", () => {
+    const controller = new Controller(alone(2)).promote().meet(primary).override();
+    expect(controller.refused).toContain("is primary");
+    expect(controller.state.writes).toBe("held");
+    controller.tell({ kind: "parted", contact: "c1" }).override();
+    expect(controller.state.writes).toBe("alone");
+  });
+
+  test.each([
+    ["diverged", primary],
+    ["unrelated", replicaAt(9, { isPrimary: true })],
+  ])("a secondary does not become primary: %s", (_kind, theirs) => {
+    const controller = new Controller(alone(2)).meet(theirs).promote();
+    expect(controller.state.role).toBe("secondary");
+    controller.hear({ ...theirs, isPrimary: false });
+    expect(controller.state.role).toBe("primary");
+  });
+});
+
+describe("an override", () => {
+  test.each<readonly [string, MirrorEvent]>([
+    ["a demotion", { kind: "demoteAsked" }],
+    ["leaving", { kind: "leaveAsked" }],
+    ["a promotion without one", { kind: "promoteAsked", epoch: 3 }],
+  ])("does not outlive %s", (_what, order) => {
+    // Asked for while it cannot be used: the end of what is in flight is waited for.
+    const controller = new Controller(replicaAt(2)).override();
+    const disk = replicaAt(2, { isPrimary: true });
+    controller.state = { ...controller.state, disk, draining: "underWay" };
+    controller.override();
+    expect(controller.state.proof?.proof.kind).toBe("override");
+    controller.tell(order);
+    expect(controller.state.proof).toBeUndefined();
+  });
+
+  test("is refused while the partner is heard, and its copy is newer", () => {
+    const controller = new Controller(replicaAt(1)).meet(alone(2)).override();
+    expect(controller.refused).toContain("newer");
+    expect(controller.state).toMatchObject({ role: "secondary", wanted: "secondary" });
+    expect(controller.state.disk?.current).toBe(generation(1));
+    controller.tell({ kind: "parted", contact: "c1" }).override();
+    expect(controller.state.disk?.continued?.proof.kind).toBe("override");
+  });
+});
