@@ -139,6 +139,8 @@ describe("a superblock", () => {
     const bad = replicaAt(7, { current: "0".repeat(16) });
     expect(encodeSuperblock({ sequence: 1, metadata: bad }).ok).toBe(false);
     expect(encodeSuperblock({ sequence: -1, metadata: replicaAt(7) }).ok).toBe(false);
+    const coarse = replicaAt(7, { granularityBytes: 2 ** 32 });
+    expect(encodeSuperblock({ sequence: 1, metadata: coarse }).ok).toBe(false);
   });
 });
 
@@ -285,7 +287,11 @@ describe("an activity log", () => {
             blocks[activityBlockOf(sequence)] = encodeActivity(volume, { sequence, extents });
           });
           const last = first + lists.length - 1;
-          expect(replayActivity(volume, blocks)).toEqual({ sequence: last, extents: lists.at(-1) });
+          expect(replayActivity(volume, blocks)).toEqual({
+            kind: "log",
+            sequence: last,
+            extents: lists.at(-1),
+          });
           const next = encodeActivity(volume, { sequence: last + 1, extents: [1, 2, 3] });
           const place = activityBlockOf(last + 1);
           const before = blocks[place] ?? Buffer.alloc(0);
@@ -293,8 +299,8 @@ describe("an activity log", () => {
           const isDone = blocks[place].equals(next);
           expect(replayActivity(volume, blocks)).toEqual(
             isDone
-              ? { sequence: last + 1, extents: [1, 2, 3] }
-              : { sequence: last, extents: lists.at(-1) },
+              ? { kind: "log", sequence: last + 1, extents: [1, 2, 3] }
+              : { kind: "log", sequence: last, extents: lists.at(-1) },
           );
         },
       ),
@@ -307,29 +313,38 @@ describe("an activity log", () => {
     const newer = encodeActivity(volume, { sequence: 2, extents: [5, 9] });
     for (let offset = 0; offset < blockBytes; offset++) {
       blocks[2] = altered(newer, offset, 0x80);
-      expect(replayActivity(volume, blocks)).toEqual({ sequence: 1, extents: [5] });
+      expect(replayActivity(volume, blocks)).toMatchObject({ sequence: 1, extents: [5] });
     }
   });
 
-  test("what was left there by another volume, or at another place, says nothing", () => {
-    const blocks = blank();
-    blocks[1] = encodeActivity("00000000000000ff", { sequence: 1, extents: [5] });
-    blocks[3] = encodeActivity(volume, { sequence: 4, extents: [6] });
-    expect(replayActivity(volume, blocks)).toBeUndefined();
-    expect(replayActivity(volume, [Buffer.alloc(3)])).toBeUndefined();
+  test("what was never written is told from what is lost: damaged, of another volume, or at another place", () => {
+    expect(replayActivity(volume, blank())).toEqual({ kind: "empty" });
+    const lost = { kind: "lost" };
+    const whole = encodeActivity(volume, { sequence: 1, extents: [5] });
+    const others = encodeActivity("00000000000000ff", { sequence: 1, extents: [5] });
+    const elsewhere = encodeActivity(volume, { sequence: 4, extents: [6] });
+    for (const block of [altered(whole, 40, 1), others, elsewhere]) {
+      const blocks = blank();
+      blocks[1] = block;
+      expect(replayActivity(volume, blocks)).toEqual(lost);
+      blocks[2] = encodeActivity(volume, { sequence: 2, extents: [7] });
+      expect(replayActivity(volume, blocks)).toEqual({ kind: "log", sequence: 2, extents: [7] });
+    }
+    expect(replayActivity(volume, [Buffer.alloc(3)])).toEqual({ kind: "empty" });
+    expect(replayActivity(volume, [Buffer.alloc(3, 1)])).toEqual(lost);
   });
 
   test("as many extents as it can name, and not one more", () => {
     const extents = Array.from({ length: activeExtentsMax }, (_, index) => index);
     const blocks = blank();
     blocks[1] = encodeActivity(volume, { sequence: 1, extents });
-    expect(replayActivity(volume, blocks)?.extents).toEqual(extents);
+    expect(replayActivity(volume, blocks)).toMatchObject({ kind: "log", extents });
     const more = { sequence: 2, extents: [...extents, activeExtentsMax] };
     expect(() => encodeActivity(volume, more)).toThrow("1001 extents");
     const claims = encodeActivity(volume, { sequence: 1, extents });
     claims.writeUInt32BE(activeExtentsMax + 1, 4);
     claims.writeUInt32BE(crc32c(claims.subarray(32), crc32c(claims.subarray(0, 28))), 28);
     blocks[1] = claims;
-    expect(replayActivity(volume, blocks)).toBeUndefined();
+    expect(replayActivity(volume, blocks)).toEqual({ kind: "lost" });
   });
 });

@@ -1,6 +1,7 @@
 /**
  * The activity log on the disk: eight blocks of 4,096 bytes, written in turn. Each names all active extents, so that the newest whole one
- * is the log, and a torn one was never written: nothing has been written to the extents that only it names.
+ * is the log, and a torn one was never written: nothing has been written to the extents that only it names. A new replica begins with eight
+ * blocks of zeros: what somebody left there before would be taken for a log that is lost.
  *
  *     offset size                                  big-endian
  *        0    4  magic "DAL1"                       16    8  volume id
@@ -45,17 +46,27 @@ export function activityBlockOf(sequence: number): number {
   return sequence % activityBlocks;
 }
 
-/** What the blocks of a log say together; undefined: nothing was ever written whole. Never throws. */
+/** What is known of the extents that may have been written to. */
+export type ActivityReplay =
+  | ({ readonly kind: "log" } & ActivityRecord)
+  /** All zeros: nothing was ever written by it. */
+  | { readonly kind: "empty" }
+  /** There is something, and none of it is a whole block of this log: every extent may have been written to. */
+  | { readonly kind: "lost" };
+
+/** What the blocks of a log say together. Never throws. */
 export function replayActivity(
   volume: GenerationId,
   blocks: readonly Uint8Array[],
-): ActivityRecord | undefined {
+): ActivityReplay {
   let newest: ActivityRecord | undefined;
   for (const [index, bytes] of blocks.entries()) {
     const record = decodeBlock(volume, index, bytes);
     if (record && (!newest || record.sequence > newest.sequence)) newest = record;
   }
-  return newest;
+  if (newest) return { kind: "log", ...newest };
+  const isBlank = blocks.every((bytes) => bytes.every((byte) => byte === 0));
+  return { kind: isBlank ? "empty" : "lost" };
 }
 
 function decodeBlock(

@@ -21,6 +21,11 @@
  *
  * Obligations. No bytes make a reader throw. Magic, format, sequence and checksum are where they are in every format, so that what a newer
  * firmware wrote is told from damage, and is refused instead of overwritten. Format N reads N and N - 1; there is none before 1 yet.
+ *
+ * Writing. A change is written twice, with two sequences: into the slot that is not the newest, flush, into the other one, flush. It is done
+ * when both have it: were it only in one, a disk that loses that slot later would fall back to what was true before, as if the change
+ * had never been (a target that is complete again, a sole one that is not). Reading. Before anything is done under what is read, the newest
+ * is written into the other slot as well, and flushed: it may have been read from the cache of a disk that had not kept it yet.
  */
 import type { ControllerId } from "../../schema/ids.ts";
 import {
@@ -34,7 +39,7 @@ import {
 } from "../../schema/mirror.ts";
 import { failed, good, type Outcome } from "../../schema/outcome.ts";
 import { crc32c } from "../crc32c.ts";
-import { blockBytes } from "./layout.ts";
+import { blockBytes, granularityBytesMax } from "./layout.ts";
 
 /** A slot is written and read as a whole. */
 export const superblockBytes = blockBytes;
@@ -95,9 +100,12 @@ export type SuperblockSlot =
  * Fault `badInput`: the metadata are not such as the schema allows.
  */
 export function encodeSuperblock({ sequence, metadata }: Superblock): Outcome<Buffer> {
+  const no = (reason: string) => failed("badInput", "metadata of a replica", reason);
   const parsed = replicaMetadataSchema.safeParse(metadata);
-  if (!parsed.success || !Number.isSafeInteger(sequence) || sequence < 0)
-    return failed("badInput", "metadata of a replica", parsed.error?.message ?? "no sequence");
+  if (!parsed.success) return no(parsed.error.message);
+  if (!Number.isSafeInteger(sequence) || sequence < 0) return no("no sequence");
+  if (metadata.granularityBytes > granularityBytesMax)
+    return no(`a granularity of ${metadata.granularityBytes} bytes is more than there is`);
   const slot = Buffer.alloc(superblockBytes);
   magic.copy(slot);
   slot.writeUInt16BE(formatNow, at.format);
