@@ -22,6 +22,7 @@ const kind = (name: Verdict["kind"]) => ({ kind: name });
 /** Row, mine, theirs, verdict. */
 const cases: readonly (readonly [string, ReplicaMetadata, ReplicaMetadata, object])[] = [
   ["another volume", at(1), at(1, { volume: "00000000000000bb" }), kind("unrelated")],
+  ["same controller", at(1), at(1, { controller: "a" }), kind("unrelated")],
   ["another shape", at(1), at(1, { dataBytes: 2 ** 31 }), kind("unrelated")],
   ["another shape", at(1), at(1, { granularityBytes: 4096 }), kind("unrelated")],
   ["nothing written yet", fresh(), fresh(), kind("neither")],
@@ -63,11 +64,23 @@ const cases: readonly (readonly [string, ReplicaMetadata, ReplicaMetadata, objec
 ];
 
 describe("what two replicas are to each other", () => {
-  test.each(cases)("%s", (row, mine, theirs, verdict) => {
+  test.each(cases)("%s", (row, mine, other, verdict) => {
+    const theirs: ReplicaMetadata =
+      row === "same controller" ? other : { ...other, controller: "b" };
     expect(rejoin(mine, theirs)).toMatchObject(verdict);
     const { reason } = rejoin(mine, theirs);
-    expect(rejoinTable.find((each) => each.reason === reason)?.name).toBe(row);
+    const isSaid = (each: (typeof rejoinTable)[number]) =>
+      each.reason("a", "b") === reason || each.reason("b", "a") === reason;
+    expect(rejoinTable.find(isSaid)?.name).toBe(row);
     expect(rejoin(theirs, mine)).toEqual(mirrored(rejoin(mine, theirs)));
+  });
+
+  test("the reason names the controllers, and is the same on both sides", () => {
+    const [a, b] = [alone(2, 1), at(1, { controller: "b" })];
+    expect(rejoin(a, b).reason).toContain("a went on while b was away");
+    expect(rejoin(b, a).reason).toContain("a went on while b was away");
+    const newer = { ...alone(2, 1), controller: "b" } as const;
+    expect(rejoin(at(1), newer).reason).toContain("b went on while a was away");
   });
 
   test("each row has its case", () => {
@@ -91,7 +104,7 @@ describe("what two replicas are to each other", () => {
 
   test("two that each call themselves the newer one have diverged", () => {
     const mine = at(1, { base: generation(2) });
-    const theirs = at(2, { base: generation(1) });
+    const theirs = at(2, { base: generation(1), controller: "b" });
     expect(rejoin(mine, theirs)).toMatchObject({ kind: "diverged" });
   });
 

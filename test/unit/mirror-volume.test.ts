@@ -8,6 +8,7 @@ import type {
   MirrorState,
   Resolution,
 } from "../../firmware-ts/core/mirror/volume-types.ts";
+import { mirrorView } from "../../firmware-ts/core/mirror/volume-view.ts";
 import type { Arbiter, ReplicaMetadata } from "../../firmware-ts/schema/mirror.ts";
 import { generation, replicaAt } from "../support/replicas.ts";
 
@@ -183,5 +184,35 @@ describe("an override", () => {
     expect(controller.state.disk?.current).toBe(generation(1));
     controller.tell({ kind: "parted", contact: "c1" }).override();
     expect(controller.state.disk?.continued?.proof.kind).toBe("override");
+  });
+});
+
+describe("a partner whose copy is no copy of ours", () => {
+  test.each([
+    ["of another size", { dataBytes: 2 ** 31 }],
+    ["of another granularity", { granularityBytes: 4096 }],
+  ])("is not let in, and not taken for one that has the same: %s", (_what, change) => {
+    const controller = new Controller(replicaAt(1)).meet(replicaAt(1, change));
+    expect(controller.state.access).toBe("closed");
+    expect(controller.state.isContinuous).toBe(false);
+    controller.meet(replicaAt(1), "c2");
+    expect(controller.state).toMatchObject({ access: "open", isContinuous: true });
+  });
+
+  test.each([
+    ["unrelated", alone(2, { isSole: false }), replicaAt(9)],
+    ["diverged", alone(2, { isSole: false }), alone(3)],
+    ["neither", replicaAt(1), { ...alone(2, { isComplete: false }), replacedBy: generation(4) }],
+  ])("is the reason why it is not primary: %s", (kind, mine, theirs) => {
+    const { state } = new Controller(mine).meet(theirs).promote();
+    const { frozen, trouble } = mirrorView(state);
+    expect(trouble, kind).toBeDefined();
+    expect(frozen).toBe(trouble);
+  });
+
+  test("a conflict is the reason also when the partner is not heard any more", () => {
+    const controller = new Controller(alone(2)).promote().meet(alone(3, { isPrimary: true }));
+    controller.tell({ kind: "parted", contact: "c1" });
+    expect(mirrorView(controller.state).frozen).toContain("was primary with data of its own");
   });
 });

@@ -5,6 +5,7 @@
  * A row is tried with each of the two as `self`. One that would have both copied from is a contradiction, and nobody is copied from.
  * The order matters: rows above say what rows below may take for granted.
  */
+import { type ControllerId, partnerOf } from "../../schema/ids.ts";
 import type { ReplicaMetadata, Side, Verdict } from "../../schema/mirror.ts";
 import { ancestry } from "./generations.ts";
 
@@ -13,8 +14,8 @@ interface Row {
   readonly when: (self: ReplicaMetadata, other: ReplicaMetadata) => boolean;
   /** `copies`: from `self` to the other. */
   readonly says: Exclude<Verdict["kind"], "resync"> | { readonly copies: "bitmap" | "full" };
-  /** For an operator; "this copy" is `self`. */
-  readonly reason: string;
+  /** For an operator, the same on both sides: names the two controllers, where it is not the same for both. */
+  readonly reason: (self: ControllerId, other: ControllerId) => string;
 }
 
 const isFresh = ({ current }: ReplicaMetadata) => current === undefined;
@@ -37,125 +38,136 @@ export const rejoinTable: readonly Row[] = [
     name: "another volume",
     when: (self, other) => self.volume !== other.volume,
     says: "unrelated",
-    reason: "the two copies are of different volumes",
+    reason: () => "the two copies are of different volumes",
+  },
+  {
+    name: "same controller",
+    when: (self, other) => self.controller === other.controller,
+    says: "unrelated",
+    reason: (self) =>
+      `both copies say that they are those of ${self}: a disk was put into the wrong one`,
   },
   {
     name: "another shape",
     when: (self, other) =>
       self.dataBytes !== other.dataBytes || self.granularityBytes !== other.granularityBytes,
     says: "unrelated",
-    reason: "the two copies differ in size or granularity",
+    reason: () => "the two copies differ in size or granularity",
   },
   {
     name: "nothing written yet",
     when: (self, other) => isFresh(self) && isFresh(other),
     says: "neither",
-    reason: "neither copy was ever used: say which of the two the volume begins with",
+    reason: () => "neither copy was ever used: say which of the two the volume begins with",
   },
   {
     name: "none complete",
     when: (self, other) => !self.isComplete && !other.isComplete,
     says: "neither",
-    reason: "neither copy is complete: bring back the disk that they were being filled from",
+    reason: () => "neither copy is complete: bring back the disk that they were being filled from",
   },
   {
     name: "outdated beside fresh",
     when: (self, other) => isFresh(other) && self.isOutdated,
     says: "neither",
-    reason:
-      "the partner's copy is new, and this copy may lack what the partner's last one had: promote it by an override if that one is lost",
+    reason: (self, other) =>
+      `the copy of ${other} is new, and that of ${self} may lack what the last one of ${other} had: promote ${self} by an override if that one is lost`,
   },
   {
     name: "fresh",
     when: (self, other) => self.isComplete && isFresh(other),
     says: { copies: "full" },
-    reason: "the other copy was never used",
+    reason: (_, other) => `the copy of ${other} was never used`,
   },
   {
     name: "sole, and yet not alone",
     when: (self, other) => areComplete(self, other) && other.isSole && contains(self, other),
     says: "diverged",
-    reason:
-      "the other copy was written alone in a generation that this one holds already: one of them is not what it was",
+    reason: (self, other) =>
+      `the copy of ${other} was written alone in a generation that ${self} holds already: one of them is not what it was`,
   },
   {
     name: "both primary at once",
     when: (self, other) =>
       areComplete(self, other) && areEqual(self, other) && self.isPrimary && other.isPrimary,
     says: "diverged",
-    reason: "both were primary at once in one generation, which must not be",
+    reason: () => "both were primary at once in one generation, which must not be",
   },
   {
     name: "crashed primary",
     when: (self, other) => areComplete(self, other) && areEqual(self, other) && self.isPrimary,
     says: { copies: "bitmap" },
-    reason: "writes may have been in flight at this copy: the extents of its activity log",
+    reason: (self) => `writes may have been in flight at ${self}: the extents of its activity log`,
   },
   {
     name: "nothing to do",
     when: (self, other) => areComplete(self, other) && areEqual(self, other),
     says: "same",
-    reason: "both copies are of the same generation",
+    reason: () => "both copies are of the same generation",
   },
   {
     name: "resync goes on",
     when: (self, other) =>
       isGiver(self, other) && self.base !== undefined && other.current === self.base,
     says: { copies: "bitmap" },
-    reason: "the other copy was being filled from this one: what is left of it",
+    reason: (self, other) =>
+      `the copy of ${other} was being filled from ${self}: what is left of it`,
   },
   {
     name: "yielded",
     when: (self, other) =>
       isGiver(self, other) && isPromised(self, other) && splitTogether(self, other),
     says: { copies: "bitmap" },
-    reason: "the other copy was given up for this one: what either has written since they parted",
+    reason: (self, other) =>
+      `the copy of ${other} was given up for that of ${self}: what either has written since they parted`,
   },
   {
     name: "resync begins anew",
     when: (self, other) => isGiver(self, other) && isPromised(self, other),
     says: { copies: "full" },
-    reason: "the other copy was to be filled from this one, and no bitmap counts against it",
+    reason: (self, other) =>
+      `the copy of ${other} was to be filled from ${self}, and no bitmap counts against it`,
   },
   {
     name: "the newer one is incomplete",
     when: (self, other) => isGiver(self, other) && !areEqual(self, other) && contains(other, self),
     says: "neither",
-    reason:
-      "the other copy is newer and incomplete, and this one lacks what it had: bring back the disk that it was being filled from, or promote this one by an override",
+    reason: (self, other) =>
+      `the copy of ${other} is newer and incomplete, and that of ${self} lacks what it had: bring back the disk that it was being filled from, or promote ${self} by an override`,
   },
   {
     name: "incomplete, of a generation that we have",
     when: (self, other) =>
       isGiver(self, other) && (contains(self, other) || filledFromOurs(self, other)),
     says: { copies: "full" },
-    reason: "the other copy is incomplete, and older",
+    reason: (_, other) => `the copy of ${other} is incomplete, and older`,
   },
   {
     name: "went on alone",
     when: (self, other) =>
       areComplete(self, other) && self.base !== undefined && other.current === self.base,
     says: { copies: "bitmap" },
-    reason: "this copy went on while the other was away: what was written since",
+    reason: (self, other) => `${self} went on while ${other} was away: what was written since`,
   },
   {
     name: "away for more than one generation",
     when: (self, other) => areComplete(self, other) && contains(self, other),
     says: { copies: "full" },
-    reason: "this copy contains the other's generation, but the bitmap does not reach back to it",
+    reason: (self, other) =>
+      `the copy of ${self} contains the generation of ${other}, but its bitmap does not reach back to it`,
   },
   {
     name: "diverged",
     when: (self, other) => ancestry(self).some((each) => ancestry(other).includes(each)),
     says: "diverged",
-    reason:
+    reason: () =>
       "each copy was written without the other since they parted: say which of them counts, or keep both as volumes of their own",
   },
   {
     name: "history too short",
     when: () => true,
     says: "unrelated",
-    reason:
+    reason: () =>
       "the two copies have no generation in common: another volume's, or one was away for longer than is remembered",
   },
 ];
@@ -175,10 +187,14 @@ export function rejoinBy(
   mine: ReplicaMetadata,
   theirs: ReplicaMetadata,
 ): Verdict {
-  for (const { when, says, reason } of table) {
+  for (const { when, says, reason: reasonOf } of table) {
     const isMine = when(mine, theirs);
     const isTheirs = when(theirs, mine);
     if (!isMine && !isTheirs) continue;
+    // Where a row holds both ways, it is told as of the first controller: on both sides the same.
+    const isOfMine = isMine && (!isTheirs || mine.controller === "a");
+    const self = isOfMine ? mine.controller : theirs.controller;
+    const reason = reasonOf(self, partnerOf(self));
     if (typeof says === "string") return { kind: says, reason };
     if (isMine && isTheirs)
       return { kind: "diverged", reason: "each copy says that it is the newer one" };

@@ -49,18 +49,13 @@ export function verdictOf(state: MirrorState): Verdict | undefined {
 }
 
 /** Both have the same data but for what is in flight, whoever is primary. */
-export function areTwins({ disk, contact }: MirrorState): boolean {
-  const theirs = contact?.heard?.metadata;
-  return (
-    disk !== undefined &&
-    theirs !== undefined &&
-    disk.volume === theirs.volume &&
-    disk.isComplete &&
-    theirs.isComplete &&
-    disk.current === theirs.current &&
-    !disk.isSole &&
-    !theirs.isSole
-  );
+export function areTwins(state: MirrorState): boolean {
+  const { disk } = state;
+  const theirs = theirsOf(state);
+  if (!disk?.isComplete || !theirs?.isComplete || disk.current !== theirs.current) return false;
+  const { kind } = rejoin(disk, theirs);
+  // Of two in one generation, a resync is due only where one of them crashed as primary.
+  return kind === "same" || kind === "resync";
 }
 
 /** Whether the partner's replica is one that nobody could be promoted with: there is none, or it was never used. */

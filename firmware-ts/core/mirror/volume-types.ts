@@ -43,7 +43,10 @@ export type Resolution =
     };
 
 export type MirrorEvent =
-  /** Without metadata: the disk is missing, or what it says cannot be read. */
+  /**
+   * Without metadata: the disk is missing, or what it says cannot be read. Metadata are in both slots, flushed, before they are reported:
+   * a newest slot that a crash left in a disk's cache may be gone after the next one.
+   */
   | {
       readonly kind: "booted";
       readonly metadata?: ReplicaMetadata | undefined;
@@ -91,7 +94,8 @@ export type Merge = "all" | "ownActivity";
 
 export type MirrorEffect =
   /**
-   * First the bitmap, with `merge`, durably; then the metadata, durably; then `persisted`. Nothing else is persisted meanwhile.
+   * First the bitmap, with `merge`, durably; then the metadata, into both slots, one after the other with a flush behind each; then
+   * `persisted`, and not before both have it: the loss of one slot must not bring back what was true before. Nothing else is persisted meanwhile.
    * The replica's activity log counts until then, and is emptied behind it if the metadata are not `isPrimary`.
    */
   | {

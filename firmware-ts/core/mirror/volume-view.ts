@@ -72,6 +72,11 @@ function frozenReason(state: MirrorState): string | undefined {
       ? "this copy was never used"
       : "this copy is incomplete: it has to be filled from the partner's first";
   if (disk.isOutdated) return "this copy is outdated: the partner may have gone on from it";
+  const verdict = verdictOf(state);
+  const trouble = troubleOf(verdict);
+  if (trouble !== undefined) return trouble;
+  if (state.conflict)
+    return "the partner was primary with data of its own when it was last heard: one of the two has to be decided for";
   if (needsProof(state))
     return `the partner's copy is not reached, and it is not proved that the partner will not be promoted: ${asking?.refusal ?? "the arbiter has not answered"}`;
   return "the partner's copy is being reached";
