@@ -34,8 +34,12 @@ export const aloneProofSchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("goodbye"), isDurable: z.boolean() }),
   /** The partner was seen without power after it had been lost. */
   z.object({ kind: z.literal("powerOff") }),
-  /** The witness gave this generation to us, and gives it to nobody else. */
-  z.object({ kind: z.literal("witness"), generation: generationIdSchema }),
+  /** The witness gave this generation to us, to go on from as `next`, and gives it to nobody else. */
+  z.object({
+    kind: z.literal("witness"),
+    generation: generationIdSchema,
+    next: generationIdSchema,
+  }),
   /** No proof: somebody took it upon themselves. Should it be wrong, the two replicas have diverged, and say so when they meet. */
   z.object({ kind: z.literal("override"), who: z.string().min(1), why: z.string().min(1) }),
 ]);

@@ -133,7 +133,8 @@ const goesOnWithoutProof: Stepper = (state, event, fresh) => {
   const [next, effects] = mirrorStep(state, event, fresh);
   const ask = effects.find((effect) => effect.kind === "askProof");
   if (ask?.kind !== "askProof") return [next, effects];
-  const proof = { kind: "witness", generation: ask.generation } as const;
+  const { generation, next: fresher } = ask;
+  const proof = { kind: "witness", generation, next: fresher } as const;
   const arrived = { kind: "proofArrived", ask: ask.ask, proof } as const;
   const [after, more] = mirrorStep(next, arrived, fresh);
   return [after, [...effects, ...more]];

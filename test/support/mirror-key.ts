@@ -24,7 +24,8 @@ function metadataText(metadata: ReplicaMetadata | undefined): string {
 function nodeText(node: Node): string {
   const known = nodeTexts.get(node);
   if (known !== undefined) return known;
-  const { state, disk, ...rest } = node;
+  // Numbers of tasks are compared and never ordered, and this world's answers always have the last one.
+  const { state, disk, legTask: _1, copyTask: _2, isFetching, ...rest } = node;
   const {
     me: _,
     disk: believed,
@@ -33,6 +34,10 @@ function nodeText(node: Node): string {
     refusal: __,
     legFailure,
     asking,
+    tasks: _3,
+    legTask: _4,
+    drainTask: _5,
+    sync,
     ...facts
   } = state;
   const text = [
@@ -43,7 +48,9 @@ function nodeText(node: Node): string {
     contact?.told && metadataText(contact.told.metadata),
     contact?.heard && metadataText(contact.heard.metadata),
     legFailure !== undefined,
-    asking && `${asking.ask}${asking.generation}`,
+    asking && `${asking.ask}${asking.generation}${asking.next}${asking.epoch}`,
+    JSON.stringify({ ...sync, task: undefined }),
+    JSON.stringify({ ...isFetching, task: undefined }),
     JSON.stringify(facts),
     JSON.stringify({ ...rest, persisting: rest.persisting?.merge }),
   ].join("|");

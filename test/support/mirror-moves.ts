@@ -85,7 +85,8 @@ function ownSteps(rules: Rules, world: World, me: ControllerId): Move[] {
   if (node.persisting) all.push([`${me} persists`, persist(rules, world, me, node)]);
   if (node.leg === "broken") {
     const lost = markUnconfirmed(onNode(world, me, { leg: "none", isFetching: undefined }), me);
-    all.push([`${me} loses its leg`, tell(rules, lost, me, { kind: "legLost", reason: "cut" })]);
+    const event = { kind: "legLost", task: node.legTask ?? 0, reason: "cut" } as const;
+    all.push([`${me} loses its leg`, tell(rules, lost, me, event)]);
   }
   if (node.isFetching && node.leg === "good")
     all.push([`${me} fetches`, fetchMarks(rules, world, me)]);
@@ -145,7 +146,7 @@ function fetchMarks(rules: Rules, world: World, me: ControllerId): World {
   const marks =
     (isFetching?.activity ? theirs.active : 0) | (isFetching?.bitmap ? theirs.dirtyOnDisk : 0);
   const fetched = onNode(world, me, { isFetching: undefined, dirty: dirty | marks });
-  return tell(rules, fetched, me, { kind: "marksFetched" });
+  return tell(rules, fetched, me, { kind: "marksFetched", task: isFetching?.task ?? 0 });
 }
 
 /** A write begins: its extent is in the log, durably, before. */
@@ -215,10 +216,10 @@ function acknowledge(world: World, me: ControllerId, write: number): World {
 function copying(rules: Rules, world: World, me: ControllerId, node: Node): Move[] {
   const { sync } = node.state;
   if (sync?.side !== "source" || sync.at !== "copying" || node.leg !== "good") return [];
-  if (node.dirty === 0)
-    return node.inflight
-      ? []
-      : [[`${me} has copied`, tell(rules, world, me, { kind: "resyncCopied" })]];
+  if (node.dirty === 0) {
+    const event = { kind: "resyncCopied", task: node.copyTask ?? 0 } as const;
+    return node.inflight ? [] : [[`${me} has copied`, tell(rules, world, me, event)]];
+  }
   return blocks.flatMap((block): Move[] => {
     if (!has(node.dirty, block) || node.inflight?.block === block) return [];
     const mask = everyBlock & ~bit(block);
@@ -253,7 +254,7 @@ function hearing(rules: Rules, world: World, me: ControllerId): Move[] {
 function arbitration(rules: Rules, world: World, me: ControllerId): Move[] {
   const { asking, granted, state } = world.nodes[me];
   if (!asking || granted || state.asking?.ask !== asking.ask) return [];
-  const { ask, generation } = asking;
+  const { ask, generation, next } = asking;
   if (state.arbiter === "powerOff") {
     const off = crash(world, partnerOf(me));
     return [
@@ -262,7 +263,7 @@ function arbitration(rules: Rules, world: World, me: ControllerId): Move[] {
   }
   const holder = world.witness[generation];
   if (holder !== undefined && holder !== me && !rules.hasTwoFaces) return [];
-  const proof = { kind: "witness", generation } as const;
+  const proof = { kind: "witness", generation, next } as const;
   const decided = { ...world, witness: { ...world.witness, [generation]: me } };
   const answered: Move = ["the witness answers", onNode(decided, me, { granted: { ask, proof } })];
   return holder === undefined ? [answered, [`the answer to ${me} is lost`, decided]] : [answered];

@@ -15,6 +15,7 @@ import type {
   MirrorEvent,
   MirrorState,
   MirrorStep,
+  Question,
   Word,
 } from "../../firmware-ts/core/mirror/volume-types.ts";
 import { type ControllerId, partnerOf } from "../../firmware-ts/schema/ids.ts";
@@ -52,9 +53,11 @@ export interface Node {
   readonly persisting?: { metadata: ReplicaMetadata; merge: readonly Merge[] } | undefined;
   /** Our connection to the partner's replica: `broken` until we notice. */
   readonly leg: "none" | "good" | "broken";
+  readonly legTask?: number;
+  readonly copyTask?: number;
   readonly hasToRetry?: boolean;
-  readonly isFetching?: { activity: boolean; bitmap: boolean } | undefined;
-  readonly asking?: { ask: number; generation: GenerationId } | undefined;
+  readonly isFetching?: { activity: boolean; bitmap: boolean; task: number } | undefined;
+  readonly asking?: Question | undefined;
   readonly granted?: { ask: number; proof: AloneProof } | undefined;
   readonly inflight?: Inflight | undefined;
 }
@@ -208,17 +211,21 @@ function perform(rules: Rules, world: World, who: ControllerId, effect: MirrorEf
     case "refuseAccess":
       return tell(rules, breakLeg(world, partnerOf(who)), who, { kind: "fenced" });
     case "openLeg":
-      return openLeg(rules, world, who, effect.generation);
+      return openLeg(rules, world, who, effect);
     case "closeLeg":
       return onNode(world, who, { leg: "none", isFetching: undefined });
     case "retryLater":
       return onNode(world, who, { hasToRetry: true });
     case "drainWrites":
-      return drain(rules, world, who);
+      return drain(rules, world, who, effect.task);
+    case "startResync":
+      return onNode(world, who, { copyTask: effect.task });
     case "fetchMarks":
       return onNode(world, who, { isFetching: effect });
     case "askProof":
       return onNode(world, who, { asking: effect });
+    case "dropQuestion":
+      return onNode(world, who, { asking: undefined, granted: undefined });
     case "tell": {
       const { contact } = world;
       const to = partnerOf(who);
@@ -235,20 +242,26 @@ export function breakLeg(world: World, who: ControllerId): World {
   return world.nodes[who].leg === "good" ? onNode(world, who, { leg: "broken" }) : world;
 }
 
-function openLeg(rules: Rules, world: World, who: ControllerId, generation: GenerationId): World {
+function openLeg(
+  rules: Rules,
+  world: World,
+  who: ControllerId,
+  { task, generation }: Extract<MirrorEffect, { kind: "openLeg" }>,
+): World {
   const { isUp, state } = world.nodes[partnerOf(who)];
   if (world.contact === undefined || !isUp)
-    return tell(rules, world, who, { kind: "legLost", reason: "no way" });
+    return tell(rules, world, who, { kind: "legLost", task, reason: "no way" });
   if (state.access !== "open" || state.accessFor !== generation)
-    return tell(rules, world, who, { kind: "legRefused", reason: "not let in" });
-  return tell(rules, onNode(world, who, { leg: "good" }), who, { kind: "legOpened" });
+    return tell(rules, world, who, { kind: "legRefused", task, reason: "not let in" });
+  const open = onNode(world, who, { leg: "good", legTask: task });
+  return tell(rules, open, who, { kind: "legOpened", task });
 }
 
 /** What can be ended in the last mode is; what cannot is failed. */
-function drain(rules: Rules, world: World, who: ControllerId): World {
+function drain(rules: Rules, world: World, who: ControllerId, task: number): World {
   const { inflight } = world.nodes[who];
   const next = onNode(world, who, { inflight: undefined });
-  return tell(rules, next, who, { kind: "drained", isClean: inflight === undefined });
+  return tell(rules, next, who, { kind: "drained", task, isClean: inflight === undefined });
 }
 
 /** Everything that a crash ends. Words that were said are on their way. */

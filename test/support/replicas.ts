@@ -15,7 +15,11 @@ export const someGeneration: fc.Arbitrary<GenerationId> = fc
 const anyProof: fc.Arbitrary<AloneProof> = fc.oneof(
   fc.record({ kind: fc.constant("goodbye" as const), isDurable: fc.boolean() }),
   fc.constant({ kind: "powerOff" as const }),
-  fc.record({ kind: fc.constant("witness" as const), generation: someGeneration }),
+  fc.record({
+    kind: fc.constant("witness" as const),
+    generation: someGeneration,
+    next: someGeneration,
+  }),
   fc.record({
     kind: fc.constant("override" as const),
     who: fc.string({ minLength: 1, maxLength: 16 }),

@@ -166,12 +166,14 @@ describe("a new volume, and two that have diverged", () => {
 
 describe("a proof", () => {
   const current = generation(5);
-  const witness = { kind: "witness", generation: current } as const;
+  const next = generation(6);
+  const witness = { kind: "witness", generation: current, next } as const;
   const word = { kind: "goodbye", isDurable: true } as const;
   const ofLife = { kind: "goodbye", isDurable: false } as const;
   const by = (arbiter: "witness" | "powerOff", isContinuous = true) => ({
     arbiter,
     current,
+    next,
     isContinuous,
   });
 
@@ -188,6 +190,7 @@ describe("a proof", () => {
   test.each([
     ["a witness that does not decide", witness, by("powerOff"), "not decided by a witness"],
     ["another generation", { ...witness, generation: generation(4) }, by("witness"), "another"],
+    ["another name", { ...witness, next: generation(7) }, by("witness"), "another"],
     ["a word that may die with its life", ofLife, by("witness"), "present life"],
     ["that word, to who was away", ofLife, by("powerOff", false), "not running"],
     ["power, where a witness decides", powerOff, by("witness"), "decided by a witness"],

@@ -121,7 +121,9 @@ describe("a divergence is resolved", () => {
     controller.resolve(detach);
     expect(controller.refused).toContain("demote it");
     expect(controller.state.disk?.volume).toBe(replicaAt(1).volume);
-    controller.tell({ kind: "demoteAsked" }).tell({ kind: "drained", isClean: true });
+    controller
+      .tell({ kind: "demoteAsked" })
+      .tell({ kind: "drained", task: controller.state.drainTask ?? 0, isClean: true });
     controller.resolve(detach);
     expect(controller.state.disk?.volume).toBe(generation(70));
   });
@@ -214,5 +216,99 @@ describe("a partner whose copy is no copy of ours", () => {
     const controller = new Controller(alone(2)).promote().meet(alone(3, { isPrimary: true }));
     controller.tell({ kind: "parted", contact: "c1" });
     expect(mirrorView(controller.state).frozen).toContain("was primary with data of its own");
+  });
+});
+
+describe("the arbiter is asked", () => {
+  const asked = (controller: Controller) => {
+    const effect = controller.effects.find(({ kind }) => kind === "askProof");
+    if (effect?.kind !== "askProof") throw new Error("nobody is asked");
+    return effect;
+  };
+
+  test("for the generation that will begin, and it begins with that", () => {
+    const controller = new Controller(replicaAt(1)).promote();
+    const { ask, generation: of, next, epoch } = asked(controller);
+    expect({ of, epoch }).toEqual({ of: generation(1), epoch: 3 });
+    const proof = { kind: "witness", generation: of, next } as const;
+    controller.tell({
+      kind: "proofArrived",
+      ask,
+      proof: { ...proof, next: generation(50) },
+    });
+    expect(controller.state.role).toBe("secondary");
+    controller.tell({ kind: "proofArrived", ask, proof });
+    expect(controller.state.disk).toMatchObject({
+      current: next,
+      base: of,
+      epoch,
+      continued: { epoch, proof },
+    });
+    expect(controller.kinds).not.toContain("dropQuestion");
+  });
+
+  test.each<readonly [string, MirrorEvent]>([
+    ["a demotion", { kind: "demoteAsked" }],
+    ["leaving", { kind: "leaveAsked" }],
+    ["a contact", { kind: "met", contact: "c1" }],
+    ["the loss of the disk", { kind: "diskError", reason: "gone" }],
+    ["an override", { kind: "overrideAsked", epoch: 3, ...by }],
+  ])("no longer after %s, and is told so once", (_what, event) => {
+    const controller = new Controller(replicaAt(1)).promote();
+    const { ask } = asked(controller);
+    controller.tell(event);
+    expect(controller.effects.filter(({ kind }) => kind === "dropQuestion")).toEqual([
+      { kind: "dropQuestion", ask },
+    ]);
+    controller.tell({ kind: "retryDue" });
+    expect(controller.kinds).not.toContain("dropQuestion");
+  });
+});
+
+describe("what an earlier task still answers changes nothing", () => {
+  const taskOf = (controller: Controller, name: MirrorEffect["kind"]): number => {
+    const effect = controller.effects.find(({ kind }) => kind === name);
+    if (!effect || !("task" in effect)) throw new Error(`no ${name}`);
+    return effect.task;
+  };
+
+  test("a leg that was opened before", () => {
+    const controller = new Controller(replicaAt(1)).meet(replicaAt(1)).promote();
+    const old = taskOf(controller, "openLeg");
+    controller.tell({ kind: "parted", contact: "c1" });
+    controller.meet(replicaAt(1), "c2");
+    const now = taskOf(controller, "openLeg");
+    controller.tell({ kind: "legOpened", task: old });
+    expect(controller.state.leg).toBe("opening");
+    controller.tell({ kind: "legOpened", task: now });
+    expect(controller.state).toMatchObject({ leg: "open", role: "primary", writes: "both" });
+    controller.tell({ kind: "legLost", task: old, reason: "late" });
+    expect(controller.state.writes).toBe("both");
+    controller.tell({ kind: "demoteAsked" });
+    const draining = taskOf(controller, "drainWrites");
+    controller.tell({ kind: "drained", task: draining - 1, isClean: true });
+    expect(controller.state.draining).toBe("underWay");
+    controller.tell({ kind: "drained", task: draining, isClean: true });
+    expect(controller.state.role).toBe("secondary");
+  });
+
+  test("marks that were fetched, and a copy that was finished, for an earlier resync", () => {
+    const target = replicaAt(1, { isPrimary: true });
+    const controller = new Controller(alone(2)).meet(target);
+    const from = generation(2);
+    controller.hear({ ...target, isComplete: false, replacedBy: from });
+    controller.tell({ kind: "told", contact: "c1", word: { kind: "ready", from } });
+    controller.tell({ kind: "legOpened", task: taskOf(controller, "openLeg") });
+    const fetching = taskOf(controller, "fetchMarks");
+    controller.tell({ kind: "marksFetched", task: fetching - 1 });
+    expect(controller.state.sync?.at).toBe("fetching");
+    controller.tell({ kind: "marksFetched", task: fetching });
+    const copying = taskOf(controller, "startResync");
+    controller.tell({ kind: "resyncProgress", task: fetching, dirtyBits: 7 });
+    controller.tell({ kind: "resyncCopied", task: fetching });
+    expect(controller.state.sync).toMatchObject({ at: "copying", task: copying });
+    expect(controller.state.sync).not.toHaveProperty("dirtyBits");
+    controller.tell({ kind: "resyncCopied", task: copying });
+    expect(controller.state.sync).toMatchObject({ at: "finished" });
   });
 });

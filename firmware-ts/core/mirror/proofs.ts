@@ -12,6 +12,8 @@ export interface Circumstances {
   readonly arbiter: Arbiter;
   /** The generation of our replica. */
   readonly current: GenerationId;
+  /** How the new one was to be called when the arbiter was asked. */
+  readonly next: GenerationId;
   /**
    * The last that we heard of the partner, in this life, was that it has our generation. Whoever has slept or restarted since cannot
    * tell whether the partner went on meanwhile.
@@ -22,14 +24,16 @@ export interface Circumstances {
 /** Why a proof does not hold; undefined if it does. An override always holds: that it may be wrong is what it says. */
 export function proofGap(
   proof: AloneProof,
-  { arbiter, current, isContinuous }: Circumstances,
+  { arbiter, current, next, isContinuous }: Circumstances,
 ): string | undefined {
   switch (proof.kind) {
     case "override":
       return undefined;
     case "witness":
       if (arbiter !== "witness") return "this volume is not decided by a witness";
-      return proof.generation === current ? undefined : "the witness granted another generation";
+      return proof.generation === current && proof.next === next
+        ? undefined
+        : "the witness granted another generation";
     case "goodbye":
       if (proof.isDurable) return undefined;
       if (arbiter !== "powerOff") return "the partner's word holds for its present life only";

@@ -11,11 +11,12 @@ import {
   closeLeg,
   fence,
   isPartnerEmpty,
+  openLeg,
   save,
   theirsOf,
   verdictOf,
 } from "./volume-state.ts";
-import type { Merge, MirrorEffect, MirrorState, MirrorStep, Rule } from "./volume-types.ts";
+import type { Merge, MirrorState, MirrorStep, Question, Rule } from "./volume-types.ts";
 
 /** Extents that were active when an earlier life of ours ended: into the bitmap, before the log forgets them. */
 const ofEarlierLife = ({ disk, role }: MirrorState): readonly Merge[] =>
@@ -32,8 +33,12 @@ export const useProof: Rule = (state, fresh) => {
   if (disk.isOutdated && proof.proof.kind !== "override") return undefined;
   const closing = fence(state);
   if (closing) return closing;
-  const epoch = Math.max(state.epoch, disk.epoch);
-  const alone = continueAlone(disk, { fresh, epoch, proof: proof.proof });
+  // What was granted was granted for one name, in one epoch: another one would be news to the arbiter.
+  const { next, epoch } = proof.asked ?? {
+    next: fresh,
+    epoch: Math.max(state.epoch, disk.epoch),
+  };
+  const alone = continueAlone(disk, { fresh: next, epoch, proof: proof.proof });
   if (!alone.ok) return [{ ...state, proof: undefined, refusal: alone.fault.message }, []];
   const metadata = { ...alone.value, isPrimary: true };
   return save({ ...state, proof: undefined }, metadata, "promoted", ofEarlierLife(state));
@@ -49,23 +54,29 @@ export const becomePrimary: Rule = (state) => {
   if (!disk.isSole && (!isTogether || theirsOf(state)?.isPrimary)) return undefined;
   const closing = fence(state);
   if (closing) return closing;
-  if (!disk.isSole && state.leg !== "open") return openLeg(state, disk.current);
+  if (!disk.isSole && state.leg !== "open") return reachPartner(state, disk.current);
   const next = promote(disk, Math.max(state.epoch, disk.epoch));
   if (!next.ok) return undefined;
   return save(state, next.value, "promoted", ofEarlierLife(state));
 };
 
-function openLeg(state: MirrorState, generation: GenerationId | undefined): MirrorStep | undefined {
+function reachPartner(
+  state: MirrorState,
+  generation: GenerationId | undefined,
+): MirrorStep | undefined {
   if (state.leg !== "closed" || state.legFailure !== undefined) return undefined;
-  if (generation === undefined) return undefined;
-  return [{ ...state, leg: "opening" }, [{ kind: "openLeg", generation }]];
+  return generation === undefined ? undefined : openLeg(state, generation);
 }
 
 /** A primary that is not wanted, or that the partner has overtaken while it was frozen, ends what is in flight. */
 export const beginDemotion: Rule = (state) => {
   if (state.role !== "primary" || state.draining) return undefined;
   if (state.wanted === "primary" && !isOvertaken(state)) return undefined;
-  return [{ ...state, wanted: "secondary", draining: "underWay" }, [{ kind: "drainWrites" }]];
+  const task = state.tasks + 1;
+  return [
+    { ...state, wanted: "secondary", draining: "underWay", tasks: task, drainTask: task },
+    [{ kind: "drainWrites", task }],
+  ];
 };
 
 function isOvertaken(state: MirrorState): boolean {
@@ -114,13 +125,13 @@ export const takeEmptyForGoodbye: Rule = (state) => {
 };
 
 /** Asks the arbiter, when nothing but its word helps. */
-export const askForProof: Rule = (state) => {
+export const askForProof: Rule = (state, fresh) => {
   const { disk } = state;
   if (!disk?.current || state.proof || state.asking || !needsProof(state)) return undefined;
   const ask = state.asks + 1;
-  const { current: generation } = disk;
-  const effect: MirrorEffect = { kind: "askProof", ask, generation };
-  return [{ ...state, asks: ask, asking: { ask, generation } }, [effect]];
+  const epoch = Math.max(state.epoch, disk.epoch);
+  const asking: Question = { ask, generation: disk.current, next: fresh, epoch };
+  return [{ ...state, asks: ask, asking }, [{ kind: "askProof", ...asking }]];
 };
 
 /** Whether a controller waits for a proof, and for nothing else. */

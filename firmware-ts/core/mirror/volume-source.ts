@@ -15,7 +15,7 @@
  */
 import type { GenerationId, ReplicaMetadata, Verdict } from "../../schema/mirror.ts";
 import { continueAlone, countAgainst, demote, finish, reclaim, settled } from "./generations.ts";
-import { closeLeg, save, theirsOf, verdictOf } from "./volume-state.ts";
+import { closeLeg, openLeg, save, theirsOf, verdictOf } from "./volume-state.ts";
 import type { Giving, Merge, MirrorState, MirrorStep, Rule } from "./volume-types.ts";
 
 type Resync = Extract<Verdict, { kind: "resync" }>;
@@ -68,8 +68,8 @@ export const openToTarget: Rule = (state) => {
   const { from } = sync;
   // What is open still was opened under what the partner had before, and was cut by it.
   const [closed, effects] = closeLeg(state);
-  const next: MirrorState = { ...closed, leg: "opening", sync: { ...sync, at: "opening" } };
-  return [next, [...effects, { kind: "openLeg", generation: from }]];
+  const [next, opening] = openLeg({ ...closed, sync: { ...sync, at: "opening" } }, from);
+  return [next, [...effects, ...opening]];
 };
 
 /** The way is open. */
@@ -79,9 +79,10 @@ export function onWayOpen(state: MirrorState, sync: Giving): MirrorStep {
   const bitmap = theirs?.base !== undefined;
   if (sync.how === "full" || (!activity && !bitmap))
     return [{ ...state, leg: "open", sync: { ...sync, at: "fetched" } }, []];
+  const task = state.tasks + 1;
   return [
-    { ...state, leg: "open", sync: { ...sync, at: "fetching" } },
-    [{ kind: "fetchMarks", activity, bitmap }],
+    { ...state, leg: "open", tasks: task, sync: { ...sync, at: "fetching", task } },
+    [{ kind: "fetchMarks", task, activity, bitmap }],
   ];
 }
 

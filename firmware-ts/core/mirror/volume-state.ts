@@ -1,6 +1,6 @@
 /** What the rules of a mirrored volume ask of its state, and the changes that several of them make. */
 import type { ControllerId } from "../../schema/ids.ts";
-import type { Arbiter, ReplicaMetadata, Verdict } from "../../schema/mirror.ts";
+import type { Arbiter, GenerationId, ReplicaMetadata, Verdict } from "../../schema/mirror.ts";
 import { rejoin } from "./rejoin.ts";
 import type { Merge, MirrorEffect, MirrorState, MirrorStep, Saving } from "./volume-types.ts";
 
@@ -14,6 +14,7 @@ export function startMirror(me: ControllerId, arbiter: Arbiter): MirrorState {
     epoch: 0,
     isLeaving: false,
     isContinuous: false,
+    tasks: 0,
     leg: "closed",
     access: "closed",
     writes: "none",
@@ -67,6 +68,15 @@ export function isPartnerEmpty({ contact }: MirrorState): boolean {
 export function fence(state: MirrorState): MirrorStep | undefined {
   if (state.access !== "open") return undefined;
   return [{ ...state, access: "closing", accessFor: undefined }, [{ kind: "refuseAccess" }]];
+}
+
+/** The remote leg is wanted, to a replica of this generation. */
+export function openLeg(state: MirrorState, generation: GenerationId): MirrorStep {
+  const task = state.tasks + 1;
+  return [
+    { ...state, tasks: task, leg: "opening", legTask: task },
+    [{ kind: "openLeg", task, generation }],
+  ];
 }
 
 /** The remote leg is not wanted any more. */

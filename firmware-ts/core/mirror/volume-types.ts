@@ -56,12 +56,12 @@ export type MirrorEvent =
   | { readonly kind: "met"; readonly contact: string }
   | { readonly kind: "parted"; readonly contact: string }
   | { readonly kind: "told"; readonly contact: string; readonly word: Word }
-  /** The remote leg: the way of our writes to the partner's replica. */
-  | { readonly kind: "legOpened" }
+  /** The remote leg: the way of our writes to the partner's replica. `task`: of the `openLeg` that it was opened by, here and below. */
+  | { readonly kind: "legOpened"; readonly task: number }
   /** The partner's access program does not let us in: its replica is of another generation, or it is primary itself. */
-  | { readonly kind: "legRefused"; readonly reason: string }
+  | { readonly kind: "legRefused"; readonly task: number; readonly reason: string }
   /** It failed: the way, or the partner's disk. What was written by it since the last flush that it confirmed is dirty in the bitmap by now. */
-  | { readonly kind: "legLost"; readonly reason: string }
+  | { readonly kind: "legLost"; readonly task: number; readonly reason: string }
   /** What `retryLater` asked for. */
   | { readonly kind: "retryDue" }
   /** No connection of the partner's is left, and nothing that came by one is under way. */
@@ -83,15 +83,16 @@ export type MirrorEvent =
     }
   | { readonly kind: "resolveAsked"; readonly resolution: Resolution }
   /** Nothing is in flight. `isClean`: nothing had to be failed, and both copies that count have all of it, durably. */
-  | { readonly kind: "drained"; readonly isClean: boolean }
-  | { readonly kind: "marksFetched" }
-  | { readonly kind: "resyncProgress"; readonly dirtyBits: number }
+  | { readonly kind: "drained"; readonly task: number; readonly isClean: boolean }
+  | { readonly kind: "marksFetched"; readonly task: number }
+  | { readonly kind: "resyncProgress"; readonly task: number; readonly dirtyBits: number }
   /** No bit is set, what was copied is durable at the target, no write is in flight, and from here on writes are held. */
-  | { readonly kind: "resyncCopied" };
+  | { readonly kind: "resyncCopied"; readonly task: number };
 
 /** What is added to the bitmap before it is written: all bits, or the extents that were active at the end of an earlier life. */
 export type Merge = "all" | "ownActivity";
 
+/** An effect with a `task` is answered with the same number: what an earlier one still says is told by it, and changes nothing. */
 export type MirrorEffect =
   /**
    * First the bitmap, with `merge`, durably; then the metadata, into both slots, one after the other with a flush behind each; then
@@ -107,7 +108,7 @@ export type MirrorEffect =
   | { readonly kind: "refuseAccess" }
   /** Lets the partner in under this generation, and under no other. */
   | { readonly kind: "allowAccess"; readonly generation: GenerationId }
-  | { readonly kind: "openLeg"; readonly generation: GenerationId }
+  | { readonly kind: "openLeg"; readonly task: number; readonly generation: GenerationId }
   | { readonly kind: "closeLeg" }
   /** After a while, `retryDue`. */
   | { readonly kind: "retryLater" }
@@ -119,16 +120,23 @@ export type MirrorEffect =
    */
   | { readonly kind: "resumeWrites"; readonly mode: "both" | "alone" }
   /** Ends what is in flight, as the last mode demands; what cannot be ended so is failed. Answered by `drained`. */
-  | { readonly kind: "drainWrites" }
+  | { readonly kind: "drainWrites"; readonly task: number }
   /**
    * Adds to our bitmap what the target's disk says of its own writes, by the leg: the active extents, and the bits. Answered by
    * `marksFetched`, or by `legLost`.
    */
-  | { readonly kind: "fetchMarks"; readonly activity: boolean; readonly bitmap: boolean }
-  | { readonly kind: "startResync"; readonly generation: GenerationId }
+  | {
+      readonly kind: "fetchMarks";
+      readonly task: number;
+      readonly activity: boolean;
+      readonly bitmap: boolean;
+    }
+  | { readonly kind: "startResync"; readonly task: number; readonly generation: GenerationId }
   | { readonly kind: "stopResync" }
-  /** Asks the arbiter, as often as it takes; withdrawn by the next one, by a contact, or by a proof. */
-  | { readonly kind: "askProof"; readonly ask: number; readonly generation: GenerationId }
+  /** Asks the arbiter, as often as it takes, until a proof arrives or the question is dropped: may `generation` go on here, as `next`? */
+  | ({ readonly kind: "askProof" } & Question)
+  /** Nobody wants to know any more. What was granted meanwhile is not used. */
+  | { readonly kind: "dropQuestion"; readonly ask: number }
   | { readonly kind: "tell"; readonly contact: string; readonly word: Word }
   | {
       readonly kind: "report";
@@ -136,6 +144,17 @@ export type MirrorEffect =
       readonly code: string;
       readonly message: string;
     };
+
+/** What the arbiter is asked, and what it grants. */
+export interface Question {
+  readonly ask: number;
+  /** Ours, which the partner may have as well. */
+  readonly generation: GenerationId;
+  /** How the new generation will be called: never used before. */
+  readonly next: GenerationId;
+  /** Of the promotion that it is for. */
+  readonly epoch: number;
+}
 
 /** A resync, from the side that gives. */
 export interface Giving {
@@ -153,6 +172,8 @@ export interface Giving {
     | "copied"
     | "finishing"
     | "finished";
+  /** Of the fetching, then of the copying. */
+  readonly task?: number | undefined;
   readonly dirtyBits?: number | undefined;
 }
 
@@ -205,7 +226,10 @@ export interface MirrorState {
   readonly isLeaving: boolean;
   /** See `Circumstances`. */
   readonly isContinuous: boolean;
+  /** How many effects were answerable so far: the number of the last one. */
+  readonly tasks: number;
   readonly leg: "closed" | "opening" | "open";
+  readonly legTask?: number | undefined;
   /** Why it failed last; it is not tried again before `retryDue`. */
   readonly legFailure?: string | undefined;
   /** What the partner may do with our replica. */
@@ -214,16 +238,22 @@ export interface MirrorState {
   readonly writes: "none" | "held" | "both" | "alone";
   /** A demotion: writes are being ended, or have been. `unclean`: some were failed, or one copy lacks them. */
   readonly draining?: "underWay" | "clean" | "unclean" | "writingDown" | undefined;
+  readonly drainTask?: number | undefined;
   readonly asks: number;
   /** A question is under way, with what was last answered to it. */
   readonly asking?:
-    | {
-        readonly ask: number;
-        readonly generation: GenerationId;
+    | (Question & {
         readonly refusal?: string | undefined;
+      })
+    | undefined;
+  /** `asked`: what it was granted for; without it, nobody was asked. */
+  readonly proof?:
+    | {
+        readonly of: GenerationId;
+        readonly proof: AloneProof;
+        readonly asked?: Question | undefined;
       }
     | undefined;
-  readonly proof?: { readonly of: GenerationId; readonly proof: AloneProof } | undefined;
   readonly sync?: Giving | Taking | undefined;
   /**
    * What the two were to each other when the partner was last heard, if that was a partner that is marked as primary. It outlasts the

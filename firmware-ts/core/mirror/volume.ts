@@ -31,6 +31,7 @@ import {
 } from "./volume-state.ts";
 import { onBeTarget } from "./volume-target.ts";
 import type {
+  Giving,
   MirrorEffect,
   MirrorEvent,
   MirrorState,
@@ -51,7 +52,14 @@ export function mirrorStep(
 ): MirrorStep {
   const [noted, first] = onEvent(state, event, fresh);
   const [next, due] = settle(withConflict(noted), fresh);
-  return [next, [...first, ...due, ...reports(state, next)]];
+  return [next, [...first, ...due, ...dropped(state, event, next), ...reports(state, next)]];
+}
+
+/** A question that has not been answered, and is not asked any more: the arbiter must not decide it for nobody. */
+function dropped({ asking }: MirrorState, event: MirrorEvent, next: MirrorState): MirrorEffect[] {
+  if (!asking || next.asking?.ask === asking.ask) return [];
+  const isAnswered = event.kind === "proofArrived" && event.ask === asking.ask;
+  return isAnswered ? [] : [{ kind: "dropQuestion", ask: asking.ask }];
 }
 
 function onEvent(state: MirrorState, event: MirrorEvent, fresh: GenerationId): MirrorStep {
@@ -87,7 +95,7 @@ function onEvent(state: MirrorState, event: MirrorEvent, fresh: GenerationId): M
     case "proofRefused":
       return onProof(state, event);
     case "drained":
-      if (state.draining !== "underWay") return [state, []];
+      if (state.draining !== "underWay" || event.task !== state.drainTask) return [state, []];
       return [{ ...state, draining: event.isClean ? "clean" : "unclean" }, []];
     case "marksFetched":
     case "resyncProgress":
@@ -198,6 +206,7 @@ function onGoodbye(state: MirrorState): MirrorState {
 
 function onLeg(state: MirrorState, event: Of<"legOpened" | "legRefused" | "legLost">): MirrorStep {
   const { sync } = state;
+  if (event.task !== state.legTask) return [state, []];
   if (event.kind === "legOpened") {
     if (state.leg !== "opening") return [state, []];
     if (sync?.side !== "source" || sync.at !== "opening") return [{ ...state, leg: "open" }, []];
@@ -249,10 +258,7 @@ function afterSaving(state: MirrorState, purpose: Saving["purpose"]): MirrorStep
       return [{ ...state, isContinuous: true, sync: undefined }, []];
     case "copying":
       if (sync?.side !== "source") return [state, []];
-      return [
-        { ...state, sync: { ...sync, at: "copying" } },
-        [{ kind: "startResync", generation: sync.from }],
-      ];
+      return startCopying(state, sync);
     case "finished":
       if (sync?.side !== "source") return [state, []];
       return [{ ...state, sync: { ...sync, at: "finishing" } }, []];
@@ -263,6 +269,14 @@ function afterSaving(state: MirrorState, purpose: Saving["purpose"]): MirrorStep
     default:
       throw new Error(`mirrorStep: unknown writing ${JSON.stringify(purpose)}`);
   }
+}
+
+function startCopying(state: MirrorState, sync: Giving): MirrorStep {
+  const task = state.tasks + 1;
+  return [
+    { ...state, tasks: task, sync: { ...sync, at: "copying", task } },
+    [{ kind: "startResync", task, generation: sync.from }],
+  ];
 }
 
 /** Nothing is decided any more on a disk that cannot be written; the partner is told, and may ask its arbiter. */
@@ -291,14 +305,15 @@ function loseDisk(state: MirrorState, reason: string): MirrorStep {
 function onProof(state: MirrorState, event: Of<"proofArrived" | "proofRefused">): MirrorStep {
   const { asking, arbiter, isContinuous } = state;
   if (asking?.ask !== event.ask) return [state, []];
-  const { generation: of } = asking;
+  const { refusal: _, ...asked } = asking;
+  const { generation: of, next } = asked;
   const gap =
     event.kind === "proofRefused"
       ? event.reason
-      : proofGap(event.proof, { arbiter, current: of, isContinuous });
+      : proofGap(event.proof, { arbiter, current: of, next, isContinuous });
   if (gap !== undefined || event.kind === "proofRefused")
     return [{ ...state, asking: { ...asking, refusal: gap } }, []];
-  return [{ ...state, asking: undefined, proof: { of, proof: event.proof } }, []];
+  return [{ ...state, asking: undefined, proof: { of, proof: event.proof, asked } }, []];
 }
 
 function onResync(
@@ -306,7 +321,7 @@ function onResync(
   event: Of<"marksFetched" | "resyncProgress" | "resyncCopied">,
 ): MirrorState {
   const { sync } = state;
-  if (sync?.side !== "source") return state;
+  if (sync?.side !== "source" || sync.task !== event.task) return state;
   if (event.kind === "marksFetched")
     return sync.at === "fetching" ? { ...state, sync: { ...sync, at: "fetched" } } : state;
   if (sync.at !== "copying") return state;

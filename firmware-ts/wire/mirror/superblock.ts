@@ -14,7 +14,8 @@
  *       44    4  zeros                                   96  128  history, 16 × 8, the newest first
  *       48    8  current generation, 0 = none           224   64  who overrode a missing proof, UTF-8
  *       56    8  base of the bitmap, 0 = none           288  256  why, UTF-8
- *                                                       544 ..    zeros
+ *                                                       544    8  what the witness granted it for
+ *                                                       552 ..    zeros
  *                                                      4092    4  CRC32C of all before it
  *
  *     flags: 1 complete, 2 outdated, 4 primary, 8 sole
@@ -67,6 +68,7 @@ const at = {
   history: 96,
   who: 224,
   why: 288,
+  grantedNext: 544,
   crc: superblockBytes - 4,
 } as const;
 const idBytes = 8;
@@ -184,7 +186,10 @@ function writeGround(
 ): void {
   slot.writeUInt8(grounds.indexOf(groundOf(proof)), at.ground);
   slot.writeUInt32BE(epoch, at.groundEpoch);
-  if (proof.kind === "witness") writeId(slot, at.granted, proof.generation);
+  if (proof.kind === "witness") {
+    writeId(slot, at.granted, proof.generation);
+    writeId(slot, at.grantedNext, proof.next);
+  }
   if (proof.kind !== "override") return;
   slot.writeUInt16BE(slot.write(proof.who, at.who, whoBytesMax, "utf8"), at.whoBytes);
   slot.writeUInt16BE(slot.write(proof.why, at.why, whyBytesMax, "utf8"), at.whyBytes);
@@ -227,7 +232,11 @@ function proofOf(slot: Buffer, code: number): unknown {
     case "goodbyeOfLife":
       return { kind: "goodbye", isDurable: ground === "goodbye" };
     case "witness":
-      return { kind: ground, generation: readId(slot, at.granted) };
+      return {
+        kind: ground,
+        generation: readId(slot, at.granted),
+        next: readId(slot, at.grantedNext),
+      };
     case "override":
       return {
         kind: ground,
