@@ -1,7 +1,7 @@
 /** iSCSI headers, framing, text and negotiation: inverse, bounded, and deaf to garbage. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { crc32c } from "../../firmware-ts/wire/iscsi/crc32c.ts";
+import { crc32c } from "../../firmware-ts/wire/crc32c.ts";
 import { type Digests, framePdu, PduParser } from "../../firmware-ts/wire/iscsi/framing.ts";
 import {
   acceptAnswers,

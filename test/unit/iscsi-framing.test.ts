@@ -1,6 +1,6 @@
 /** PDUs on the byte stream, byte by byte (RFC 7143 11.2): lengths, padding, digests, and what is not copied. */
 import { describe, expect, test } from "vitest";
-import { crc32c } from "../../firmware-ts/wire/iscsi/crc32c.ts";
+import { crc32c } from "../../firmware-ts/wire/crc32c.ts";
 import {
   type Digests,
   framePdu,

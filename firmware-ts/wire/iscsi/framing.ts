@@ -8,7 +8,7 @@
  * that lost its framing cannot be trusted again (RFC 7143 7.7 allows closing). The `header` and `ahs` of a
  * delivered PDU are valid only until the sink returns.
  */
-import { crc32c } from "./crc32c.ts";
+import { crc32c } from "../crc32c.ts";
 import { HEADER_BYTES } from "./pdu.ts";
 
 const DIGEST_BYTES = 4;

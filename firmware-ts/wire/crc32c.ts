@@ -1,5 +1,5 @@
 /**
- * CRC32C, the digest of iSCSI (RFC 7143 13.1): Castagnoli's polynomial, reflected, eight bytes at a step.
+ * CRC32C, the digest of iSCSI (RFC 7143 13.1) and of what a mirror keeps on its disks: Castagnoli's polynomial, reflected, eight bytes at a step.
  *
  * On the wire the digest's bytes are in the order of the reflected register, least significant first, which is
  * what the RFC's examples show.
