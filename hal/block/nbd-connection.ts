@@ -227,11 +227,12 @@ export class NbdConnection {
     // What was agreed in the clear does not hold behind TLS (proto.md, NBD_OPT_STARTTLS).
     this.#structured = false;
     void acceptTls(plain, tls).then((accepted) => {
-      if (plain.destroyed) return;
+      if (this.#ending) return;
       if (!accepted.ok) {
         this.#fault("tlsFailed", accepted.fault.message);
         return;
       }
+      if (plain.destroyed) return;
       const socket = accepted.value;
       this.#socket = socket;
       this.#protected = true;
@@ -293,22 +294,23 @@ export class NbdConnection {
       refuse(unknownExport);
       return;
     }
-    const settle = () => {
-      const refusal = found.admission?.judge(name);
-      if (refusal) refuse(refusal);
-      else use(found);
-    };
     const refusal = found.admission?.judge(name);
-    const others = refusal ? undefined : found.admission?.succeed(name);
+    if (refusal) {
+      refuse(refusal);
+      return;
+    }
+    const others = found.admission?.succeed(name);
     if (others === undefined) {
-      settle();
+      use(found);
       return;
     }
     this.#haggling = true;
     void others.then(() => {
       this.#haggling = false;
       if (this.#ending || this.#socket.destroyed) return;
-      settle();
+      const since = found.admission?.judge(name);
+      if (since) refuse(since);
+      else use(found);
       this.#pump();
     });
   }
