@@ -32,6 +32,8 @@ export class ScriptedDevice implements BlockDevice {
   prompt: boolean;
   /** Answers everything with this fault, at once. */
   broken: FaultCode | undefined;
+  /** Told of each write when it is asked. */
+  onWrite: (offset: number, length: number) => void = () => {};
   #wake = new Set<() => void>();
 
   constructor(sizeBytes: number, options: { prompt?: boolean; blockSizeBytes?: number } = {}) {
@@ -69,6 +71,7 @@ export class ScriptedDevice implements BlockDevice {
 
   async write(offset: number, data: Buffer, { fua }: { fua: boolean }): Promise<Outcome> {
     const kept = Buffer.from(data);
+    this.onWrite(offset, data.length);
     const answer = await this.#hold("write", offset, data.length, () => {
       if (!kept.equals(data)) throw new Error("the data of a write changed before its answer");
       kept.copy(this.content, offset);
@@ -96,6 +99,7 @@ export class ScriptedDevice implements BlockDevice {
   }
 
   async writeZeroes(offset: number, length: number, { fua }: { fua: boolean }): Promise<Outcome> {
+    this.onWrite(offset, length);
     const answer = await this.#hold("zero", offset, length, () => {
       this.content.fill(0, offset, offset + length);
       if (fua) this.#durable.fill(0, offset, offset + length);

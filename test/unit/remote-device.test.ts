@@ -188,9 +188,13 @@ describe("a remote device", () => {
     expect(said).toEqual(["up 1", "down", "write", "up 2"]);
     for (const held of device.held.splice(0)) held.succeed();
     device.prompt = true;
+    // The server may have lost its power, and with it what it had acknowledged: somebody has to say that this was looked at.
+    expect(await codeOf(one.write(1024, block, { fua: false }))).toBe("diskLost");
+    expect(one.grant(1)).toMatchObject({ fault: { code: "diskLost" } });
+    expect(one.grant(2).ok).toBe(true);
     expect(await codeOf(one.write(1024, block, { fua: false }))).toBe("ok");
     expect(device.content.subarray(512, 1024)).toEqual(Buffer.alloc(512));
-    expect(one.status).toMatchObject({ session: 2, losses: 1 });
+    expect(one.status).toMatchObject({ session: 2, granted: true, losses: 1 });
   });
 
   test("one connection less is a session less", async () => {

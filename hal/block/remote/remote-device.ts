@@ -1,6 +1,7 @@
 /**
  * The mass storage emulator: a disk that is somewhere else, reached by NBD. It goes down with the first connection that is lost, and comes
- * up again by itself, as a new *session*.
+ * up again by itself, as a new *session*. The first passes I/O at once, each later one when it was granted: the server may have lost its
+ * power meanwhile, and what it had acknowledged and not flushed, and somebody has to have heard of that.
  *
  * Obligations: nothing is ever sent twice. A request that was under way when its session ended fails with `effectUnknown` (a read with
  * `diskLost`), one that was never sent with `diskLost`. An access program serves a new session only when the old one's requests have left its
@@ -32,6 +33,8 @@ export interface RemoteStatus {
   readonly state: RemoteState;
   /** Counts sessions that came up. */
   readonly session: number;
+  /** Whether the session passes I/O. */
+  readonly granted: boolean;
   /** Sessions that were lost after they had come up. */
   readonly losses: number;
   /** Why the last session ended, or the last attempt failed. */
@@ -57,6 +60,7 @@ export class RemoteDevice implements BlockDevice {
   #session: Session | undefined;
   #facts: ServerFacts | undefined;
   #sessions = 0;
+  #granted = 1;
   #losses = 0;
   #reason = "";
   #backOffMs: number;
@@ -96,8 +100,8 @@ export class RemoteDevice implements BlockDevice {
   }
 
   get status(): RemoteStatus {
-    const [session, losses] = [this.#sessions, this.#losses];
-    return { state: this.#state, session, losses, reason: this.#reason };
+    const [session, losses, granted] = [this.#sessions, this.#losses, this.#passes];
+    return { state: this.#state, session, granted, losses, reason: this.#reason };
   }
 
   /** Whether it is up within the time; false at once when it never will be. */
@@ -111,6 +115,18 @@ export class RemoteDevice implements BlockDevice {
       clearTimeout(timer);
     }
     return this.#state === "up";
+  }
+
+  get #passes(): boolean {
+    return this.#state === "up" && this.#granted === this.#sessions;
+  }
+
+  /** Lets this session pass I/O. Fault `diskLost` when it is not the present one. */
+  grant(session: number): Outcome {
+    if (this.#state !== "up" || session !== this.#sessions)
+      return failed("diskLost", "grant", `session ${session} has ended`);
+    this.#granted = session;
+    return done;
   }
 
   /** Ends the session now: somebody knows better than the network that nobody answers any more. A new one is attempted. */
@@ -205,7 +221,7 @@ export class RemoteDevice implements BlockDevice {
 
   #refuse(operation: string, offset: number, length: number) {
     // One that was up once knows its size, and may come up again.
-    if (this.#facts === undefined || this.#state !== "up") return this.#down(operation);
+    if (this.#facts === undefined || !this.#passes) return this.#down(operation);
     if (inRange(this, offset, length)) return undefined;
     return failed("badInput", operation, `${length} bytes at ${offset} lie outside the device`);
   }
@@ -213,7 +229,8 @@ export class RemoteDevice implements BlockDevice {
   #down(operation: string) {
     if (this.#state === "closed") return failed("refused", operation, "the device is closed");
     const code = this.#state === "refused" ? "generationRefused" : "diskLost";
-    return failed(code, operation, this.#reason || "the remote device is not up yet");
+    const why = this.#state === "up" ? "nobody has granted this session" : this.#reason;
+    return failed(code, operation, why || "the remote device is not up yet");
   }
 
   #asked(): ServerFacts {
@@ -228,7 +245,7 @@ export class RemoteDevice implements BlockDevice {
     length: number,
     data: Buffer | undefined,
   ): Promise<Outcome<Buffer>> {
-    if (this.#state !== "up") return Promise.resolve(this.#down("remote device"));
+    if (!this.#passes) return Promise.resolve(this.#down("remote device"));
     return new Promise((settle) => {
       const request = { command: asked, flags, offset, length, data, settle };
       if (this.#waiting.length === 0 && this.#hasRoom(length)) this.#send(request);
