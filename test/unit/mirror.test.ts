@@ -392,6 +392,20 @@ describe("a resync", () => {
     expect(dirty.durable.has(1)).toBe(true);
   });
 
+  test("a flush that succeeds says nothing of a target that was lost meanwhile", async () => {
+    expect((await mirror.attach("remote", remote)).ok).toBe(true);
+    const grain = { offset: 0, length: grainBytes };
+    expect(await mirror.copy(mirror.attachment, grain)).toBe("done");
+    remote.prompt = false;
+    const settled = watch(mirror.settle(mirror.attachment, [grain]));
+    await turn();
+    mirror.lose("remote", "its power");
+    remote.take().succeed();
+    await turn();
+    expect(settled.state).toBe("diskLost");
+    expect(dirty.durable.has(0)).toBe(true);
+  });
+
   test("what an earlier attachment copied counts for nothing in the next", async () => {
     expect((await mirror.attach("remote", remote)).ok).toBe(true);
     const old = mirror.attachment;

@@ -271,7 +271,9 @@ export class MirrorFlow {
 
   #send(change: Change): void {
     this.#active.add(change);
-    const takers = this.#both.filter(({ state }) => state === "inSync" || state === "target");
+    const { local, remote } = this.legs;
+    // The remote one first: it is on its way while a local device may work in this very turn.
+    const takers = [remote, local].filter(({ state }) => state === "inSync" || state === "target");
     change.pending = takers.length;
     for (const leg of takers)
       void change.perform(leg.device).then((outcome) => this.#answered(change, leg, outcome));

@@ -44,6 +44,8 @@ interface RemoteConnectionHost {
   answered(): void;
 }
 
+const flushNowBytes = 64 * 1024;
+
 interface Slot {
   request: RemoteRequest | undefined;
   /** Counts the uses of the slot, so that an answer to an earlier one is found out. */
@@ -108,6 +110,8 @@ export class RemoteConnection {
     this.#bytesInFlight += request.length;
     const header = { ...requestFields(request), cookieHigh: slot.use, cookieLow: index };
     output.reply(requestHeaderBytes, (out, at) => writeRequest(out, at, header), request.data);
+    // One that is alone has nobody to share a system call with, and a large one is worth its own: the server begins while we do other work.
+    if (this.#inFlight === 1 || request.length >= flushNowBytes) output.flush();
   }
 
   /** Ends the connection in good order: with nothing under way, the server is told. */
