@@ -174,7 +174,7 @@ class Setup {
   }
 
   async #qemu({ own }: Place, options: readonly string[]): Promise<void> {
-    const child = spawn(qemu, options, { stdio: ["ignore", "ignore", "inherit"] });
+    const child = spawn(qemu, options, { stdio: "ignore" });
     this.#children.push(child);
     await connected(Number(own) > 0 ? { host: "127.0.0.1", port: Number(own) } : { path: own });
   }

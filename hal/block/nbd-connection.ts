@@ -71,6 +71,8 @@ export class NbdConnection {
   #stalled = false;
   /** An option whose answer takes time: those behind it wait, since options are answered in order. */
   #haggling = false;
+  /** What comes through TLS is heard there, and not as it arrives. */
+  #listenNoMore: () => void = () => {};
   #ending = false;
 
   constructor(socket: Socket, host: NbdConnectionHost) {
@@ -89,12 +91,17 @@ export class NbdConnection {
   }
 
   #listen(socket: Socket): void {
-    socket.on("data", (chunk: Buffer) => this.#receive(chunk));
-    socket.on("drain", () => this.#resume());
-    socket.on("end", () => {
-      if (this.#parser.bufferedBytes > 0 && !this.#stalled && !this.#ending)
-        this.#fault("truncated", `${this.#parser.bufferedBytes} bytes of a message`);
-    });
+    const heard = {
+      data: (chunk: Buffer) => this.#receive(chunk),
+      drain: () => this.#resume(),
+      end: () => {
+        if (this.#parser.bufferedBytes > 0 && !this.#stalled && !this.#ending)
+          this.#fault("truncated", `${this.#parser.bufferedBytes} bytes of a message`);
+      },
+    };
+    socket.on("data", heard.data).on("drain", heard.drain).on("end", heard.end);
+    this.#listenNoMore = () =>
+      socket.off("data", heard.data).off("drain", heard.drain).off("end", heard.end);
   }
 
   /** The export this client uses, once it has chosen. */
@@ -222,7 +229,7 @@ export class NbdConnection {
       return;
     }
     const plain = this.#socket;
-    for (const event of ["data", "drain", "end"]) plain.removeAllListeners(event);
+    this.#listenNoMore();
     this.#reply(option.startTls, optionReply.ack);
     // What was agreed in the clear does not hold behind TLS (proto.md, NBD_OPT_STARTTLS).
     this.#structured = false;
