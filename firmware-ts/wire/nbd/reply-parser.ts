@@ -77,23 +77,25 @@ export class NbdReplyParser {
     if (header.readUInt32BE(0) !== simpleReplyMagic)
       return this.#violation("badReplyMagic", header.toString("hex", 0, 4));
     const error = header.readUInt32BE(4);
-    const cookie = { cookieHigh: header.readUInt32BE(8), cookieLow: header.readUInt32BE(12) };
-    const dataBytes = this.#dataBytesOf(cookie);
+    const cookieHigh = header.readUInt32BE(8);
+    const cookieLow = header.readUInt32BE(12);
+    const dataBytes = this.#dataBytesOf({ cookieHigh, cookieLow });
     if (dataBytes === undefined)
       return this.#violation("unknownCookie", header.toString("hex", 8, 16));
     this.#queue.skip(simpleReplyBytes);
-    if (error !== 0 || dataBytes === 0) return { kind: "reply", error, ...cookie, data: empty };
-    this.#begun = { ...cookie, dataBytes };
+    if (error !== 0 || dataBytes === 0)
+      return { kind: "reply", error, cookieHigh, cookieLow, data: empty };
+    this.#begun = { cookieHigh, cookieLow, dataBytes };
     return this.#data();
   }
 
   #data(): ServerReply | undefined {
     if (this.#begun === undefined) return undefined;
-    const { dataBytes, ...cookie } = this.#begun;
+    const { cookieHigh, cookieLow, dataBytes } = this.#begun;
     const data = this.#queue.take(dataBytes);
     if (data === undefined) return undefined;
     this.#begun = undefined;
-    return { kind: "reply", error: 0, ...cookie, data };
+    return { kind: "reply", error: 0, cookieHigh, cookieLow, data };
   }
 
   #violation(reason: Violation["reason"], detail: string): Violation {

@@ -97,11 +97,17 @@ export class MirrorFlow {
   /** Sends a change to the legs in its turn; `perform` does it on one. */
   change(range: Range, perform: Change["perform"]): Promise<Outcome> {
     return new Promise((settle) => {
-      const change: Change = {
-        ...{ offset: range.offset, length: range.length, perform, settle, ticket: undefined },
-        ...{ pending: 0, has: { local: false, remote: false }, marked: false },
-      };
       const { offset, length } = range;
+      const change: Change = {
+        offset,
+        length,
+        perform,
+        settle,
+        ticket: undefined,
+        pending: 0,
+        has: { local: false, remote: false },
+        marked: false,
+      };
       let begun = false;
       const ticket = this.order.enter(offset, length, true, () => {
         begun = true;

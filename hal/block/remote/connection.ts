@@ -108,7 +108,14 @@ export class RemoteConnection {
     slot.sentMs = performance.now();
     this.#inFlight += 1;
     this.#bytesInFlight += request.length;
-    const header = { ...requestFields(request), cookieHigh: slot.use, cookieLow: index };
+    const header = {
+      command: request.command,
+      flags: request.flags,
+      offset: request.offset,
+      length: request.length,
+      cookieHigh: slot.use,
+      cookieLow: index,
+    };
     output.reply(requestHeaderBytes, (out, at) => writeRequest(out, at, header), request.data);
     // One that is alone has nobody to share a system call with, and a large one is worth its own: the server begins while we do other work.
     if (this.#inFlight === 1 || request.length >= flushNowBytes) output.flush();
@@ -242,13 +249,6 @@ export class RemoteConnection {
     this.#host.ended({ code, operation: "remote device", message }, lost);
   }
 }
-
-const requestFields = ({ command: asked, flags, offset, length }: RemoteRequest) => ({
-  command: asked,
-  flags,
-  offset,
-  length,
-});
 
 const refusals: Readonly<Record<ServerRefusal, { code: Fault["code"]; text: string }>> = {
   policy: { code: "generationRefused", text: "the server does not serve this generation" },

@@ -160,14 +160,11 @@ export class RemoteDevice implements BlockDevice {
     if (refused) return refused;
     const flags = fua ? commandFlag.fua : 0;
     const { maxPayloadBytes: most } = this.#asked();
-    let at = 0;
-    do {
-      const part = at === 0 && data.length <= most ? data : data.subarray(at, at + most);
-      if (part.length === 0) break;
+    for (let at = 0; at < data.length; at += most) {
+      const part = data.length <= most ? data : data.subarray(at, at + most);
       const answer = await this.#ask(command.write, flags, offset + at, part.length, part);
       if (!answer.ok) return at === 0 ? answer : partly(answer.fault);
-      at += part.length;
-    } while (at < data.length);
+    }
     return done;
   }
 
@@ -278,7 +275,11 @@ export class RemoteDevice implements BlockDevice {
     this.#bytesInFlight += request.length;
     const { settle } = request;
     best.send({
-      ...request,
+      command: request.command,
+      flags: request.flags,
+      offset: request.offset,
+      length: request.length,
+      data: request.data,
       settle: (outcome) => {
         this.#requestsInFlight -= 1;
         this.#bytesInFlight -= request.length;
