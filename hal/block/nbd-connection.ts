@@ -22,7 +22,7 @@ import { handshakeFlag, option, optionReply } from "../../firmware-ts/wire/nbd/p
 import type { NbdExport, NbdRefusal } from "./nbd-export.ts";
 import { NbdOutput } from "./nbd-output.ts";
 import { answer, execute } from "./nbd-requests.ts";
-import { acceptTls, type NbdTls } from "./nbd-tls.ts";
+import type { NbdTls } from "./nbd-tls.ts";
 
 /** Why the server ended a connection, beyond what the parser finds. */
 export type NbdFaultReason =
@@ -233,7 +233,7 @@ export class NbdConnection {
     this.#reply(option.startTls, optionReply.ack);
     // What was agreed in the clear does not hold behind TLS (proto.md, NBD_OPT_STARTTLS).
     this.#structured = false;
-    void acceptTls(plain, tls).then((accepted) => {
+    void tls.accept(plain).then((accepted) => {
       if (this.#ending) return;
       if (!accepted.ok) {
         this.#fault("tlsFailed", accepted.fault.message);

@@ -1,17 +1,16 @@
 /**
- * A partner that can be killed: a file as the replica `home` in generation `g1`. Arguments: file, port of 127.0.0.1 or path of a socket,
- * key in hex. Says `ready`.
+ * A partner that can be killed: a file as the replica `home` in generation `g1`. Arguments: file, port of 127.0.0.1 or path of a socket.
+ * Says `ready`.
  */
 import { AccessProgram } from "../../hal/block/access/access-program.ts";
 import { FileDevice } from "../../hal/block/file-device.ts";
 import { NbdServer } from "../../hal/block/nbd-server.ts";
+import { servingTls } from "../support/pair-tls.ts";
 
-const [file = "", where = "", key = ""] = process.argv.slice(2);
+const [file = "", where = ""] = process.argv.slice(2);
 const opened = await FileDevice.open(file, { blockSizeBytes: 512 });
 if (!opened.ok) throw new Error(JSON.stringify(opened.fault));
-const server = new NbdServer({
-  tls: { kind: "key", identity: "pair", key: Buffer.from(key, "hex") },
-});
+const server = new NbdServer({ tls: servingTls });
 const device = opened.value;
 const offered = AccessProgram.offer({ server, device, volume: "home", generation: "g1" });
 if (!offered.ok) throw new Error(JSON.stringify(offered.fault));

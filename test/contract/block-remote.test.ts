@@ -9,14 +9,14 @@ import { encodeReplicaName } from "../../firmware-ts/wire/nbd/replica-name.ts";
 import { AccessProgram } from "../../hal/block/access/access-program.ts";
 import { FileDevice } from "../../hal/block/file-device.ts";
 import { type NbdAddress, NbdServer } from "../../hal/block/nbd-server.ts";
-import type { NbdTls } from "../../hal/block/nbd-tls.ts";
+import { NbdTls } from "../../hal/block/nbd-tls.ts";
 import type { RemoteOptions } from "../../hal/block/remote/options.ts";
 import { RemoteDevice } from "../../hal/block/remote/remote-device.ts";
 import { freePort } from "../support/free-port.ts";
 import { limitsMs } from "../support/limits.ts";
+import { askingTls, pairKey, servingTls } from "../support/pair-tls.ts";
 import { until } from "../support/until.ts";
 import { must, newFolder, run } from "./block-lab.ts";
-import { pairKey, pairTls } from "./partner.ts";
 
 const sizeBytes = 32 * 1024 * 1024;
 const pieceBytes = 1024 * 1024;
@@ -31,8 +31,11 @@ const endings: (() => Promise<unknown>)[] = [];
 
 beforeAll(async () => {
   folder = await newFolder();
-  await writeFile(join(folder, "keys.psk"), `pair:${pairKey.toString("hex")}\n`);
-  await writeFile(join(folder, "wrong.psk"), `pair:${Buffer.alloc(32, 1).toString("hex")}\n`);
+  await writeFile(join(folder, "keys.psk"), `controller-a:${pairKey.toString("hex")}\n`);
+  await writeFile(
+    join(folder, "wrong.psk"),
+    `controller-a:${Buffer.alloc(32, 1).toString("hex")}\n`,
+  );
 });
 afterEach(async () => {
   for (const end of endings.splice(0).reverse()) await end();
@@ -89,7 +92,7 @@ describe("at qemu-nbd", () => {
     const address = transport === "unix" ? { path: socket } : { host: "127.0.0.1", port };
     const device = await remoteOf({
       ...{ address, exportName: () => "disk", limits: { connections: 4 } },
-      ...(keyed ? { tls: pairTls } : {}),
+      ...(keyed ? { tls: askingTls } : {}),
     });
     expect(device.sizeBytes).toBe(sizeBytes);
     const data = randomBytes(sizeBytes);
@@ -141,7 +144,7 @@ const name = (session: string, generation = "g1") =>
 
 describe("an access program before libnbd", () => {
   const uri = (port: number, session: string, keys = "keys.psk", generation = "g1") =>
-    `nbds://pair@127.0.0.1:${port}/${name(session, generation)}?tls-psk-file=${join(folder, keys)}`;
+    `nbds://controller-a@127.0.0.1:${port}/${name(session, generation)}?tls-psk-file=${join(folder, keys)}`;
 
   test("serves who has the key, both ways and over several connections", async () => {
     const data = randomBytes(sizeBytes);
@@ -150,7 +153,7 @@ describe("an access program before libnbd", () => {
       await image("replica"),
       await image("out"),
     ];
-    const { port, faults } = await offer(replica, pairTls);
+    const { port, faults } = await offer(replica, servingTls);
     const [info] = JSON.parse(
       await must("nbdinfo", "--json", "--no-content", uri(port, "s1")),
     ).exports;
@@ -163,7 +166,7 @@ describe("an access program before libnbd", () => {
   });
 
   test("tells nothing to a wrong key, nor without one, and refuses an old generation", async () => {
-    const { port, faults, access } = await offer(await image("replica"), pairTls);
+    const { port, faults, access } = await offer(await image("replica"), servingTls);
     expect((await run("nbdinfo", uri(port, "s1", "wrong.psk"))).code).not.toBe(0);
     expect(faults.splice(0)).toEqual([expect.stringMatching(/^tlsFailed .*127\.0\.0\.1$/)]);
     for (const plain of [`nbd://127.0.0.1:${port}/${name("s1")}`, `nbd://127.0.0.1:${port}`]) {
@@ -241,7 +244,9 @@ describe("certificates of one authority", () => {
   function tls(who: string, peerName: string): NbdTls {
     const holder = made[who];
     if (holder === undefined) throw new Error(who);
-    return { kind: "certificate", authority, ...holder, peerName };
+    const known = NbdTls.create({ kind: "certificate", authority, ...holder, peerName });
+    if (!known.ok) throw new Error(known.fault.message);
+    return known.value;
   }
 
   const served = tls.bind(undefined, "controller-b", "controller-a");

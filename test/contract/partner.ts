@@ -5,9 +5,7 @@ import { encodeReplicaName } from "../../firmware-ts/wire/nbd/replica-name.ts";
 import type { NbdAddress } from "../../hal/block/nbd-server.ts";
 import type { RemoteOptions } from "../../hal/block/remote/options.ts";
 import { limitsMs } from "../support/limits.ts";
-
-export const pairKey = Buffer.alloc(32, 0x5a);
-export const pairTls = { kind: "key", identity: "pair", key: pairKey } as const;
+import { askingTls } from "../support/pair-tls.ts";
 
 export class Partner {
   readonly file: string;
@@ -22,9 +20,8 @@ export class Partner {
   async start(): Promise<void> {
     const where = "path" in this.address ? this.address.path : `${this.address.port}`;
     const script = "test/contract/access-agent.ts";
-    const child = spawn(process.execPath, [script, this.file, where, pairKey.toString("hex")], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
+    const options = { stdio: ["ignore", "pipe", "inherit"] } as const;
+    const child = spawn(process.execPath, [script, this.file, where], options);
     this.#child = child;
     await new Promise<void>((resolve, reject) => {
       createInterface({ input: child.stdout }).once("line", () => resolve());
@@ -46,7 +43,7 @@ export class Partner {
     return {
       address: this.address,
       exportName: (session) => encodeReplicaName({ volume: "home", generation: "g1", session }),
-      tls: pairTls,
+      tls: askingTls,
       timing: {
         ...{ connectTimeoutMs: limitsMs.condition, requestTimeoutMs: limitsMs.condition },
         ...{ backOffMs: 5, backOffMaxMs: 50 },

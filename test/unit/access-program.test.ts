@@ -9,10 +9,10 @@ import { AttemptLog } from "../../hal/block/access/attempt-log.ts";
 import { NbdServer } from "../../hal/block/nbd-server.ts";
 import { RemoteDevice } from "../../hal/block/remote/remote-device.ts";
 import { limitsMs } from "../support/limits.ts";
+import { askingTls, servingTls } from "../support/pair-tls.ts";
 import { ScriptedDevice } from "../support/scripted-device.ts";
 import { RawNbdClient } from "./nbd-raw-client.ts";
 
-const tls = { kind: "key", identity: "pair", key: Buffer.alloc(32, 7) } as const;
 const volume = "home";
 const block = Buffer.alloc(512, 1);
 const timing = {
@@ -34,7 +34,7 @@ function offer(on: NbdServer, named = volume) {
 function partner(generation: string, exportName?: (session: string) => string): RemoteDevice {
   const named = (session: string) => encodeReplicaName({ volume, generation, session });
   const one = new RemoteDevice({
-    ...{ address: { path: path() }, exportName: exportName ?? named, tls, timing },
+    ...{ address: { path: path() }, exportName: exportName ?? named, tls: askingTls, timing },
   });
   remotes.push(one);
   return one;
@@ -46,7 +46,7 @@ const isUp = (one: RemoteDevice) => one.whenUp(limitsMs.condition);
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "dyad-access-"));
   device = new ScriptedDevice(1024 * 1024);
-  server = new NbdServer({ tls });
+  server = new NbdServer({ tls: servingTls });
   const offered = offer(server);
   if (!offered.ok) throw new Error(offered.fault.message);
   access = offered.value;
@@ -80,7 +80,7 @@ describe("an access program", () => {
     access.admit();
     const said: string[] = [];
     const one = new RemoteDevice({
-      ...{ address: { path: path() }, tls, timing },
+      ...{ address: { path: path() }, tls: askingTls, timing },
       exportName: (session) => encodeReplicaName({ volume, generation: "g0", session }),
       handlers: { refused: (reason) => said.push(reason) },
     });
@@ -107,7 +107,7 @@ describe("an access program", () => {
   test("without TLS tells nothing: no list, no information, and no difference between names", async () => {
     access.admit();
     const faults: string[] = [];
-    const watched = new NbdServer({ tls, onFault: (reason) => faults.push(reason) });
+    const watched = new NbdServer({ tls: servingTls, onFault: (reason) => faults.push(reason) });
     expect(offer(watched).ok).toBe(true);
     const plain = join(folder, "plain");
     await watched.listen({ path: plain });

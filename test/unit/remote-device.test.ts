@@ -14,6 +14,7 @@ import { NbdServer, type NbdServerOptions } from "../../hal/block/nbd-server.ts"
 import type { RemoteOptions } from "../../hal/block/remote/options.ts";
 import { RemoteDevice } from "../../hal/block/remote/remote-device.ts";
 import { limitsMs } from "../support/limits.ts";
+import { askingTls, keyTls, servingTls } from "../support/pair-tls.ts";
 import { ScriptedDevice } from "../support/scripted-device.ts";
 
 const sizeBytes = 1024 * 1024;
@@ -23,7 +24,6 @@ const patient = {
   backOffMs: 1,
   backOffMaxMs: 10,
 };
-const key = { kind: "key", identity: "pair", key: Buffer.alloc(32, 7) } as const;
 
 let folder: string;
 let server: NbdServer;
@@ -100,10 +100,11 @@ describe("a remote device", () => {
   test.each(["key", "none"] as const)(
     "moves large data whole over several connections, protected by %s",
     async (tls) => {
-      const secret = tls === "key" ? { tls: key } : {};
+      const [asking, serving] =
+        tls === "key" ? [{ tls: askingTls }, { tls: servingTls }] : [{}, {}];
       device = new ScriptedDevice(16 * sizeBytes, { prompt: true });
-      await serve(secret);
-      const one = await up({ ...secret, limits: { connections: 4 } });
+      await serve(serving);
+      const one = await up({ ...asking, limits: { connections: 4 } });
       expect(server.connections).toBe(4);
       const parts = Array.from({ length: 16 }, (_, index) => Buffer.alloc(sizeBytes, index + 1));
       const written = await Promise.all(
@@ -269,23 +270,26 @@ describe("a remote device", () => {
 });
 
 describe("with TLS", () => {
-  test("a wrong key, a wrong name of the key, and none: nothing is served or told", async () => {
+  test("a wrong key, a wrong id, our own, and none: nothing is served or told", async () => {
     const faults: string[] = [];
-    await serve({ tls: key, onFault: (reason) => faults.push(reason) });
-    const wrong = remote({ tls: { ...key, key: Buffer.alloc(32, 8) } });
-    const other = remote({ tls: { ...key, identity: "other" } });
+    await serve({ tls: servingTls, onFault: (reason) => faults.push(reason) });
+    const wrong = remote({ tls: keyTls("controller-a", "controller-b", Buffer.alloc(32, 8)) });
+    const other = remote({ tls: keyTls("controller-c", "controller-b") });
+    // The key is the same both ways: our own server must not take us for the partner.
+    const ourselves = remote({ tls: servingTls });
     const plain = remote();
+    await expect.poll(() => ourselves.status.reason).not.toBe("");
     await expect.poll(() => wrong.status.reason).not.toBe("");
     await expect.poll(() => other.status.reason).not.toBe("");
     await expect.poll(() => plain.status.reason).toMatch(/demands TLS/);
-    for (const one of [wrong, other, plain]) expect(one.status.session).toBe(0);
+    for (const one of [wrong, other, ourselves, plain]) expect(one.status.session).toBe(0);
     expect(faults).toContain("tlsFailed");
     expect(faults).toContain("withoutTls");
   });
 
   test("a server without TLS gets no name", async () => {
     await serve();
-    const one = remote({ tls: key });
+    const one = remote({ tls: askingTls });
     await expect.poll(() => one.status.reason).toMatch(/has no TLS/);
     expect(one.status.session).toBe(0);
   });

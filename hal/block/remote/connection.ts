@@ -18,7 +18,7 @@ import {
 } from "../../../firmware-ts/wire/nbd/reply-parser.ts";
 import { NbdOutput } from "../nbd-output.ts";
 import type { NbdAddress } from "../nbd-server.ts";
-import { beginTls, type NbdTls } from "../nbd-tls.ts";
+import type { NbdTls } from "../nbd-tls.ts";
 import type { RemoteTiming } from "./options.ts";
 
 export interface RemoteRequest {
@@ -176,7 +176,7 @@ export class RemoteConnection {
     const { tls } = this.#host;
     if (tls === undefined) throw new Error("remote: TLS that was not asked for");
     this.#plain.removeAllListeners("data");
-    const secured = await beginTls(this.#plain, tls);
+    const secured = await tls.begin(this.#plain);
     if (this.#ended) {
       if (secured.ok) secured.value.destroy();
       return;
