@@ -196,6 +196,25 @@ class World {
     this.#track(works);
   }
 
+  /** The remote leg answers the last write, loses its power and is attached again, all before the local leg answers. */
+  async overtakeLocal(first: number, count: number): Promise<void> {
+    const before = this.legs.remote.held.length;
+    const { local, remote } = this.mirror.status.legs;
+    if (local !== "inSync" || remote !== "inSync" || this.resync) return;
+    this.write(first, count, false, false);
+    this.persist();
+    await turn();
+    if (this.legs.remote.held.length > before) this.legs.remote.take(before).succeed();
+    await turn();
+    this.losePower("remote");
+    await turn();
+    await this.decide(0);
+    await turn();
+    while (this.dirty.waiting.length > 0) this.dirty.waiting.shift()?.();
+    await turn();
+    this.attach();
+  }
+
   persist(): void {
     this.dirty.waiting.shift()?.();
     this.activity.waiting.shift()?.();
@@ -255,7 +274,8 @@ async function perform(
   else if (what < 84) world.persist();
   else if (what < 86) world.losePower(leg);
   else if (what < 92) await world.decide(how);
-  else if (what < 98) world.attach();
+  else if (what < 97) world.attach();
+  else if (what < 98) await world.overtakeLocal(at, length);
   else world.resync?.stop();
   await turn();
 }

@@ -62,11 +62,16 @@ export class MirrorFlow {
   readonly #awake = new Unflushed();
   /** Between sending and acknowledgement, and not held. */
   readonly #active = new Set<Change>();
+  /** Their extents are on the way into the log, some of them perhaps there already. */
+  readonly #waking = new Set<Change>();
   #heldChanges: Change[] = [];
   #heldStarts: (() => void)[] = [];
   readonly #losses: Record<LegName, number> = { local: 0, remote: 0 };
   #flushingItself = false;
   #reads = 0;
+  /** What goes to the legs beside the changes, ranges of its own or decisions. */
+  #exclusives = 0;
+  #decisions = 0;
   #whenQuiet: (() => void)[] = [];
   #failure: Outcome | undefined;
 
@@ -163,12 +168,28 @@ export class MirrorFlow {
     return new Promise((resolve, reject) => {
       const ticket = this.order.enter(offset, length, true, () =>
         queueMicrotask(() => {
+          this.#exclusives += 1;
           work()
             .then(resolve, reject)
-            .finally(() => this.order.leave(ticket));
+            .finally(() => {
+              this.#exclusives -= 1;
+              this.order.leave(ticket);
+              this.#notifyQuiet();
+            });
         }),
       );
     });
+  }
+
+  /** Performs a decision, or what ends a copy: closing waits for it. */
+  async during<T>(work: () => Promise<T>): Promise<T> {
+    this.#decisions += 1;
+    try {
+      return await work();
+    } finally {
+      this.#decisions -= 1;
+      this.#notifyQuiet();
+    }
   }
 
   /** A fault of a leg, or of the metadata on it. */
@@ -187,7 +208,11 @@ export class MirrorFlow {
   }
 
   /** From here on the leg is not written to. What it may lack is marked before anything more is acknowledged. Faults: those of the mark. */
-  async leave(leg: Leg): Promise<Outcome> {
+  leave(leg: Leg): Promise<Outcome> {
+    return this.during(() => this.#leave(leg));
+  }
+
+  async #leave(leg: Leg): Promise<Outcome> {
     leg.state = "settling";
     const marked = await this.#options.dirty.mark(this.owed());
     const other = this.other(leg);
@@ -200,7 +225,7 @@ export class MirrorFlow {
     }
     leg.state = "out";
     this.release();
-    return done;
+    return this.#failure ?? done;
   }
 
   /** What a leg may have lost with its power, or never got: everything since the last flush, what is held among it. */
@@ -214,15 +239,15 @@ export class MirrorFlow {
     this.#note(range);
   }
 
-  /** Resolves when nothing is under way to a leg. Changes and flushes must be held, or this may be never. */
-  quiet(): Promise<void> {
-    if (this.#active.size === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#whenQuiet.push(resolve));
+  /** Resolves when no change and no copy is under way to a leg. Changes and flushes must be held, or this may be never. */
+  async quiet(): Promise<void> {
+    while (this.#active.size > 0 || this.#exclusives > 0)
+      await new Promise<void>((resolve) => this.#whenQuiet.push(resolve));
   }
 
   /** Resolves when no operation at all is under way: for closing. */
   async idle(): Promise<void> {
-    while (this.#active.size > 0 || this.#reads > 0)
+    while (this.#active.size + this.#reads + this.#exclusives + this.#decisions > 0)
       await new Promise<void>((resolve) => this.#whenQuiet.push(resolve));
   }
 
@@ -232,6 +257,11 @@ export class MirrorFlow {
       has.local = true;
       has.remote = true;
     }
+  }
+
+  /** What a leg has answered of the held changes, it has answered before it was out, and may have lost since. */
+  heldAreNotOn(name: LegName): void {
+    for (const { has } of this.#heldChanges) has[name] = false;
   }
 
   /** Lets go what was held, as far as it can go on. */
@@ -268,7 +298,9 @@ export class MirrorFlow {
       this.#send(change);
       return;
     }
+    this.#waking.add(change);
     void waking.then((outcome) => {
+      this.#waking.delete(change);
       if (!outcome.ok) this.#metadataFailed(outcome.fault);
       if (outcome.ok && this.flows && !this.#failure) this.#send(change);
       else this.#start(change);
@@ -387,7 +419,7 @@ export class MirrorFlow {
   #rest(extents: readonly number[]): void {
     const { activity } = this.#options;
     const busy = new Set<number>();
-    for (const { offset, length } of this.#active)
+    for (const { offset, length } of [...this.#active, ...this.#waking])
       for (let at = offset; at < offset + length; at += activity.extentBytes)
         busy
           .add(Math.floor(at / activity.extentBytes))

@@ -149,7 +149,11 @@ export class MirrorDevice implements BlockDevice {
    * may have lost its power, and all that is held. Then that is acknowledged. `device` replaces the one that was lost. Faults: `refused`,
    * and those of the legs; the leg is lost then, and reported so again.
    */
-  async legBack(name: LegName, device?: BlockDevice): Promise<Outcome> {
+  legBack(name: LegName, device?: BlockDevice): Promise<Outcome> {
+    return this.#flow.during(() => this.#takeBack(name, device));
+  }
+
+  async #takeBack(name: LegName, device?: BlockDevice): Promise<Outcome> {
     const leg = this.#flow.legs[name];
     const wrong = this.#undecidable(leg, "take back") ?? this.#unfit(device);
     if (wrong) return wrong;
@@ -158,6 +162,10 @@ export class MirrorDevice implements BlockDevice {
     const device_ = device ?? leg.device;
     const { faults } = leg;
     let restored = await this.#restore(leg, device_);
+    if (this.#flow.failure) {
+      leg.state = "lost";
+      return this.#flow.failure;
+    }
     if (restored.ok && leg.faults !== faults)
       restored = failed("diskLost", "take back", "the leg was lost again meanwhile");
     if (!restored.ok) {
@@ -178,8 +186,13 @@ export class MirrorDevice implements BlockDevice {
   }
 
   /** A leg that is out is written to from now on. What it lacks stays dirty until somebody copies it (`Resync`). */
-  async attach(name: LegName, device: BlockDevice): Promise<Outcome> {
+  attach(name: LegName, device: BlockDevice): Promise<Outcome> {
+    return this.#flow.during(() => this.#attach(name, device));
+  }
+
+  async #attach(name: LegName, device: BlockDevice): Promise<Outcome> {
     const leg = this.#flow.legs[name];
+    if (this.#flow.failure) return this.#flow.failure;
     if (leg.state !== "out" || this.#flow.other(leg).state !== "inSync")
       return failed("refused", "attach leg", `the ${name} leg is ${leg.state}`);
     const wrong = this.#unfit(device);
@@ -187,6 +200,11 @@ export class MirrorDevice implements BlockDevice {
     // Every change goes either before this, and is dirty, or to both.
     leg.state = "settling";
     await this.#flow.quiet();
+    if (this.#flow.failure) {
+      leg.state = "out";
+      return this.#flow.failure;
+    }
+    this.#flow.heldAreNotOn(name);
     leg.device = device;
     leg.state = this.#flow.other(leg).state === "inSync" ? "target" : "out";
     this.#attachments += 1;
@@ -200,6 +218,7 @@ export class MirrorDevice implements BlockDevice {
    */
   joined(name: LegName): Outcome {
     const leg = this.#flow.legs[name];
+    if (this.#flow.failure) return this.#flow.failure;
     if (leg.state !== "target") return failed("refused", "join leg", `the leg is ${leg.state}`);
     if (this.#dirty.next(0) !== undefined)
       return failed("refused", "join leg", `${this.#dirty.dirtyBytes} bytes are dirty`);
@@ -223,7 +242,11 @@ export class MirrorDevice implements BlockDevice {
   }
 
   /** What was copied is durable at the target, and the ranges are clean, unless the target was lost meanwhile. */
-  async settle(attachment: number, ranges: readonly Range[]): Promise<Outcome> {
+  settle(attachment: number, ranges: readonly Range[]): Promise<Outcome> {
+    return this.#flow.during(() => this.#settle(attachment, ranges));
+  }
+
+  async #settle(attachment: number, ranges: readonly Range[]): Promise<Outcome> {
     const { target } = this.#direction(attachment);
     if (target === undefined) return failed("refused", "settle copies", "there is no target");
     const flushed = await target.device.flush();
@@ -240,7 +263,8 @@ export class MirrorDevice implements BlockDevice {
   compare(range: Range, from?: LegName): Promise<PartOutcome> {
     return this.#flow.exclusive(range, async () => {
       const { local, remote } = this.#flow.legs;
-      const areBoth = () => local.state === "inSync" && remote.state === "inSync";
+      const areBoth = () =>
+        local.state === "inSync" && remote.state === "inSync" && this.#flow.failure === undefined;
       if (!areBoth()) return "left";
       const [here, there] = await Promise.all([
         this.#readLeg(local, range),
@@ -253,6 +277,8 @@ export class MirrorDevice implements BlockDevice {
       const data = from === "local" ? here : there;
       this.#flow.noteUnflushed(range);
       const written = await target.device.write(range.offset, data, { fua: false });
+      // Again: a flush that began meanwhile may have missed it.
+      this.#flow.noteUnflushed(range);
       if (!written.ok) this.#flow.legFailed(target, written.fault);
       return written.ok && source.state === "inSync" ? "different" : "left";
     });
@@ -322,6 +348,7 @@ export class MirrorDevice implements BlockDevice {
       this.#flow.legFailed(source, read.fault);
       return read;
     }
+    if (this.#flow.failure) return this.#flow.failure;
     const written = await device.write(range.offset, read.value, { fua: false });
     if (!written.ok && target) this.#flow.legFailed(target, written.fault);
     return written;
@@ -335,6 +362,7 @@ export class MirrorDevice implements BlockDevice {
   }
 
   #direction(attachment: number): { target: Leg | undefined; source: Leg | undefined } {
+    if (this.#flow.failure) return { target: undefined, source: undefined };
     const { local, remote } = this.#flow.legs;
     const isNow = attachment === this.#attachments;
     const target = [local, remote].find(({ state }) => isNow && state === "target");
