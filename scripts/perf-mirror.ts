@@ -295,11 +295,16 @@ async function measureOver(
 
 /** Measures every workload on every mirror over both transports, `runs` times around, `seconds` each. */
 export async function measureMirror(runs: number, seconds: number): Promise<MirrorLine[]> {
-  const folder = await mkdtemp(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "dyad-perf-"));
-  try {
-    const unix = await measureOver(folder, "unix", runs, seconds);
-    return [...unix, ...(await measureOver(folder, "tcp", runs, seconds))];
-  } finally {
-    await rm(folder, { recursive: true, force: true });
+  const lines: MirrorLine[] = [];
+  for (const transport of ["unix", "tcp"] as const) {
+    // A folder each, since the images of the first would take memory from the second.
+    const where = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
+    const folder = await mkdtemp(join(where, "dyad-perf-"));
+    try {
+      lines.push(...(await measureOver(folder, transport, runs, seconds)));
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
   }
+  return lines;
 }

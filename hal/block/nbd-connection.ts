@@ -369,8 +369,6 @@ export class NbdConnection {
       this.#bytesInFlight -= bytes;
       if (this.#socket.destroyed) return;
       answer(this.#output, this.#structured, request, error, data);
-      // The last answer of a burst has no other to wait for.
-      if (this.#inFlight === 0) this.#output.flush();
       if (this.#stalled) this.#resume();
       if (this.#ending && this.#inFlight === 0) this.#finish();
     });

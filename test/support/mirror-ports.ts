@@ -39,6 +39,7 @@ export class MemoryDirty implements DirtyPort {
   }
 
   async clean(ranges: readonly Range[]): Promise<Outcome> {
+    if (this.broken) return failed("ioError", "clean", "as the test wants");
     for (const grain of ranges.flatMap((range) => piecesOf(range, this.grainBytes))) {
       this.#marked.delete(grain);
       this.durable.delete(grain);

@@ -233,6 +233,14 @@ describe("the log of attempts", () => {
     expect(log.note(2000, "10.0.0.9", "tlsFailed")).toBe("10.0.0.9: tlsFailed");
   });
 
+  test("an entry that is old makes room, also when something was counted since its line", () => {
+    const log = new AttemptLog({ everyMs: 1000, entriesMax: 1 });
+    log.note(0, "p0", "x");
+    log.note(1, "p0", "x");
+    expect(log.note(1000, "p1", "x")).toBe("p1: x");
+    expect(log.note(1001, "p2", "x")).toBe("p2: x");
+  });
+
   test("a thousand addresses share a line beyond the bound, and room comes back", () => {
     const log = new AttemptLog({ everyMs: 1000, entriesMax: 4 });
     const lines = Array.from({ length: 1000 }, (_, peer) => log.note(0, `p${peer}`, "x"));

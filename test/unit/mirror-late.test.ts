@@ -102,7 +102,7 @@ describe.each([
     end();
     expect(await mirror.copy(attachment, grain)).toBe("left");
     expect(await mirror.settle(attachment, [grain])).toMatchObject({ ok: false });
-    dirty.clean([grain]);
+    await dirty.clean([grain]);
     expect(mirror.joined("remote")).toMatchObject({ ok: false });
     expect([local.held, remote.held]).toEqual([[], []]);
   });
@@ -153,7 +153,11 @@ describe.each([
 
 describe("closing", () => {
   test.each([
-    ["a copy", () => mirror.copy(mirror.attachment, { offset: 0, length: grainBytes }), () => local],
+    [
+      "a copy",
+      () => mirror.copy(mirror.attachment, { offset: 0, length: grainBytes }),
+      () => local,
+    ],
     ["what ends a copy", () => mirror.settle(mirror.attachment, []), () => remote],
   ])("waits for %s", async (_, begin, where) => {
     await resyncing();
@@ -165,6 +169,19 @@ describe("closing", () => {
     where().take().succeed();
     await turn();
     expect(closed.state).toBe("ended");
+  });
+});
+
+describe("metadata", () => {
+  test("that cannot be cleaned are a loss of the leg that carries them", async () => {
+    await resyncing();
+    dirty.broken = true;
+    const settled = watch(mirror.settle(mirror.attachment, [{ offset: 0, length: grainBytes }]));
+    await turn();
+    remote.take().succeed();
+    await turn();
+    expect(settled.state).toBe("ioError");
+    expect(mirror.status.legs.local).toBe("lost");
   });
 });
 

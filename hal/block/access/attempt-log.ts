@@ -44,11 +44,11 @@ export class AttemptLog {
     return unlogged === 0 ? own : `${own} (and ${unlogged} more${whose} since the last line)`;
   }
 
-  /** An entry is forgotten when its next attempt would be logged anyway, and leaves nothing to be told. */
+  /** An entry is forgotten when its next attempt would be logged anyway: a count that nobody asks for must not keep a later peer's line away. */
   #hasRoom(nowMs: number): boolean {
     if (this.#entries.size < this.#limits.entriesMax) return true;
-    for (const [key, { loggedMs, unlogged }] of this.#entries)
-      if (nowMs - loggedMs >= this.#limits.everyMs && unlogged === 0) this.#entries.delete(key);
+    for (const [key, { loggedMs }] of this.#entries)
+      if (key !== "others" && nowMs - loggedMs >= this.#limits.everyMs) this.#entries.delete(key);
     return this.#entries.size < this.#limits.entriesMax;
   }
 }

@@ -301,7 +301,7 @@ export class MirrorFlow {
     this.#waking.add(change);
     void waking.then((outcome) => {
       this.#waking.delete(change);
-      if (!outcome.ok) this.#metadataFailed(outcome.fault);
+      if (!outcome.ok) this.metadataFailed(outcome.fault);
       if (outcome.ok && this.flows && !this.#failure) this.#send(change);
       else this.#start(change);
     });
@@ -348,7 +348,7 @@ export class MirrorFlow {
     }
     void marking.then((outcome) => {
       if (outcome.ok) change.marked = true;
-      else this.#metadataFailed(outcome.fault);
+      else this.metadataFailed(outcome.fault);
       this.#conclude(change);
     });
   }
@@ -439,7 +439,7 @@ export class MirrorFlow {
   }
 
   /** The metadata are on the local disk while that serves. */
-  #metadataFailed(fault: Fault): void {
+  metadataFailed(fault: Fault): void {
     const keeper = this.#both.find(({ state }) => state === "inSync");
     if (keeper) this.legFailed(keeper, fault);
   }

@@ -121,7 +121,7 @@ export class MirrorDevice implements BlockDevice {
     return this.#change("write zeroes", range, (leg) => leg.writeZeroes(offset, length, options));
   }
 
-  /** What is held fails; waits for what is under way. The legs stay open. */
+  /** What is held fails. Waits for what is under way, copies and decisions among it, as long as the devices and the metadata take. The legs stay open. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#flow.fail(failed("refused", "mirror", "the mirror is closed"));
@@ -136,7 +136,7 @@ export class MirrorDevice implements BlockDevice {
 
   /**
    * Goes on with the other leg. Only who has proof that nobody else goes on with the lost one may call this. Resolves when everything that the
-   * lost leg may lack is marked, and what was held goes on. Faults: `refused`, and those of the mark, after which all stays as it was.
+   * lost leg may lack is marked, and what was held goes on. Faults: `refused`, and those of the mark: the leg that keeps the metadata is lost then as well, and only `fail` is left.
    */
   async continueWithout(name: LegName): Promise<Outcome> {
     const leg = this.#flow.legs[name];
@@ -256,7 +256,9 @@ export class MirrorDevice implements BlockDevice {
     }
     if (this.#direction(attachment).target !== target)
       return failed("diskLost", "settle copies", "the target was lost meanwhile");
-    return this.#dirty.clean(ranges);
+    const cleaned = await this.#dirty.clean(ranges);
+    if (!cleaned.ok) this.#flow.metadataFailed(cleaned.fault);
+    return cleaned;
   }
 
   /** Compares both legs of a range, with no change under way to it; with `from`, what differs is copied from that leg. */

@@ -22,7 +22,7 @@ export interface DirtyPort {
   mark(ranges: readonly Range[]): Promise<Outcome> | undefined;
   /** The ranges, whole grains, are the same on both legs again, durably. */
   clean(ranges: readonly Range[]): Promise<Outcome>;
-  /** The first dirty grains at or behind an offset, neighbours together. */
+  /** The first dirty grains at or behind an offset, neighbours together. No byte of it lies behind the end of the disk, whose last grain may be short. */
   next(fromBytes: number): Range | undefined;
   readonly dirtyBytes: number;
 }

@@ -103,7 +103,11 @@ export class Resync {
     const dirty = this.#dirty.next(at);
     if (dirty === undefined) return undefined;
     const { grainBytes } = this.#dirty;
-    const length = Math.min(dirty.length, this.#copyBytes - (this.#copyBytes % grainBytes));
+    const length = Math.min(
+      dirty.length,
+      this.#copyBytes - (this.#copyBytes % grainBytes),
+      this.#mirror.sizeBytes - dirty.offset,
+    );
     return { offset: dirty.offset, length };
   }
 
