@@ -138,10 +138,13 @@ describe("certificates", () => {
   });
 
   test("that cannot be used are refused before there is a connection", async () => {
-    const right = {
-      ...{ kind: "certificate", peerName: "controller-b", authority: await text("ca.pem") },
-      ...{ certificate: await text("controller-a.pem"), key: await text("controller-a.key") },
-    } as const;
+    const right: NbdTlsOptions = {
+      kind: "certificate",
+      peerName: "controller-b",
+      authority: await text("ca.pem"),
+      certificate: await text("controller-a.pem"),
+      key: await text("controller-a.key"),
+    };
     expect(NbdTls.create(right).ok).toBe(true);
     for (const wrong of [
       { authority: "no certificate" },

@@ -20,8 +20,9 @@ export class Partner {
   async start(): Promise<void> {
     const where = "path" in this.address ? this.address.path : `${this.address.port}`;
     const script = "test/contract/access-agent.ts";
-    const options = { stdio: ["ignore", "pipe", "inherit"] } as const;
-    const child = spawn(process.execPath, [script, this.file, where], options);
+    const child = spawn(process.execPath, [script, this.file, where], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     this.#child = child;
     await new Promise<void>((resolve, reject) => {
       createInterface({ input: child.stdout }).once("line", () => resolve());
