@@ -9,6 +9,8 @@ export type FaultCode =
   | "fenced" // the disk refused us: another controller holds it
   | "diskLost" // no path to the disk
   | "diskError"
+  | "effectUnknown" // sent, and no answer: it may have happened, or may not
+  | "generationRefused" // the partner's replica has another generation than we
   | "mountFailed"
   | "stillMounted"
   | "attachFailed"

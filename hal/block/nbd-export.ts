@@ -6,6 +6,22 @@ import type { ExportFacts } from "../../firmware-ts/wire/nbd/handshake.ts";
 import { maxPayloadBytes } from "../../firmware-ts/wire/nbd/protocol.ts";
 import type { BlockDevice } from "./device.ts";
 
+/** Why a name is not served, as NBD says it (proto.md, "Option reply types"). */
+export interface NbdRefusal {
+  readonly error: number;
+  readonly message: string;
+}
+
+/** Who may use an export that answers to more names than its own, and when. */
+export interface NbdAdmission {
+  /** Whether a name is meant for this export, rightly or not. */
+  isOurs(name: string): boolean;
+  /** Undefined when whoever asks under this name may be served now. */
+  judge(name: string): NbdRefusal | undefined;
+  /** Makes room for the client of this name. Settles when whoever must be gone before is gone; undefined when that is so already. */
+  succeed(name: string): Promise<void> | undefined;
+}
+
 export interface NbdExportOptions {
   readonly name: string;
   readonly device: BlockDevice;
@@ -13,6 +29,8 @@ export interface NbdExportOptions {
   readonly readOnly?: boolean;
   /** Default true. */
   readonly on?: boolean;
+  /** With one, the export is found by the names that it takes for its own, and is not listed. */
+  readonly admission?: NbdAdmission;
 }
 
 interface NbdExportCounters {
@@ -29,6 +47,7 @@ interface NbdExportCounters {
 export class NbdExport {
   readonly device: BlockDevice;
   readonly facts: ExportFacts;
+  readonly admission: NbdAdmission | undefined;
   readonly counters: NbdExportCounters = {
     reads: 0,
     writes: 0,
@@ -45,6 +64,7 @@ export class NbdExport {
     const { device } = options;
     this.device = device;
     this.#on = options.on ?? true;
+    this.admission = options.admission;
     this.facts = {
       name: options.name,
       description: options.description ?? "",

@@ -8,6 +8,7 @@ import { done, failed, good, type Outcome } from "../../firmware-ts/schema/outco
 import { maxNameBytes } from "../../firmware-ts/wire/nbd/protocol.ts";
 import { NbdConnection, type NbdConnectionLimits, type NbdFaultReason } from "./nbd-connection.ts";
 import { NbdExport, type NbdExportOptions } from "./nbd-export.ts";
+import type { NbdTls } from "./nbd-tls.ts";
 
 export interface NbdServerLimits extends NbdConnectionLimits {
   /** Connections beyond those that the exports have room for. */
@@ -28,8 +29,10 @@ const defaultLimits: NbdServerLimits = {
 
 export interface NbdServerOptions {
   readonly limits?: Partial<NbdServerLimits>;
-  /** One call for every connection that was ended for cause; for the log. */
-  readonly onFault?: (reason: NbdFaultReason, detail: string) => void;
+  /** With it, nothing is served or told to whoever does not hold the key or the certificate. */
+  readonly tls?: NbdTls;
+  /** One call for every connection that was ended for cause; for the log. `peer` is an address, empty on a unix socket. */
+  readonly onFault?: (reason: NbdFaultReason, detail: string, peer: string) => void;
 }
 
 export type NbdAddress =
@@ -38,7 +41,8 @@ export type NbdAddress =
 
 export class NbdServer {
   readonly #limits: NbdServerLimits;
-  readonly #onFault: (reason: NbdFaultReason, detail: string) => void;
+  readonly #tls: NbdTls | undefined;
+  readonly #onFault: (reason: NbdFaultReason, detail: string, peer: string) => void;
   readonly #exports = new Map<string, NbdExport>();
   readonly #servers = new Set<Server>();
   readonly #connections = new Set<NbdConnection>();
@@ -46,12 +50,17 @@ export class NbdServer {
 
   constructor(options: NbdServerOptions = {}) {
     this.#limits = { ...defaultLimits, ...options.limits };
+    this.#tls = options.tls;
     this.#onFault = options.onFault ?? (() => {});
   }
 
   /** Connections ended for cause so far, by reason. */
   get faults(): ReadonlyMap<NbdFaultReason, number> {
     return this.#faults;
+  }
+
+  get demandsTls(): boolean {
+    return this.#tls !== undefined;
   }
 
   get connections(): number {
@@ -76,9 +85,14 @@ export class NbdServer {
     const found = this.#exports.get(name);
     if (found === undefined) return;
     this.#exports.delete(name);
-    for (const connection of this.#connections)
-      if (connection.export === found) connection.destroy();
+    this.disconnect(found);
     await found.turnOff();
+  }
+
+  /** Cuts the clients of an export: no request of theirs is begun from this instant on. What they had begun may be under way still (`idle`). */
+  disconnect(exported: NbdExport): void {
+    for (const connection of this.#connections)
+      if (connection.export === exported) connection.destroy();
   }
 
   /** Listens; a port of 0 takes a free one. Returns the address. A socket file without a listener is replaced. */
@@ -119,18 +133,21 @@ export class NbdServer {
 
   #accept(socket: Socket): void {
     const { maxConnections, maxConnectionsOfExport } = this.#limits;
+    // Known only while the connection is.
+    const peer = socket.remoteAddress ?? "";
     const most = maxConnections + maxConnectionsOfExport * this.#exports.size;
     if (this.#connections.size >= most) {
       socket.on("error", () => {});
       socket.destroy();
-      this.#fault("tooManyConnections", `limit ${most}`);
+      this.#fault("tooManyConnections", `limit ${most}`, peer);
       return;
     }
     const connection = new NbdConnection(socket, {
       limits: this.#limits,
       exports: () => this.#exports.values(),
       find: (name) => this.#find(name),
-      fault: (reason, detail) => this.#fault(reason, detail),
+      tls: this.#tls,
+      fault: (reason, detail) => this.#fault(reason, detail, peer),
     });
     this.#connections.add(connection);
     socket.once("close", () => this.#connections.delete(connection));
@@ -138,14 +155,19 @@ export class NbdServer {
 
   /** The empty name asks for the default export (proto.md, NBD_OPT_EXPORT_NAME): ours when there is only one. */
   #find(name: string): NbdExport | undefined {
-    const found = this.#exports.get(name);
+    const found = this.#exports.get(name) ?? this.#findAdmitting(name);
     if (found !== undefined || name !== "" || this.#exports.size !== 1) return found;
     return this.#exports.values().next().value;
   }
 
-  #fault(reason: NbdFaultReason, detail: string): void {
+  #findAdmitting(name: string): NbdExport | undefined {
+    for (const one of this.#exports.values()) if (one.admission?.isOurs(name)) return one;
+    return undefined;
+  }
+
+  #fault(reason: NbdFaultReason, detail: string, peer: string): void {
     this.#faults.set(reason, (this.#faults.get(reason) ?? 0) + 1);
-    this.#onFault(reason, detail);
+    this.#onFault(reason, detail, peer);
   }
 }
 

@@ -113,17 +113,13 @@ export class NbdClientParser {
     const payload = type === command.write ? length : 0;
     if (payload > maxPayloadBytes) return this.#violation("payloadTooLong", `${payload} bytes`);
     if (this.#queue.length < requestHeaderBytes + payload) return undefined;
-    const request = {
-      kind: "request" as const,
-      command: type,
-      flags: header.readUInt16BE(4),
-      cookieHigh: header.readUInt32BE(8),
-      cookieLow: header.readUInt32BE(12),
-      offset: header.readUInt32BE(16) * 0x1_0000_0000 + header.readUInt32BE(20),
-      length,
-    };
+    const flags = header.readUInt16BE(4);
+    const cookieHigh = header.readUInt32BE(8);
+    const cookieLow = header.readUInt32BE(12);
+    const offset = header.readUInt32BE(16) * 0x1_0000_0000 + header.readUInt32BE(20);
     this.#queue.skip(requestHeaderBytes);
-    return { ...request, data: payload === 0 ? empty : (this.#queue.take(payload) ?? empty) };
+    const data = payload === 0 ? empty : (this.#queue.take(payload) ?? empty);
+    return { kind: "request", command: type, flags, cookieHigh, cookieLow, offset, length, data };
   }
 
   #violation(reason: ViolationReason, detail: string): ClientMessage {

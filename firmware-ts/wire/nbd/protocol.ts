@@ -1,6 +1,6 @@
 /**
- * NBD on the wire, server side: the numbers of the protocol (NetworkBlockDevice/nbd, doc/proto.md) and the limits we
- * put on everything that a client may send.
+ * NBD on the wire: the numbers of the protocol (NetworkBlockDevice/nbd, doc/proto.md) and the limits we put on everything
+ * that a client may send, and a server answer.
  *
  * Glossary: *option*: a request of the handshake ("option haggling"); *cookie*: the 8 bytes by which a client matches a
  * reply to its request; *export*: a named device on offer; *chunk*: one message of a structured reply.
@@ -21,6 +21,7 @@ export const option = {
   exportName: 1,
   abort: 2,
   list: 3,
+  startTls: 5,
   info: 6,
   go: 7,
   structuredReply: 8,
@@ -31,8 +32,11 @@ export const optionReply = {
   server: 2,
   info: 3,
   errorUnsupported: 0x80000001,
+  errorPolicy: 0x80000002,
   errorInvalid: 0x80000003,
+  errorTlsRequired: 0x80000005,
   errorUnknown: 0x80000006,
+  errorShutdown: 0x80000007,
 } as const;
 
 export const infoType = { export: 0, name: 1, description: 2, blockSize: 3 } as const;
@@ -69,6 +73,7 @@ export const nbdError = {
   invalid: 22,
   noSpace: 28,
   overflow: 75,
+  shutdown: 108,
 } as const;
 export type NbdError = (typeof nbdError)[keyof typeof nbdError];
 
@@ -80,6 +85,10 @@ export const maxOptionBytes = 4 + maxNameBytes + 2 + 2 * 256;
 export const maxOptions = 128;
 /** The payload that every client may assume (proto.md, "Block size constraints"). */
 export const maxPayloadBytes = 32 * 1024 * 1024;
+/** The longest reply to an option that a client of ours reads: an information number and a string. */
+export const maxOptionReplyBytes = 2 + maxNameBytes;
+/** Replies to one option. A server may tell more than it was asked, but not for ever. */
+export const maxOptionReplies = 32;
 export const requestHeaderBytes = 28;
 export const simpleReplyBytes = 16;
 export const structuredHeaderBytes = 20;
