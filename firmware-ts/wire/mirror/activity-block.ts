@@ -10,12 +10,13 @@
  *                                                   32   ..  extents, 4 bytes each, ascending; zeros
  */
 import { activeExtentsMax, type GenerationId } from "../../schema/mirror.ts";
-import { crc32c } from "../crc32c.ts";
+import { seal, wholeBlock } from "./block.ts";
 import { activityBlocks, blockBytes } from "./layout.ts";
 
 const magic = Buffer.from("DAL1", "latin1");
 const at = { count: 4, sequence: 8, volume: 16, crc: 28, extents: 32 } as const;
 const extentSize = 4;
+const kind = { blockBytes, magic, crcAt: at.crc };
 
 /** What the log says: extents of `extentBytes` (schema/mirror) that may have been written to. */
 export interface ActivityRecord {
@@ -37,8 +38,7 @@ export function encodeActivity(
   block.write(volume, at.volume, "hex");
   for (const [index, extent] of extents.entries())
     block.writeUInt32BE(extent, at.extents + index * extentSize);
-  block.writeUInt32BE(checksum(block), at.crc);
-  return block;
+  return seal(block, at.crc);
 }
 
 /** Which of the blocks a transaction is written to: the one after the last. */
@@ -74,10 +74,8 @@ function decodeBlock(
   index: number,
   bytes: Uint8Array,
 ): ActivityRecord | undefined {
-  const block = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (block.length !== blockBytes || !block.subarray(0, magic.length).equals(magic))
-    return undefined;
-  if (block.readUInt32BE(at.crc) !== checksum(block)) return undefined;
+  const block = wholeBlock(bytes, kind);
+  if (block === undefined) return undefined;
   const sequence = Number(block.readBigUInt64BE(at.sequence));
   const count = block.readUInt32BE(at.count);
   // Of another volume, or of another place: left there by whoever had this disk before.
@@ -90,6 +88,3 @@ function decodeBlock(
   );
   return { sequence, extents };
 }
-
-const checksum = (block: Buffer) =>
-  crc32c(block.subarray(at.extents), crc32c(block.subarray(0, at.crc)));

@@ -12,12 +12,14 @@
  */
 import { type GenerationId, pageBits } from "../../schema/mirror.ts";
 import { crc32c } from "../crc32c.ts";
+import { seal, wholeBlock } from "./block.ts";
 import { blockBytes } from "./layout.ts";
 
 const magic = Buffer.from("DBM1", "latin1");
 const headBytes = blockBytes - pageBits / 8;
 const at = { page: 4, volume: 8, crc: 12 } as const;
 const wordBytes = 4;
+const kind = { blockBytes, magic, crcAt: at.crc };
 
 /** A page from its 1,020 words, the lowest bit first. */
 export function encodeBitmapPage(volume: GenerationId, page: number, words: Uint32Array): Buffer {
@@ -29,8 +31,7 @@ export function encodeBitmapPage(volume: GenerationId, page: number, words: Uint
   block.writeUInt32BE(tagOf(volume), at.volume);
   for (const [index, word] of words.entries())
     block.writeUInt32LE(word, headBytes + index * wordBytes);
-  block.writeUInt32BE(checksum(block), at.crc);
-  return block;
+  return seal(block, at.crc);
 }
 
 /** The words of a page; undefined for whatever is not this page of this volume, whole. Never throws. */
@@ -39,10 +40,8 @@ export function decodeBitmapPage(
   page: number,
   bytes: Uint8Array,
 ): Uint32Array | undefined {
-  const block = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (block.length !== blockBytes || !block.subarray(0, magic.length).equals(magic))
-    return undefined;
-  if (block.readUInt32BE(at.crc) !== checksum(block)) return undefined;
+  const block = wholeBlock(bytes, kind);
+  if (block === undefined) return undefined;
   if (block.readUInt32BE(at.page) !== page || block.readUInt32BE(at.volume) !== tagOf(volume))
     return undefined;
   const words = new Uint32Array(pageBits / 32);
@@ -57,5 +56,3 @@ export function spoiltBitmapPage(): Uint32Array {
 }
 
 const tagOf = (volume: GenerationId) => crc32c(Buffer.from(volume, "hex"));
-const checksum = (block: Buffer) =>
-  crc32c(block.subarray(headBytes), crc32c(block.subarray(0, at.crc)));

@@ -39,7 +39,7 @@ import {
   whyBytesMax,
 } from "../../schema/mirror.ts";
 import { failed, good, type Outcome } from "../../schema/outcome.ts";
-import { crc32c } from "../crc32c.ts";
+import { checksumOf, seal } from "./block.ts";
 import { blockBytes, granularityBytesMax } from "./layout.ts";
 
 /** A slot is written and read as a whole. */
@@ -128,8 +128,7 @@ export function encodeSuperblock({ sequence, metadata }: Superblock): Outcome<Bu
   for (const [index, id] of metadata.history.entries())
     writeId(slot, at.history + index * idBytes, id);
   if (metadata.continued) writeGround(slot, metadata.continued);
-  slot.writeUInt32BE(crc32c(slot.subarray(0, at.crc)), at.crc);
-  return good(slot);
+  return good(seal(slot, at.crc));
 }
 
 /** What a slot holds. Never throws. */
@@ -141,7 +140,7 @@ export function decodeSuperblock(bytes: Uint8Array): SuperblockSlot {
     return slot.every((byte) => byte === 0)
       ? { kind: "empty" }
       : { kind: "damaged", reason: "no metadata of a replica" };
-  if (slot.readUInt32BE(at.crc) !== crc32c(slot.subarray(0, at.crc)))
+  if (slot.readUInt32BE(at.crc) !== checksumOf(slot, at.crc))
     return { kind: "damaged", reason: "torn or damaged" };
   const sequence = Number(slot.readBigUInt64BE(at.sequence));
   const unknown = (reason: string) => ({ kind: "unknown", sequence, reason }) as const;
