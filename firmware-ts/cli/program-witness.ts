@@ -1,5 +1,5 @@
 /** `dyad witness …`: a witness for pairs without a shared disk: make one, run it, look at it (docs/witness.md). */
-import { Option } from "@commander-js/extra-typings";
+import { type Command, Option, type OptionValues } from "@commander-js/extra-typings";
 import type { Context, Parent } from "./program-parts.ts";
 
 const defaultDirectory = "/var/lib/dyad-witness";
@@ -22,34 +22,37 @@ const stateOption = () =>
 /** Of an option that may be given several times. */
 const collect = (word: string, words: string[] = []) => [...words, word];
 
-/** How a witness is reached. */
-const atOption = () => new Option("--at <address>", "HOST:PORT of a built-in witness");
-const keyOption = () =>
-  new Option("--key-file <path>", "the pair's key at a built-in witness, as init has made it");
-const etcdOption = () =>
-  new Option("--etcd <url>", "a member of an etcd cluster; may be repeated").argParser(collect);
-const caOption = () => new Option("--etcd-ca <file>", "who may have signed etcd's certificate");
-const certOption = () => new Option("--etcd-cert <file>", "a certificate for etcd");
-const certKeyOption = () => new Option("--etcd-cert-key <file>", "the key of that certificate");
-const userOption = () => new Option("--etcd-user <user>", "a user of etcd");
-const passwordOption = () => new Option("--etcd-password-file <file>", "that user's password");
+/** The cluster, and who we are to it. */
+const withEtcd = <Options extends OptionValues>(command: Command<[], Options>) =>
+  command
+    .addOption(
+      new Option("--etcd <url>", "a member of an etcd cluster; may be repeated").argParser(collect),
+    )
+    .option("--etcd-ca <file>", "who may have signed etcd's certificate")
+    .option("--etcd-cert <file>", "a certificate for etcd")
+    .option("--etcd-cert-key <file>", "the key of that certificate")
+    .option("--etcd-user <user>", "a user of etcd")
+    .option("--etcd-password-file <file>", "that user's password");
+
+/** How a witness of either kind is reached. */
+const withAccess = <Options extends OptionValues>(command: Command<[], Options>) =>
+  withEtcd(
+    command
+      .option("--at <address>", "HOST:PORT of a built-in witness")
+      .option("--key-file <path>", "the pair's key at a built-in witness, as init has made it"),
+  );
 
 function addInit(witness: Parent, { environment, common, finish }: Context): void {
-  witness
-    .command("init")
-    .description("make a witness here, or in etcd, and a key for a pair")
-    .addOption(pairOption().makeOptionMandatory())
-    .addOption(stateOption())
-    .addOption(etcdOption())
-    .addOption(caOption())
-    .addOption(certOption())
-    .addOption(certKeyOption())
-    .addOption(userOption())
-    .addOption(passwordOption())
-    .action(async (options) => {
-      const { initWitness } = await import("./witness.ts");
-      finish(await initWitness(environment.io, { ...common(), ...options }));
-    });
+  withEtcd(
+    witness
+      .command("init")
+      .description("make a witness here, or in etcd, and a key for a pair")
+      .addOption(pairOption().makeOptionMandatory())
+      .addOption(stateOption()),
+  ).action(async (options) => {
+    const { initWitness } = await import("./witness.ts");
+    finish(await initWitness(environment.io, { ...common(), ...options }));
+  });
 }
 
 function addServe(witness: Parent, { environment, finish }: Context): void {
@@ -65,43 +68,29 @@ function addServe(witness: Parent, { environment, finish }: Context): void {
 }
 
 function addShow(witness: Parent, { environment, common, finish }: Context): void {
-  witness
-    .command("show")
-    .description("who a witness is, and what it has of a pair")
-    .addOption(pairOption().makeOptionMandatory())
-    .addOption(atOption())
-    .addOption(keyOption())
-    .addOption(etcdOption())
-    .addOption(caOption())
-    .addOption(certOption())
-    .addOption(certKeyOption())
-    .addOption(userOption())
-    .addOption(passwordOption())
-    .action(async (options) => {
-      const { showWitness } = await import("./witness.ts");
-      finish(await showWitness(environment.io, { ...common(), ...options }));
-    });
+  withAccess(
+    witness
+      .command("show")
+      .description("who a witness is, and what it has of a pair")
+      .addOption(pairOption().makeOptionMandatory()),
+  ).action(async (options) => {
+    const { showWitness } = await import("./witness.ts");
+    finish(await showWitness(environment.io, { ...common(), ...options }));
+  });
 }
 
 function addRegister(witness: Parent, { environment, common, finish }: Context): void {
-  witness
-    .command("register")
-    .description("register a volume for both controllers, when they cannot do it themselves")
-    .addOption(pairOption().makeOptionMandatory())
-    .requiredOption("--volume <id>", "the volume's id")
-    .requiredOption("--generation <id>", "the generation that the surviving copy has")
-    .requiredOption("--reason <text>", "why; kept with the record")
-    .option("--yes", "do not ask for confirmation")
-    .addOption(atOption())
-    .addOption(keyOption())
-    .addOption(etcdOption())
-    .addOption(caOption())
-    .addOption(certOption())
-    .addOption(certKeyOption())
-    .addOption(userOption())
-    .addOption(passwordOption())
-    .action(async (options) => {
-      const { registerVolume } = await import("./witness.ts");
-      finish(await registerVolume(environment.io, { ...common(), ...options }));
-    });
+  withAccess(
+    witness
+      .command("register")
+      .description("register a volume for both controllers, when they cannot do it themselves")
+      .addOption(pairOption().makeOptionMandatory())
+      .requiredOption("--volume <id>", "the volume's id")
+      .requiredOption("--generation <id>", "the generation that the surviving copy has")
+      .requiredOption("--reason <text>", "why; kept with the record")
+      .option("--yes", "do not ask for confirmation"),
+  ).action(async (options) => {
+    const { registerVolume } = await import("./witness.ts");
+    finish(await registerVolume(environment.io, { ...common(), ...options }));
+  });
 }
