@@ -24,12 +24,7 @@ module.exports = {
     only("loop-imports-core", "^firmware-ts/loop/", ["^firmware-ts/(loop|core|schema)/"]),
     only("port-imports-schema", "^hal/port/", ["^hal/port/", "^firmware-ts/schema/"]),
     only("shelf", "^hal/shelf/", ["^hal/(shelf|port)/", "^firmware-ts/(wire|schema)/"]),
-    // A data plane keeps the bitmap and the log of a mirror in memory: structures, and no decisions.
-    only("block", "^hal/block/", [
-      "^hal/(block|port)/",
-      "^firmware-ts/(wire|schema)/",
-      "^firmware-ts/core/mirror/(bitmap|activity-log)\\.ts$",
-    ]),
+    only("block", "^hal/block/", ["^hal/(block|port)/", "^firmware-ts/(wire|schema)/"]),
     only("linux", "^hal/linux/", ["^hal/(linux|port)/", "^firmware-ts/(wire|schema)/"]),
     only("bench-hal", "^hal/bench/", [
       "^hal/(bench|port|block|shelf|linux)/",
