@@ -8,7 +8,7 @@ import {
   gracePeriodThreads,
   lowerGracePeriods,
 } from "../../hal/linux/grace-periods.ts";
-import { statFields } from "../../hal/linux/processes.ts";
+import { schedulingOf } from "../../hal/linux/processes.ts";
 import { SCHED_OTHER } from "../../hal/linux/syscalls.ts";
 import { Ledger, ledgerDirectory } from "./ledger.ts";
 
@@ -19,9 +19,6 @@ interface Setting {
   readonly read: () => "0" | "1" | undefined;
   readonly restore: (value: string) => void;
 }
-
-/** Field 41 of proc_pid_stat(5). */
-const policySlot = 41 - 3;
 
 const settings: readonly Setting[] = [
   {
@@ -38,7 +35,7 @@ const settings: readonly Setting[] = [
   {
     path: "real-time priority of grace periods",
     read: () => {
-      const policies = gracePeriodThreads().map(policyOf);
+      const policies = gracePeriodThreads().map((pid) => schedulingOf(pid).policy);
       if (policies.length === 0) return undefined;
       return policies.includes(SCHED_OTHER) ? "0" : "1";
     },
@@ -47,10 +44,6 @@ const settings: readonly Setting[] = [
     },
   },
 ];
-
-function policyOf(pid: number): number {
-  return Number(statFields(readFileSync(`/proc/${pid}/stat`, "utf8"))[policySlot]);
-}
 
 /** Writes down what to restore, before a controller starts. Another world may have changed a setting already: then what it found. */
 export function rememberSettings(ledger: Ledger): void {

@@ -7,12 +7,8 @@
  * server: 26 to 166 ms for each start with six of them, and the partner of such a controller took over because it "made no progress". So the child
  * keeps the priority until it has become `chrt`, which gives it away and becomes the program: 6 ms (docs/design/0001-processes-and-beats.md).
  */
-import { readFileSync } from "node:fs";
-import { statFields } from "./processes.ts";
+import { schedulingOf } from "./processes.ts";
 import { SCHED_FIFO, SCHED_OTHER, SCHED_RESET_ON_FORK, setScheduler } from "./syscalls.ts";
-
-/** Fields 40 and 41 of proc_pid_stat(5), the state (3) being the first of those that are counted. */
-const [prioritySlot, policySlot] = [40 - 3, 41 - 3];
 
 /**
  * Starts `words` under the ordinary policy, whatever this thread runs under: `start` is given the command line, and returns when its one child has
@@ -23,13 +19,11 @@ export function startOrdinary<T>(
   start: (program: string, args: string[]) => T,
 ): T {
   const [program = "", ...args] = words;
-  const fields = statFields(readFileSync("/proc/thread-self/stat", "utf8"));
-  const policy = Number(fields[policySlot]);
+  const { policy, priority } = schedulingOf("thread-self");
   if (policy === SCHED_OTHER) return start(program, args);
   const ordinary = () => start("chrt", ["-o", "0", program, ...args]);
   // Another policy is not ours: whoever has set it has to live with what it does.
   if (policy !== SCHED_FIFO) return ordinary();
-  const priority = Number(fields[prioritySlot]);
   // Refused, it only takes longer.
   setScheduler(0, SCHED_FIFO, priority);
   try {
