@@ -16,7 +16,7 @@ import {
 import type { BlockDevice } from "../device.ts";
 import type { ActivityPort, DirtyPort, LegName, LegState, MirrorHandlers, Range } from "./ports.ts";
 import { RangeOrder, type RangeTicket } from "./range-order.ts";
-import { rangesOf, Unflushed } from "./unflushed.ts";
+import { piecesOf, rangesOf, Unflushed } from "./unflushed.ts";
 
 export interface Leg {
   readonly name: LegName;
@@ -380,13 +380,11 @@ export class MirrorFlow {
     for (const resolve of this.#whenQuiet.splice(0)) resolve();
   }
 
-  #note({ offset, length }: Range): void {
-    if (length === 0) return;
+  #note(range: Range): void {
+    if (range.length === 0) return;
     const { dirty, activity } = this.#options;
-    const last = offset + length - 1;
-    this.#unflushed.add(Math.floor(offset / dirty.grainBytes), Math.floor(last / dirty.grainBytes));
-    const { extentBytes } = activity;
-    this.#awake.add(Math.floor(offset / extentBytes), Math.floor(last / extentBytes));
+    this.#unflushed.add(...piecesOf(range, dirty.grainBytes));
+    this.#awake.add(...piecesOf(range, activity.extentBytes));
   }
 
   #startFlush(settle: (outcome: Outcome) => void): void {
@@ -419,11 +417,10 @@ export class MirrorFlow {
   #rest(extents: readonly number[]): void {
     const { activity } = this.#options;
     const busy = new Set<number>();
-    for (const { offset, length } of [...this.#active, ...this.#waking])
-      for (let at = offset; at < offset + length; at += activity.extentBytes)
-        busy
-          .add(Math.floor(at / activity.extentBytes))
-          .add(Math.floor((offset + length - 1) / activity.extentBytes));
+    for (const change of [...this.#active, ...this.#waking]) {
+      const [first, last] = piecesOf(change, activity.extentBytes);
+      for (let extent = first; extent <= last; extent += 1) busy.add(extent);
+    }
     const idle = extents.filter((extent) => !busy.has(extent));
     for (const extent of extents) if (busy.has(extent)) this.#awake.add(extent, extent);
     if (idle.length > 0) activity.mayRest(idle);

@@ -40,6 +40,14 @@ export class Unflushed {
   }
 }
 
+/** The first and the last piece that a range of at least one byte touches. */
+export function piecesOf(
+  { offset, length }: { readonly offset: number; readonly length: number },
+  pieceBytes: number,
+): readonly [number, number] {
+  return [Math.floor(offset / pieceBytes), Math.floor((offset + length - 1) / pieceBytes)];
+}
+
 /** Ascending numbers of pieces as ranges, neighbours together, within the disk. */
 export function rangesOf(
   numbers: readonly number[],
